@@ -1,0 +1,1 @@
+"""Semi-supervised segmentation: a few labelled images, many without labels."""

@@ -1,0 +1,48 @@
+"""CutMix: a mean teacher on mixed images (the row CutMix of 004 Tab. 1; "CutMix-Seg", French et al. 2020)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from u2pl import distributed
+from u2pl.batches import PairBatch
+from u2pl.losses.consistency import confident_share, probability_distance
+from u2pl.mixing.mixers import MixConfig
+from u2pl.outputs import StepResult, upsample, weighted_sum
+from u2pl.schedules import Progress
+from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
+
+
+class Config(SelfTrainingConfig):
+    """Options of cutmix."""
+
+    mix: MixConfig = Field(MixConfig(probability=1.0), description="strong augmentation of the unlabelled images")
+    lambda_u: float = Field(1.0, ge=0, description="weight of the consistency loss")
+    confidence: float = Field(0.97, ge=0, lt=1, description="the loss is weighted by the share of pixels above this top probability")
+
+
+class CutMix(SelfTraining):
+    """L = L_s + lambda_u (share of confident pixels) |p_student(mixed) - mixed p_teacher|^2."""
+
+    Config = Config
+
+    def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
+        if self.warming_up(progress):
+            return self.supervised_step(batch.image_l, batch.label_l)
+        size = batch.label_l.shape[-2:]
+
+        # 1. the teacher labels clean images; CutMix mixes images, probabilities and validity alike
+        target = upsample(self.teacher(batch.image_u, embed=False).logits, size).float().softmax(dim=1)
+        image_u, valid_u, (target,) = self.mix(progress.generator(target.device), batch.image_u, batch.valid_u, target)
+
+        # 2. the student sees the labelled and the mixed images
+        images = torch.cat([batch.image_l, image_u])
+        logits_l, logits_u = upsample(self.student(images, embed=False).logits, size).chunk(2)
+
+        # 3. L = L_s + lambda_u (confident share) L_u
+        sup = self.supervised_loss(logits_l, batch.label_l)
+        confident, valid = confident_share(target, valid_u, self.config.confidence)
+        share = distributed.total(confident) / distributed.total(valid).clamp(min=1)
+        unsup = share * probability_distance(logits_u, target, valid_u, distributed.average(valid))
+        return weighted_sum({"unsup": self.config.lambda_u}, sup=sup, unsup=unsup).log(confident_share=share)

@@ -1,0 +1,68 @@
+"""U2PL: Semi-Supervised Semantic Segmentation Using Unreliable Pseudo-Labels (Wang et al., CVPR 2022; paper 004, supplement 003)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from u2pl import distributed
+from u2pl.batches import PairBatch
+from u2pl.contrast import ContrastConfig, PixelContrast
+from u2pl.memory.prototypes import class_means
+from u2pl.outputs import StepResult, upsample, weighted_sum
+from u2pl.pseudo.partition import partition
+from u2pl.schedules import Progress, unreliable_share
+from u2pl_semi.reliable import UnsupervisedConfig, partition_scalars, unsupervised_loss
+from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
+
+
+class Config(SelfTrainingConfig):
+    """Options of u2pl."""
+
+    unsupervised: UnsupervisedConfig = Field(UnsupervisedConfig(), description="partition and L_u (004 Eqs 3, 6-8)")
+    contrast: ContrastConfig = Field(ContrastConfig(), description="contrastive loss L_c (004 Eqs 4, 9-16)")
+    lambda_c: float = Field(0.1, ge=0, description="weight of L_c (003 Tab. A1; released code: 1)")
+
+
+class U2PL(SelfTraining):
+    """L = L_s + lambda_u L_u + lambda_c L_c (004 Eq 1, Algorithm 1)."""
+
+    Config = Config
+    uses_embedding = True
+
+    def __init__(self, config: Config, student: nn.Module, num_classes: int) -> None:
+        super().__init__(config, student, num_classes)
+        self.contrast = PixelContrast(config.contrast, num_classes, student.embed_dim)
+
+    @classmethod
+    def notes(cls, config: Config, num_classes: int) -> list[str]:  # type: ignore[override]
+        return config.contrast.notes(num_classes)
+
+    def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
+        if self.warming_up(progress):
+            return self.supervised_step(batch.image_l, batch.label_l)
+        generator, size = progress.generator(batch.image_l.device), batch.label_l.shape[-2:]
+
+        # 1. the teacher labels clean images; CutMix mixes images, labels and validity alike
+        label_u = upsample(self.teacher(batch.image_u, embed=False).logits, size).argmax(dim=1)
+        image_u, valid_u, (label_u, truth_u) = self.mix(generator, batch.image_u, batch.valid_u, label_u, batch.truth_u)
+
+        # 2. student and teacher look at the same pixels
+        images = torch.cat([batch.image_l, image_u])
+        student, teacher = self.student(images), self.teacher(images)
+        logits_l, logits_u = upsample(student.logits, size).chunk(2)
+
+        # 3. reliable | unreliable by entropy percentile, alpha_t = alpha_0 (1 - t/T)
+        alpha_t = unreliable_share(self.config.unsupervised.alpha_0, progress.fraction)
+        prob_u = upsample(teacher.logits.chunk(2)[1], size).float().softmax(dim=1)
+        part = partition(prob_u, valid_u, alpha_t, distributed.gather)
+
+        # 4. L = L_s + lambda_u L_u + lambda_c L_c
+        sup = self.supervised_loss(logits_l, batch.label_l)
+        unsup, lambda_u = unsupervised_loss(self.config.unsupervised, logits_u, label_u, part)
+        chosen = self.contrast.select(teacher.logits.float().softmax(dim=1), batch.label_l, label_u, part, alpha_t)
+        positive, _ = class_means(teacher.embed, chosen.positive_Bhw, self.num_classes)
+        contrast = self.contrast(student.embed, teacher.embed, chosen, positive, generator)
+        result = weighted_sum({"unsup": lambda_u, "contrast": self.config.lambda_c}, sup=sup, unsup=unsup, contrast=contrast.loss)
+        return result.log(alpha_t=alpha_t, **partition_scalars(part, label_u, truth_u), **contrast.scalars)

@@ -1,0 +1,98 @@
+"""U2PL+: Using Unreliable Pseudo-Labels for Label-Efficient Semantic Segmentation (Wang et al., IJCV 2024; paper 000).
+
+U2PL with momentum prototypes as positive keys (Eqs 15-18), pseudo-labels denoised by them (Eqs 19-20) and symmetric cross entropy (Eq 4).
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from u2pl import distributed
+from u2pl.batches import PairBatch
+from u2pl.contrast import ContrastConfig, PixelContrast
+from u2pl.memory.prototypes import Prototypes
+from u2pl.notation import IGNORE
+from u2pl.outputs import StepResult, downsample, upsample, weighted_sum
+from u2pl.pseudo.denoise import denoise, prototype_weight
+from u2pl.pseudo.partition import partition
+from u2pl.schedules import Progress, unreliable_share
+from u2pl_semi.reliable import UnsupervisedConfig, partition_scalars, unsupervised_loss
+from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
+
+
+class PrototypeConfig(BaseModel):
+    """Class prototypes and what they correct."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    momentum: float = Field(0.999, ge=0, lt=1, description="momentum of the prototypes (000 Eq 18)")
+    denoise: bool = Field(True, description="correct pseudo-labels by the distance to the prototypes (000 Eqs 19-20)")
+    raw_distance: bool = Field(False, description="distances of the vectors as they are, not of unit vectors (000 Eq 19 to the letter)")
+
+
+class Config(SelfTrainingConfig):
+    """Options of u2plplus."""
+
+    unsupervised: UnsupervisedConfig = Field(UnsupervisedConfig(xi_2=0.1), description="partition and L_u (000 Eqs 4, 12-14)")
+    prototypes: PrototypeConfig = Field(PrototypeConfig(), description="momentum prototypes and denoising (000 Eqs 15-20)")
+    contrast: ContrastConfig = Field(ContrastConfig(), description="contrastive loss L_c (000 Eqs 10, 21-28)")
+    lambda_c: float = Field(0.1, ge=0, description="weight of L_c (000 Eq 9; value: 003 Tab. A1)")
+
+
+class U2PLPlus(SelfTraining):
+    """L = L_s + lambda_u L_u + lambda_c L_c (000 Eq 9, Algorithm 1)."""
+
+    Config = Config
+    uses_embedding = True
+
+    def __init__(self, config: Config, student: nn.Module, num_classes: int) -> None:
+        super().__init__(config, student, num_classes)
+        self.contrast = PixelContrast(config.contrast, num_classes, student.embed_dim)
+        self.prototypes = Prototypes(num_classes, student.embed_dim, config.prototypes.momentum)
+
+    @classmethod
+    def notes(cls, config: Config, num_classes: int) -> list[str]:  # type: ignore[override]
+        return config.contrast.notes(num_classes)
+
+    def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
+        if self.warming_up(progress):
+            return self.supervised_step(batch.image_l, batch.label_l)
+        generator, size = progress.generator(batch.image_l.device), batch.label_l.shape[-2:]
+
+        # 1. the teacher labels clean images, the prototypes correct it; CutMix mixes images, labels and validity alike
+        clean = self.teacher(batch.image_u)
+        prob = upsample(clean.logits, size).float().softmax(dim=1)
+        raw_u, label_u = prob.argmax(dim=1), self.denoised_label(prob, clean.embed)
+        image_u, valid_u, (label_u, raw_u, truth_u) = self.mix(
+            generator, batch.image_u, batch.valid_u, label_u, raw_u, batch.truth_u
+        )
+
+        # 2. student and teacher look at the same pixels
+        images = torch.cat([batch.image_l, image_u])
+        student, teacher = self.student(images), self.teacher(images)
+        logits_l, logits_u = upsample(student.logits, size).chunk(2)
+
+        # 3. reliable | unreliable by entropy percentile, alpha_t = alpha_0 (1 - t/T); labelled and reliable pixels move the prototypes
+        alpha_t = unreliable_share(self.config.unsupervised.alpha_0, progress.fraction)
+        prob_u = upsample(teacher.logits.chunk(2)[1], size).float().softmax(dim=1)
+        part = partition(prob_u, valid_u, alpha_t, distributed.gather)
+        believed = torch.cat([batch.label_l.long(), torch.where(part.reliable_BHW, raw_u, IGNORE)])
+        self.prototypes.update(teacher.embed, downsample(believed))
+
+        # 4. L = L_s + lambda_u L_u + lambda_c L_c
+        sup = self.supervised_loss(logits_l, batch.label_l)
+        unsup, lambda_u = unsupervised_loss(self.config.unsupervised, logits_u, label_u, part)
+        chosen = self.contrast.select(teacher.logits.float().softmax(dim=1), batch.label_l, label_u, part, alpha_t)
+        contrast = self.contrast(student.embed, teacher.embed, chosen, self.prototypes.center, generator)
+        result = weighted_sum({"unsup": lambda_u, "contrast": self.config.lambda_c}, sup=sup, unsup=unsup, contrast=contrast.loss)
+        return result.log(alpha_t=alpha_t, **partition_scalars(part, label_u, truth_u), **contrast.scalars)
+
+    def denoised_label(self, prob_BCHW: torch.Tensor, embed_BDhw: torch.Tensor) -> torch.Tensor:
+        """argmax_c of w(c) p(c) (000 Eqs 19-20), int64 [B, H, W]."""
+        options, prototypes = self.config.prototypes, self.prototypes
+        if not options.denoise:
+            return prob_BCHW.argmax(dim=1)
+        weight = prototype_weight(embed_BDhw, prototypes.center, prototypes.known, options.raw_distance)
+        return denoise(prob_BCHW, upsample(weight, prob_BCHW.shape[-2:])).argmax(dim=1)

@@ -1,0 +1,47 @@
+"""What the methods with a teacher have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+from torch import nn
+
+from u2pl import distributed
+from u2pl.memory.teacher import Teacher, TeacherConfig
+from u2pl.method import Method, MethodConfig
+from u2pl.mixing.mixers import MixConfig, Mixer
+from u2pl.schedules import Progress
+
+
+class SelfTrainingConfig(MethodConfig):
+    """Options of every method with a teacher."""
+
+    warm_start: float = Field(
+        0.0125, ge=0, le=1, description="share of the steps that are supervised only; 1 of 80 epochs on VOC, 20 of 200 on Cityscapes (003 B)"
+    )
+    teacher: TeacherConfig = Field(TeacherConfig(), description="how the teacher follows the student (000 Eq 2)")
+    mix: MixConfig = Field(MixConfig(), description="strong augmentation of the unlabelled images")
+
+
+class SelfTraining(Method):
+    """A student, and the teacher that follows it once the warm start is over.
+
+    Args as for `Method`.
+    """
+
+    def __init__(self, config: Any, student: nn.Module, num_classes: int) -> None:
+        super().__init__(config, student, num_classes)
+        self.teacher = Teacher(student, config.teacher)
+        self.mix = Mixer(config.mix, num_classes)
+
+    def warming_up(self, progress: Progress) -> bool:
+        """Is this step part of the warm start?"""
+        return progress.after(self.config.warm_start) < 0
+
+    def after_step(self, progress: Progress) -> None:
+        distributed.average_buffers(self.student)
+        self.teacher.update(self.student, progress.after(self.config.warm_start))
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"teacher": self.teacher.network, "student": self.student}

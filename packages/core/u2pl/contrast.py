@@ -1,0 +1,220 @@
+"""The contrast of Algorithm 1 (004; 000): select, remember, score, for all classes at once.
+
+Everything that is drawn, counted or remembered is that of the whole step: with several processes each holds the same queue, draws the
+same anchors and negatives, and scores the anchors that lie in its own images.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from u2pl import distributed
+from u2pl.losses.contrast import CONTRASTS, bank_similarity
+from u2pl.losses.supervised import connected_zero
+from u2pl.memory.class_queue import ClassQueue, take_first
+from u2pl.outputs import downsample
+from u2pl.pseudo.partition import Partition
+from u2pl.pseudo.select import SELECTIONS, Candidates, Thresholds, class_mask, rank_limits
+
+
+class ContrastConfig(BaseModel):
+    """Pixel contrast; the defaults are the paper's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    loss: Literal["info_nce", "binary"] = Field("info_nce", description="InfoNCE (004 Eq 4) or the binary alternative (003 Eq 1)")
+    selection: Literal["paper", "released"] = Field(
+        "paper", description="which pixels are anchors and negatives: 004 Eqs 9-16, or what the released code does (see docs/methods)"
+    )
+    anchors: int = Field(256, gt=0, description="M, anchors per class and step, fewer when fewer pixels qualify (004 Eq 4)")
+    negatives: int = Field(50, gt=0, description="N, negatives per anchor, drawn with replacement from the class's queue (004 Eq 4)")
+    tau: float = Field(0.5, gt=0, description="temperature (004 Eq 4)")
+    delta_p: float = Field(0.3, ge=0, lt=1, description="probability of its class that an anchor needs (004 Eqs 9, 10)")
+    r_l: int = Field(3, gt=0, description="low rank threshold (004 Eqs 14, 15); clamped to half the classes")
+    r_h: int = Field(20, gt=0, description="high rank threshold (004 Eq 15); clamped to the number of classes")
+    queue: int = Field(30_000, gt=0, description="keys remembered for each class (003 B)")
+    queue_background: int = Field(50_000, gt=0, description="keys remembered for class 0 (003 B)")
+    queue_dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="number format of the keys; 16 bits halve the memory")
+    queue_device: Literal["auto", "cpu"] = Field("auto", description="where the keys live: with the network, or in main memory")
+
+    def queue_lengths(self, num_classes: int) -> list[int]:
+        """Keys remembered for each class."""
+        return [self.queue_background] + [self.queue] * (num_classes - 1)
+
+    def thresholds(self, num_classes: int) -> Thresholds:
+        """Ranks and confidence, the ranks clamped to what few classes allow."""
+        return Thresholds(*rank_limits(num_classes, self.r_l, self.r_h), self.delta_p)
+
+    def notes(self, num_classes: int) -> list[str]:
+        """What is different with few classes."""
+        limits = self.thresholds(num_classes)
+        if (limits.r_l, limits.r_h) == (self.r_l, self.r_h):
+            return []
+        return [f"with {num_classes} classes the contrast's ranks (r_l, r_h) = ({self.r_l}, {self.r_h}) become ({limits.r_l}, {limits.r_h})"]
+
+    def queue_bytes(self, num_classes: int, width: int) -> int:
+        """Memory of the queues."""
+        return sum(self.queue_lengths(num_classes)) * width * (4 if self.queue_dtype == "float32" else 2)
+
+
+class ContrastResult(NamedTuple):
+    """The loss, and per class what went into it (detached)."""
+
+    loss: Tensor
+    scalars: dict[str, Tensor]
+
+
+class Pixels(NamedTuple):
+    """How the pixels of this process lie among those of all of them.
+
+    Batches consist of equal groups of images (labelled, unlabelled); globally the groups follow each other too, so the order of pixels
+    does not depend on the number of processes.
+    """
+
+    groups: int
+    images: int  # of one group on this process
+    area: int  # h x w
+
+    @classmethod
+    def of(cls, label_Bhw: Tensor, groups: int) -> Pixels:
+        """The layout of a batch."""
+        return cls(groups, label_Bhw.shape[0] // groups, label_Bhw[0].numel())
+
+    def gather(self, value_XN: Tensor) -> Tensor:
+        """Join [X, local pixels] over processes to [X, global pixels]."""
+        if distributed.world_size() == 1:
+            return value_XN
+        parts = distributed.gather(value_XN.unsqueeze(0)).unflatten(2, (self.groups, -1))  # [world, X, groups, pixels]
+        return parts.permute(1, 2, 0, 3).flatten(1)
+
+    def local(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Local position of global pixels, and whether they lie on this process (elsewhere the position is 0)."""
+        if distributed.world_size() == 1:
+            return index, torch.ones_like(index, dtype=torch.bool)
+        size = self.images * self.area
+        group, rest = index // (size * distributed.world_size()), index % (size * distributed.world_size())
+        mine = rest // size == distributed.rank()
+        return torch.where(mine, group * size + rest % size, 0), mine
+
+
+class PixelContrast(nn.Module):
+    """Owns the class queues and scores anchors against them.
+
+    Args:
+        config: numbers and switches.
+        num_classes: C.
+        width: D of the embeddings.
+    """
+
+    def __init__(self, config: ContrastConfig, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.limits = config.thresholds(num_classes)
+        device = None if config.queue_device == "auto" else config.queue_device
+        self.queue = ClassQueue(config.queue_lengths(num_classes), width, getattr(torch, config.queue_dtype), device)
+        self.score = CONTRASTS[config.loss]
+
+    @torch.no_grad()
+    def select(
+        self, prob_BChw: Tensor, label_l: Tensor, label_u: Tensor, part: Partition, alpha: float
+    ) -> Candidates:
+        """Which pixels of a batch [labelled; unlabelled] may be anchors, positives and negatives.
+
+        Args:
+            prob_BChw: the teacher's probabilities of both groups at feature size.
+            label_l, label_u: ground truth and pseudo-label at full size.
+            part: the unlabelled pixels' partition at full size.
+            alpha: share of unreliable pixels.
+        """
+        prob_l, prob_u = prob_BChw.chunk(2)
+        small_l, small_u = downsample(label_l), downsample(label_u)
+        choose = SELECTIONS[self.config.selection]
+        return choose(prob_l, small_l, prob_u, small_u, part, alpha, self.limits, distributed.gather)
+
+    def forward(
+        self,
+        student_BDhw: Tensor,
+        teacher_BDhw: Tensor,
+        candidates: Candidates,
+        positive_CD: Tensor,
+        generator: torch.Generator,
+        groups: int = 2,
+    ) -> ContrastResult:
+        """Push the step's negatives (Eq 16), sample anchors and keys, and score them (Eq 4).
+
+        Args:
+            student_BDhw: embeddings that carry the gradient: anchors.
+            teacher_BDhw: embeddings that become keys.
+            candidates: what each of these pixels may be.
+            positive_CD: the positive key of each class; a class whose row is zero is left out.
+            generator: the step's randomness, equal on all processes, on the embeddings' device.
+            groups: equal parts of the batch, see `Pixels`.
+        """
+        config, pixels = self.config, Pixels.of(candidates.anchor_Bhw, groups)
+        anchor_CN = class_mask(candidates.anchor_Bhw, self.num_classes).transpose(0, 1).flatten(1)
+        negative_CN = candidates.negative_BChw.transpose(0, 1).flatten(1)
+        members = pixels.gather(torch.cat([anchor_CN, negative_CN]))
+        order = torch.randperm(members.shape[1], generator=generator, device=members.device)
+
+        with torch.no_grad():
+            keys = take_first(members[self.num_classes :], int(max(config.queue_lengths(self.num_classes))), order)
+            self._push(teacher_BDhw, pixels, keys)
+
+        anchors = take_first(members[: self.num_classes], config.anchors, order)
+        per_class = anchors.index_CK.shape[1]
+        uniform = torch.rand(self.num_classes, per_class, config.negatives, generator=generator, device=members.device)
+        index_AK = self.queue.draw(uniform).flatten(0, 1)
+        local_A, mine_A = pixels.local(anchors.index_CK.flatten())
+        anchor_AD = F.normalize(pixel_rows(student_BDhw, local_A).float(), dim=1)
+        positive_A1D = F.normalize(positive_CD.float(), dim=1).repeat_interleave(per_class, dim=0)
+
+        active_C = (anchors.count_C > 0) & (self.queue.filled > 0) & positive_CD.ne(0).any(dim=1)
+        chosen_CM = torch.arange(per_class, device=members.device) < (anchors.count_C * active_C).unsqueeze(1)
+        # mean over a class's anchors, then over the classes that have anchors and keys; DDP averages over processes
+        weight_CM = chosen_CM / (anchors.count_C.clamp(min=1).unsqueeze(1) * active_C.sum().clamp(min=1))
+        weight_A = weight_CM.flatten() * mine_A * distributed.world_size()
+
+        loss_A = self.score((anchor_AD * positive_A1D).sum(dim=1), bank_similarity(anchor_AD, self.queue.rows, index_AK), config.tau)
+        loss = (loss_A * weight_A).sum() + connected_zero(student_BDhw)
+        scalars = {
+            "anchors": anchors.count_C.float(),
+            "negatives": keys.count_C.float(),
+            "queue_fill": self.queue.filled / self.queue.length,
+            "contrast_classes": active_C.sum().float(),
+        }
+        return ContrastResult(loss, scalars)
+
+    def _push(self, teacher_BDhw: Tensor, pixels: Pixels, keys: tuple[Tensor, Tensor]) -> None:
+        rows = unit_rows(teacher_BDhw)
+
+        def rows_of(index: Tensor) -> Tensor:
+            local, mine = pixels.local(index)
+            return distributed.total(torch.where(mine.unsqueeze(1), rows.index_select(0, local), 0.0))
+
+        rows_here = rows_of if distributed.world_size() > 1 else lambda index: rows.index_select(0, index)
+        self.queue.push(keys, rows_here)  # type: ignore[arg-type]
+
+
+def unit_rows(embed_BDhw: Tensor) -> Tensor:
+    """Every pixel's embedding at unit length, float32 [B h w, D]."""
+    rows = embed_BDhw.float().permute(0, 2, 3, 1).reshape(-1, embed_BDhw.shape[1])
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp(min=1e-12)
+    return rows.div_(length) if rows.data_ptr() != embed_BDhw.data_ptr() else rows / length
+
+
+def pixel_rows(embed_BDhw: Tensor, index_P: Tensor) -> Tensor:
+    """Embeddings [P, D] of the pixels numbered row-major over (image, row, column).
+
+    Gathering from the flat tensor has a backward that adds in a fixed order; indexing with several index tensors does not.
+    """
+    width, area = embed_BDhw.shape[1], embed_BDhw[0, 0].numel()
+    image, pixel = index_P // area, index_P % area
+    channel = torch.arange(width, device=index_P.device) * area
+    flat = (image * width * area + pixel).unsqueeze(1) + channel
+    return embed_BDhw.reshape(-1).gather(0, flat.flatten()).view(-1, width)

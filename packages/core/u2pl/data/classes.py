@@ -1,0 +1,55 @@
+"""Names and display colours of the classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from u2pl.data.ids import read_lines
+from u2pl.errors import UserError
+from u2pl.notation import IGNORE
+
+
+def bit_palette(count: int) -> np.ndarray:
+    """PASCAL VOC's colours of ids 0..count-1, uint8 [count, 3]: the id's bits, dealt to r, g, b from the highest bit down."""
+    ids = np.arange(count)
+    palette = np.zeros((count, 3), np.uint8)
+    for triple in range(8):
+        for channel in range(3):
+            palette[:, channel] |= ((ids >> (3 * triple + channel) & 1) << (7 - triple)).astype(np.uint8)
+    return palette
+
+
+def read_classes(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """Read classes.txt, line k = class k, each `name` or `name r g b`: the names and the palette, uint8 [C, 3].
+
+    Raises UserError when the file is missing, has a gap, a repeated name, a colour out of range, or not 2..255 classes.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: write it, one class name per line, line 1 = id 0 (optionally 'name r g b')")
+    lines = read_lines(path, keep_blank=True)
+    if not 2 <= len(lines) <= IGNORE:
+        raise UserError(f"{path} names {len(lines)} classes: 2 to {IGNORE} are possible, background is one of them (line 1 = id 0)")
+    palette = bit_palette(len(lines))
+    names = []
+    for number, line in enumerate(lines):
+        name, colour = _name_and_colour(line)
+        if not name:
+            raise UserError(f"{path}, line {number + 1} is blank: line k names class k, so no line may be left out")
+        if colour is not None:
+            if max(colour) > 255:
+                raise UserError(f"{path}, line {number + 1}: colour {colour} must be three numbers from 0 to 255")
+            palette[number] = colour
+        names.append(name)
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UserError(f"{path} names {', '.join(repeated)} more than once: give every class its own name")
+    return tuple(names), palette
+
+
+def _name_and_colour(line: str) -> tuple[str, list[int] | None]:
+    words = line.split()
+    if len(words) >= 4 and all(word.isdecimal() for word in words[-3:]):
+        return " ".join(words[:-3]), [int(word) for word in words[-3:]]
+    return line, None

@@ -1,0 +1,86 @@
+"""Lists of image ids: read, matched to what is there, checked; and the images held out when nobody wrote a list."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from u2pl.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def read_lines(path: Path, keep_blank: bool = False) -> list[str]:
+    """Read a text file's lines, stripped; blank ones are left out, with `keep_blank` only those at the end.
+
+    Raises UserError when the file cannot be read as UTF-8 text.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a text file ({error}): write one entry per line, UTF-8") from None
+    if not keep_blank:
+        return [line for line in lines if line]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def match_id(line: str, known: Collection[str], ending: str = "") -> str | None:
+    """Find the id that a line of a list means, None when there is none.
+
+    Besides the id itself a line may be a file name, or the `image mask` path pairs of the papers' published lists.
+    """
+    return next((id for id in _readings(line, ending) if id in known), None)
+
+
+def _readings(line: str, ending: str) -> Iterator[str]:
+    yield line
+    for text in dict.fromkeys((line, line.split()[0])):
+        stem, dot, suffix = text.rpartition(".")
+        text = stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else text
+        parts = text.removesuffix(ending).split("/")
+        for start in range(len(parts)):
+            yield "/".join(parts[start:])
+
+
+def check_ids(lines: list[str], known: Collection[str], where: str, ending: str = "") -> list[str]:
+    """Turn the lines of a list into ids, in their order.
+
+    Raises UserError when the list is empty, or a line is an absolute path, holds `..`, is listed twice or names no image.
+    """
+    if not lines:
+        raise UserError(f"{where} is empty: write at least one id into it, one per line")
+    outside = [line for line in lines if re.match(r"[/\\]|[A-Za-z]:[/\\]", line) or ".." in re.split(r"[/\\\s]", line)]
+    if outside:
+        raise UserError(f"{where} leads out of the data folder: {first_three(outside)}: write ids relative to the images, without '..'")
+    matched = [(line, match_id(line, known, ending)) for line in lines]
+    unknown = [line for line, id in matched if id is None]
+    if unknown:
+        raise UserError(f"{where} names images that are not there: {first_three(unknown)} of {len(lines)}: remove or correct these lines")
+    ids = [id for _, id in matched if id is not None]
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        repeated = [id for id in ids if id in seen or seen.add(id)]  # type: ignore[func-returns-value]
+        raise UserError(f"{where} lists images more than once: {first_three(repeated)}: keep each id once")
+    return ids
+
+
+def first_three(items: list[str]) -> str:
+    """Name the first three of a long list and say how many there are."""
+    named = ", ".join(repr(item) for item in items[:3])
+    return f"{named}{', …' if len(items) > 3 else ''} ({len(items)})"
+
+
+def hold_out(masked: Collection[str], free: Collection[str]) -> list[str]:
+    """Choose a fifth of the `masked` ids (rounded up) from the `free` ones for validation, sorted; none when fewer than two are masked.
+
+    An id's own hash decides, so the choice depends on no order and hardly changes when images are added.
+    """
+    if len(masked) < 2:
+        return []
+    by_hash = sorted(free, key=lambda id: hashlib.sha256(id.encode()).hexdigest())
+    return sorted(by_hash[: math.ceil(len(masked) / 5)])

@@ -1,0 +1,101 @@
+"""Where images and masks come from: what every source answers, and how a source is named on the command line."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from importlib import import_module
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+import numpy as np
+from PIL import Image
+
+from u2pl.data.ids import check_ids, read_lines
+from u2pl.errors import UserError
+
+
+class Source(ABC):
+    """Images, some of them with masks, and named lists of their ids."""
+
+    name: str  # printed with every number
+    classes: tuple[str, ...]  # class id -> name
+    palette: np.ndarray  # uint8 [C, 3], display colours
+    train_split: str = "train"  # every image that training may see
+    label_pool: str = "train"  # the images among which labelled ones are drawn
+    protocol: str = ""  # the benchmark protocol that the two above follow, printed in front of the split's name
+    notes: tuple[str, ...] = ()  # what the source decided by itself; commands print these once
+    id_ending: str = ""  # what file names have behind the id
+
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """Name the lists of ids there are."""
+
+    @abstractmethod
+    def split(self, name: str) -> list[str]:
+        """Give a list's ids; UserError when the list is unknown or wrong."""
+
+    @abstractmethod
+    def image(self, id: str) -> Image.Image:
+        """Decode an image to RGB; UserError when it is missing or broken."""
+
+    @abstractmethod
+    def has_mask(self, id: str) -> bool:
+        """Whether there is a mask, without decoding it."""
+
+    @abstractmethod
+    def mask(self, id: str) -> np.ndarray:
+        """Decode a mask: uint8 [H, W], class ids or 255; UserError when it is missing or does not fit."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """12 hex digits over classes, ids and file sizes: the same data, the same digits; decodes nothing."""
+
+    def ids(self) -> Collection[str]:
+        """Every id there is."""
+        return {id for name in self.splits() for id in self.split(name)}
+
+    def read_list(self, path: Path) -> list[str]:
+        """Read the ids in a user's file; UserError when it is empty or names images that are not there."""
+        return check_ids(read_lines(path), self.ids(), str(path), self.id_ending)
+
+    def unknown_split(self, name: str) -> UserError:
+        """The error for a list that does not exist."""
+        return UserError(f"{self.name} has no split {name!r}: it has {', '.join(self.splits()) or 'none'}")
+
+
+# scheme -> module, class, the options behind `?`
+_SCHEMES = {
+    "voc": ("u2pl.data.voc", "Voc", ("protocol",)),
+    "cityscapes": ("u2pl.data.cityscapes", "Cityscapes", ()),
+    "hf": ("u2pl.data.hub", "Hub", ("classes",)),
+}
+
+
+def open_source(text: str) -> Source:
+    """Open `demo`, a folder, `voc:PATH[?protocol=classic|blender]`, `cityscapes:PATH` or `hf:NAME|PARQUET|FOLDER[?classes=FILE]`.
+
+    Raises UserError when there is no such source, or what it needs is missing.
+    """
+    if text == "demo":
+        from u2pl.data.scenes import Scenes
+
+        return Scenes()
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme in _SCHEMES:
+        module, kind, allowed = _SCHEMES[scheme]
+        location, _, query = rest.partition("?")
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        wrong = sorted(set(options) - set(allowed)) or ([query] if query and not options else [])
+        if wrong or not location:
+            possible = "?" + "&".join(f"{option}=…" for option in allowed) if allowed else "no options"
+            raise UserError(
+                f"data source {text!r}: {f'unknown option {wrong[0]!r}' if wrong else 'no path'}; write {scheme}:PATH, {possible}"
+            )
+        source: Source = getattr(import_module(module), kind)(location, **options)
+        return source
+    from u2pl.data.folder import Folder
+
+    if colon and scheme.isalnum() and len(scheme) > 1 and not Path(text).expanduser().exists():
+        raise UserError(f"unknown data source {scheme!r} in {text!r}: write demo, a folder, voc:PATH, cityscapes:PATH or hf:NAME")
+    return Folder(text)

@@ -1,0 +1,74 @@
+"""Endless samples addressed by position.
+
+What a step sees depends on the seed and the step alone, never on workers, processes or the past.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+from u2pl.data.source import Source
+from u2pl.data.transforms import TrainSample, TrainTransform
+from u2pl.errors import UserError
+
+_ORDER, _AUGMENT = 0, 1
+
+
+class Stream(Dataset[TrainSample]):
+    """Sample g of an endless pass over `ids`, newly shuffled every epoch.
+
+    Args:
+        source: where images and masks come from.
+        ids: the images of one epoch.
+        transform: cuts a training sample.
+        seed: of the run.
+        name: of the stream; two streams of a run differ in it, so their orders are independent.
+        masks: whether masks are opened where there are any; without them every label is 255.
+
+    Raises UserError when `ids` is empty.
+    """
+
+    def __init__(self, source: Source, ids: Sequence[str], transform: TrainTransform, seed: int, name: str, masks: bool = True) -> None:
+        if not ids:
+            raise UserError(f"there are no {name} images in {source.name}: choose fewer labelled ones, or another split")
+        self.source, self.ids, self.transform, self.masks = source, tuple(ids), transform, masks
+        self._key = (seed, zlib.crc32(name.encode()))
+        self._epoch = -1
+        self._order = np.empty(0, np.int64)
+
+    def id(self, position: int) -> str:
+        """The image at a global position >= 0."""
+        epoch, place = divmod(position, len(self.ids))
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([*self._key, _ORDER, epoch]).permutation(len(self.ids))
+            self._epoch = epoch
+        return self.ids[self._order[place]]
+
+    def __getitem__(self, position: int) -> TrainSample:
+        """The augmented sample at a global position >= 0."""
+        id = self.id(position)
+        mask = self.source.mask(id) if self.masks and self.source.has_mask(id) else None
+        return self.transform(self.source.image(id), mask, np.random.default_rng([*self._key, _AUGMENT, position]))
+
+
+class StepSampler(Sampler[list[int]]):
+    """One list of global positions per step in [start, stop): those of this process, `batch` each.
+
+    Step s of `world` processes covers the positions [s * batch * world, (s + 1) * batch * world), rank by rank,
+    so 2 x 4 sees what 1 x 8 sees, and a run that starts at step s sees what an uninterrupted one would.
+    """
+
+    def __init__(self, start: int, stop: int, batch: int, rank: int = 0, world: int = 1) -> None:
+        self.steps, self.batch, self.rank, self.world = range(start, stop), batch, rank, world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            first = (step * self.world + self.rank) * self.batch
+            yield list(range(first, first + self.batch))
+
+    def __len__(self) -> int:
+        return len(self.steps)

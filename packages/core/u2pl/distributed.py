@@ -1,0 +1,81 @@
+"""The one file that touches `torch.distributed`: numbers that must be the same on every process.
+
+Without a process group (or with one process) each function is the identity, so nothing else asks how many processes there are.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process among them, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def total(value: Tensor) -> Tensor:
+    """Sum over processes; carries no gradient."""
+    if world_size() == 1:
+        return value.detach()
+    value = value.detach().clone()
+    dist.all_reduce(value)
+    return value
+
+
+def average(value: Tensor) -> Tensor:
+    """Mean over processes; carries no gradient.
+
+    A loss that divides its local sum by the average of the local counts has, after the averaging of gradients over processes,
+    the gradient of the one global mean.
+    """
+    if world_size() == 1:
+        return value.detach()
+    return total(value.float() if not value.is_floating_point() else value) / world_size()
+
+
+def gather(value: Tensor) -> Tensor:
+    """Concatenate over processes along the first axis, in rank order; every process holds the same number of rows."""
+    if world_size() == 1:
+        return value.detach()
+    value = value.detach().contiguous()
+    as_bytes = value.view(torch.uint8) if value.dtype == torch.bool else value
+    out = as_bytes.new_empty((world_size() * as_bytes.shape[0], *as_bytes.shape[1:]))
+    dist.all_gather_into_tensor(out, as_bytes)
+    return out.view(value.dtype)
+
+
+@torch.no_grad()
+def average_buffers(module: torch.nn.Module) -> None:
+    """Average the floating-point buffers (BatchNorm statistics) over processes, in place."""
+    if world_size() > 1:
+        for buffer in module.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer /= world_size()
+
+
+def barrier() -> None:
+    """Wait for every process."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def next_in_batch(value: Tensor) -> Tensor:
+    """For each image of this process the value of the next image of the global batch; the last one is followed by the first."""
+    if world_size() == 1:
+        return value.roll(-1, dims=0)
+    first = gather(value[:1])[(rank() + 1) % world_size()]
+    return torch.cat([value[1:], first.unsqueeze(0)])
+
+
+def local_rows(value: Tensor) -> Tensor:
+    """This process's share of the rows of something drawn alike on all of them."""
+    size = value.shape[0] // world_size()
+    return value[rank() * size : (rank() + 1) * size]

@@ -1,0 +1,120 @@
+"""One image through one network: whole or by windows, at several sizes, mirrored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from u2pl.evaluate.protocol import Protocol
+from u2pl.notation import IGNORE
+from u2pl.outputs import upsample
+
+#: RGB that surrounds an image smaller than its window, of 255: ImageNet's mean colour, with which training pads too.
+PADDING = (124, 116, 104)
+
+
+@contextmanager
+def evaluating(networks: Iterable[nn.Module]) -> Iterator[None]:
+    """Networks in eval mode and without gradients inside; afterwards every module is in the mode it was in."""
+    modules = [module for network in networks for module in network.modules()]
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+
+def predict_probabilities(network: nn.Module, image_3HW: Tensor, protocol: Protocol) -> Tensor:
+    """Class probabilities of one image: the softmax of each view (size, mirrored or not), averaged.
+
+    Args:
+        network: in eval mode (see `evaluating`); answers float images [1, 3, H, W] in [0, 1] with a SegOutput.
+        image_3HW: uint8, or float in [0, 1], on the network's device.
+        protocol: `center-crop` means the whole of what is given here; `center_crop` cuts it out first.
+
+    Returns: float32 [C, H, W].
+    """
+    image = (image_3HW.float() / 255 if image_3HW.dtype == torch.uint8 else image_3HW)[None]
+    size = (image.shape[-2], image.shape[-1])
+    prob, views = None, 0
+    for scale in protocol.scales:
+        scaled = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+        view = image if scaled == size else F.interpolate(image, scaled, mode="bilinear", align_corners=False)
+        for mirrored in (False, True) if protocol.flip else (False,):
+            logits = _logits(network, view.flip(-1) if mirrored else view, protocol)
+            logits = logits.flip(-1) if mirrored else logits
+            if scaled != size:
+                logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+            view_prob = logits[0].softmax(0)
+            prob, views = view_prob if prob is None else prob.add_(view_prob), views + 1
+    assert prob is not None
+    return prob if views == 1 else prob / views
+
+
+def center_crop(image_3HW: Tensor, label_HW: Tensor, crop: int) -> tuple[Tensor, Tensor]:
+    """The middle crop x crop pixels of a uint8 image and its label; what the image does not reach is `PADDING` and 255."""
+    height, width = label_HW.shape
+    top, left = max(height - crop, 0) // 2, max(width - crop, 0) // 2
+    image = image_3HW[:, top : top + crop, left : left + crop]
+    label = label_HW[top : top + crop, left : left + crop]
+    return _padded(image, crop), F.pad(label, _margins(label.shape[0], label.shape[1], crop), value=IGNORE)
+
+
+def slide_logits(network: nn.Module, image_13HW: Tensor, crop: int, stride: int) -> Tensor:
+    """Logits [1, C, H, W], float32: mean over the windows that see a pixel.
+
+    The last window of a row or column is shifted inside; an image smaller than the window is padded on both sides.
+    """
+    height, width = image_13HW.shape[-2:]
+    left, _, top, _ = _margins(height, width, crop)
+    padded = _padded(image_13HW, crop)
+    total: Tensor | None = None
+    count = padded.new_zeros(padded.shape[-2:])
+    for y in _starts(padded.shape[-2], crop, stride):
+        for x in _starts(padded.shape[-1], crop, stride):
+            logits = _full_size(network, padded[..., y : y + crop, x : x + crop])
+            if total is None:
+                total = logits.new_zeros((*logits.shape[:2], *padded.shape[-2:]))
+            total[..., y : y + crop, x : x + crop] += logits
+            count[y : y + crop, x : x + crop] += 1
+    assert total is not None
+    return (total / count)[..., top : top + height, left : left + width]
+
+
+def _logits(network: nn.Module, image_13HW: Tensor, protocol: Protocol) -> Tensor:
+    if protocol.mode == "slide":
+        return slide_logits(network, image_13HW, protocol.side(), protocol.stride())
+    return _full_size(network, image_13HW)
+
+
+def _full_size(network: nn.Module, image_13HW: Tensor) -> Tensor:
+    size = (image_13HW.shape[-2], image_13HW.shape[-1])
+    return upsample(network(image_13HW, embed=False).logits.float(), size)
+
+
+def _starts(size: int, crop: int, stride: int) -> list[int]:
+    return [min(start, size - crop) for start in range(0, size - crop + stride, stride)]
+
+
+def _padded(image_3HW: Tensor, crop: int) -> Tensor:
+    """The image, uint8 or float, in the middle of at least crop x crop pixels."""
+    height, width = image_3HW.shape[-2:]
+    left, _, top, _ = _margins(height, width, crop)
+    colour = image_3HW.new_tensor(PADDING) / (255 if image_3HW.is_floating_point() else 1)
+    padded = colour.to(image_3HW.dtype)[:, None, None].repeat(*image_3HW.shape[:-3], 1, max(height, crop), max(width, crop))
+    padded[..., top : top + height, left : left + width] = image_3HW
+    return padded
+
+
+def _margins(height: int, width: int, crop: int) -> tuple[int, int, int, int]:
+    """(left, right, top, bottom) that bring a smaller image to the crop, the odd pixel at the end."""
+    missing_y, missing_x = max(crop - height, 0), max(crop - width, 0)
+    return missing_x // 2, missing_x - missing_x // 2, missing_y // 2, missing_y - missing_y // 2

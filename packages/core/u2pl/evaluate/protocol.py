@@ -1,0 +1,53 @@
+"""How a network is asked: the words that are printed beside every score."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Protocol(BaseModel):
+    """How an image is shown to a network when it is scored or predicted.
+
+    An unknown key, a scale that is not positive, or a mode whose crop is missing raises pydantic's ValidationError.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["whole", "center-crop", "slide"] = Field(
+        "whole", description="whole image; its centre only (image and label, evaluation only); or overlapping windows"
+    )
+    crop: int | None = Field(None, ge=1, description="side in pixels of the centre crop or of the sliding window; whole images ignore it")
+    scales: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        (1.0,), min_length=1, description="sizes at which the image is shown, relative to its own; their softmax is averaged"
+    )
+    flip: bool = Field(False, description="show the mirrored image too")
+
+    @model_validator(mode="after")
+    def _crop_is_there(self) -> Protocol:
+        if self.mode != "whole" and self.crop is None:
+            raise ValueError(f"mode {self.mode} needs a crop, the side of its window in pixels")
+        return self
+
+    def side(self) -> int:
+        """The crop of a mode that has one, in pixels."""
+        assert self.crop is not None
+        return self.crop
+
+    def stride(self) -> int:
+        """Distance between sliding windows in pixels, two thirds of the crop rounded up (as U2PL does)."""
+        return -(-2 * self.side() // 3)
+
+    def describe(self) -> str:
+        """The protocol in words, e.g. `sliding window 769, stride 513, scales 0.5 1 1.5, with flip`."""
+        words = {
+            "whole": lambda: "whole image",
+            "center-crop": lambda: f"center crop {self.side()}",
+            "slide": lambda: f"sliding window {self.side()}, stride {self.stride()}",
+        }[self.mode]()
+        if len(self.scales) > 1:
+            words += ", scales " + " ".join(f"{scale:g}" for scale in self.scales)
+        else:
+            words += ", single scale" if self.scales == (1.0,) else f", scale {self.scales[0]:g}"
+        return words + (", with flip" if self.flip else "")

@@ -1,0 +1,92 @@
+"""Score networks on a list of images."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from u2pl import distributed
+from u2pl.errors import UserError
+from u2pl.evaluate.confusion import Confusion, Score
+from u2pl.evaluate.inference import center_crop, evaluating, predict_probabilities
+from u2pl.evaluate.protocol import Protocol
+from u2pl.report.gallery import Row
+
+if TYPE_CHECKING:
+    from u2pl.data.source import Source
+
+#: Called after every image with (images done, images to do), of this process.
+Progress = Callable[[int, int], None]
+
+
+class _Example(NamedTuple):
+    image: Tensor  # uint8 [3, H, W]
+    label: Tensor  # uint8 [H, W]
+
+
+def evaluate(
+    networks: Mapping[str, nn.Module],
+    source: Source,
+    ids: Sequence[str],
+    protocol: Protocol,
+    device: torch.device | str,
+    num_classes: int,
+    progress: Progress | None = None,
+) -> dict[str, Score]:
+    """Score every network on the same pass over the images; each process takes its share and all get the same scores.
+
+    Args:
+        networks: by name, on `device`; put into eval mode and back.
+        ids: images with masks. An empty list, or masks without a labelled pixel, raises UserError.
+        num_classes: C of the networks' logits.
+    """
+    if not ids:
+        raise UserError(f"{source.name}: there is no image to evaluate on; choose a split that holds some")
+    mine = [ids[index] for index in range(distributed.rank(), len(ids), distributed.world_size())]
+    counts = {name: Confusion(num_classes, device) for name in networks}
+    with evaluating(networks.values()):
+        for done, example in enumerate(_decoded(source, mine, protocol), 1):
+            image, label = example.image.to(device), example.label.to(device)
+            for name, network in networks.items():
+                counts[name].update(predict_probabilities(network, image, protocol).argmax(0), label)
+            if progress is not None:
+                progress(done, len(mine))
+    return {name: count.reduce().scores() for name, count in counts.items()}
+
+
+def picture_rows(
+    network: nn.Module, source: Source, ids: Sequence[str], protocol: Protocol, device: torch.device | str, count: int = 6
+) -> list[Row]:
+    """Image, truth and prediction of `count` images spread evenly over `ids`, for `report.gallery.gallery`."""
+    picked = [ids[index * len(ids) // min(count, len(ids))] for index in range(min(count, len(ids)))]
+    rows = []
+    with evaluating([network]):
+        for id, example in zip(picked, _decoded(source, picked, protocol), strict=True):
+            prediction = predict_probabilities(network, example.image.to(device), protocol).argmax(0)
+            image = example.image.permute(1, 2, 0).numpy()
+            rows.append(Row(id, image, example.label.numpy(), prediction.to(torch.uint8).cpu().numpy()))
+    return rows
+
+
+def _decoded(source: Source, ids: Sequence[str], protocol: Protocol) -> Iterator[_Example]:
+    """Examples in the order of `ids`; one thread decodes the next ones while the network works (a source need not be thread-safe)."""
+    with ThreadPoolExecutor(1) as worker:
+        waiting = deque(worker.submit(_example, source, id, protocol) for id in ids[:2])
+        for index in range(len(ids)):
+            example = waiting.popleft().result()
+            if index + 2 < len(ids):
+                waiting.append(worker.submit(_example, source, ids[index + 2], protocol))
+            yield example
+
+
+def _example(source: Source, id: str, protocol: Protocol) -> _Example:
+    image = torch.from_numpy(np.array(source.image(id))).permute(2, 0, 1)
+    label = torch.from_numpy(np.array(source.mask(id)))
+    assert image.shape[1:] == label.shape  # the source has checked it
+    return _Example(*center_crop(image, label, protocol.side())) if protocol.mode == "center-crop" else _Example(image, label)

@@ -1,0 +1,82 @@
+"""Pixel contrast: how well an anchor tells its class's positive from its negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: Rows of the bank that are in flight at once: small enough to stay in a CPU's cache, large enough to fill a GPU.
+CHUNK = {"cpu": 8_192, "cuda": 131_072}
+
+
+def info_nce(positive_A: Tensor, negative_AK: Tensor, tau: float = 0.5) -> Tensor:
+    """-log( e^{s+/tau} / (e^{s+/tau} + sum_k e^{s-/tau}) ) for each anchor (004 Eq 4, 000 Eq 10).
+
+    Args:
+        positive_A: cosine similarity to the positive.
+        negative_AK: cosine similarities to the negatives.
+        tau: temperature.
+
+    Returns:
+        The loss of each anchor, [A].
+    """
+    return torch.cat([positive_A.unsqueeze(1), negative_AK], dim=1).div(tau).logsumexp(dim=1) - positive_A / tau
+
+
+def binary_contrast(positive_A: Tensor, negative_AK: Tensor, tau: float = 0.5) -> Tensor:
+    """-log( e^{s+/tau} / (e^{s+/tau} + e^{s-/tau}) ), averaged over the negatives of each anchor (003 Eq 1).
+
+    Args and result as for `info_nce`.
+    """
+    return F.softplus((negative_AK - positive_A.unsqueeze(1)) / tau).mean(dim=1)
+
+
+#: The two ways to score an anchor, by the name used in a config.
+CONTRASTS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"info_nce": info_nce, "binary": binary_contrast}
+
+
+class _BankSimilarity(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, anchor_AD: Tensor, bank_RD: Tensor, index_AK: Tensor) -> Tensor:
+        ctx.save_for_backward(bank_RD, index_AK)
+        out = anchor_AD.new_empty(index_AK.shape)
+        for part in _anchor_chunks(index_AK):
+            torch.bmm(_rows(bank_RD, index_AK[part], anchor_AD), anchor_AD[part].unsqueeze(2), out=out[part].unsqueeze(2))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        bank_RD, index_AK = ctx.saved_tensors
+        (grad_AK,) = grads
+        out = grad_AK.new_empty(index_AK.shape[0], bank_RD.shape[1])
+        for part in _anchor_chunks(index_AK):
+            torch.bmm(grad_AK[part].unsqueeze(1), _rows(bank_RD, index_AK[part], grad_AK), out=out[part].unsqueeze(1))
+        return out, None, None
+
+
+def bank_similarity(anchor_AD: Tensor, bank_RD: Tensor, index_AK: Tensor) -> Tensor:
+    """Dot products of each anchor with its own rows of a bank, `out[a, k] = anchor[a] . bank[index[a, k]]`.
+
+    The A x K x D gathered rows are never held at once, neither forward nor backward; the bank gets no gradient.
+
+    Args:
+        anchor_AD: float32 anchors.
+        bank_RD: rows in any floating dtype, on the anchors' device or another.
+        index_AK: int64 row numbers on the bank's device.
+    """
+    result: Tensor = _BankSimilarity.apply(anchor_AD, bank_RD, index_AK)
+    return result
+
+
+def _anchor_chunks(index_AK: Tensor) -> list[slice]:
+    size = max(1, CHUNK.get(index_AK.device.type, CHUNK["cuda"]) // max(1, index_AK.shape[1]))
+    return [slice(start, start + size) for start in range(0, index_AK.shape[0], size)]
+
+
+def _rows(bank_RD: Tensor, index_AK: Tensor, like: Tensor) -> Tensor:
+    rows = bank_RD.index_select(0, index_AK.flatten()).view(*index_AK.shape, -1)
+    return rows.to(device=like.device, dtype=like.dtype)

@@ -1,0 +1,68 @@
+"""The exponential moving average of a network."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from u2pl.schedules import ema_momentum
+
+
+class TeacherConfig(BaseModel):
+    """How the teacher follows the student."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    momentum: float = Field(0.99, ge=0, lt=1, description="limit m0 of the momentum min(1 - 1/(t+1), m0) (000 Eq 2; value: released code)")
+    statistics: Literal["averaged", "own"] = Field(
+        "averaged",
+        description="BatchNorm of the teacher: 'averaged' with the weights and fixed in its forward, or 'own' from its own batches (released)",
+    )
+
+
+class Teacher(nn.Module):
+    """theta_t <- m theta_t + (1 - m) theta_s (000 Eq 2); its forward carries no gradient and leaves dropout off.
+
+    Args:
+        student: the network to follow; copied.
+        config: momentum and BatchNorm statistics.
+    """
+
+    def __init__(self, student: nn.Module, config: TeacherConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = copy.deepcopy(student).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stay in evaluation mode; with own statistics BatchNorm alone follows `mode`."""
+        super().train(False)
+        if mode and self.config.statistics == "own":
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.train()
+        return self
+
+    @torch.no_grad()
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.network(*args, **kwargs)
+
+    @torch.no_grad()
+    def update(self, student: nn.Module, step: int) -> None:
+        """Follow the student after its step number `step`, counted from the end of the warm start; before that, copy it.
+
+        Float buffers are averaged like parameters (unless the statistics are the teacher's own), integer buffers copied.
+        """
+        weight = 1 - ema_momentum(max(step, 0), self.config.momentum)
+        own, theirs = list(self.network.parameters()), list(student.parameters())
+        if self.config.statistics == "averaged":
+            floating = [(t, s) for t, s in zip(self.network.buffers(), student.buffers(), strict=True) if t.is_floating_point()]
+            own, theirs = own + [t for t, _ in floating], theirs + [s for _, s in floating]
+            for buffer, source in zip(self.network.buffers(), student.buffers(), strict=True):
+                if not buffer.is_floating_point():
+                    buffer.copy_(source)
+        torch._foreach_lerp_(own, theirs, weight)

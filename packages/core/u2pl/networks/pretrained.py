@@ -1,0 +1,151 @@
+"""Pretrained encoders, by timm's name or from a file, loaded strictly."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import socket
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import huggingface_hub
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor, nn
+
+from u2pl.errors import UserError
+
+#: Keys of an ImageNet classifier that an encoder has no place for.
+CLASSIFIER_KEYS = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm.", "norm_head.", "fc_norm.")
+WRAPPERS = ("module.", "encoder.", "backbone.", "model.")
+MIN_MATCHED = 0.99
+
+logger = logging.getLogger(__name__)
+
+
+class LoadReport(NamedTuple):
+    """Which keys of a file went into an encoder."""
+
+    matched: list[str]
+    missing: list[str]  # of the encoder, not in the file
+    unexpected: list[str]  # of the file, neither the encoder's nor a classifier's
+    reshaped: list[str]  # in both, with different shapes
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.matched)} matched, {len(self.missing)} missing, "
+            f"{len(self.unexpected)} unexpected, {len(self.reshaped)} of another shape"
+        )
+
+
+def load_pretrained(encoder: nn.Module, name: str, weights: str) -> LoadReport:
+    """Fill `encoder` (timm's `name`) with ImageNet weights of that name (`weights` = "imagenet") or with a file's.
+
+    Raises:
+        UserError: No such weights, an unreadable file, or less than 99 % of either side's keys in the other.
+    """
+    state = hub_weights(name) if weights == "imagenet" else read_weights(Path(weights))
+    report = load_encoder(encoder, state, source=weights)
+    logger.info("encoder %s from %s: %s", name, weights, report)
+    return report
+
+
+def load_encoder(encoder: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadReport:
+    """Copy `state` into `encoder`; nothing is copied unless 99 % of the keys fit and no shape differs (UserError)."""
+    own = {unwrapped(key): tensor for key, tensor in encoder.state_dict().items()}
+    given = by_own_key(own, encoder_part(state))
+    report = compare(own, given)
+    total = len(report.matched) + max(len(report.missing), len(report.unexpected))
+    if report.reshaped or len(report.matched) < MIN_MATCHED * total:
+        first = (report.reshaped + report.missing + report.unexpected)[:3]
+        raise UserError(f"{source} does not fit the encoder: {report}; first: {', '.join(first)}; check network.encoder")
+    with torch.no_grad():
+        for key in report.matched:
+            own[key].copy_(given[key])
+    return report
+
+
+def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> LoadReport:
+    """Sort the keys of an encoder and of a file; counters of batches seen, absent from old files, are not missed."""
+    both = [key for key in own if key in given]
+    return LoadReport(
+        matched=[key for key in both if own[key].shape == given[key].shape],
+        missing=[key for key in own if key not in given and not key.endswith("num_batches_tracked")],
+        unexpected=[key for key in given if key not in own and not key.startswith(CLASSIFIER_KEYS)],
+        reshaped=[key for key in both if own[key].shape != given[key].shape],
+    )
+
+
+def encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The keys under "encoder." or "backbone." where a file has such, else all; without what wraps them."""
+    inner = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    part = {key: tensor for key, tensor in inner.items() if key.startswith(("encoder.", "backbone."))} or inner
+    return {unwrapped(key): tensor for key, tensor in part.items()}
+
+
+def unwrapped(key: str) -> str:
+    """A key without the names of the modules around the encoder."""
+    while key.startswith(WRAPPERS):
+        key = key.partition(".")[2]
+    return key
+
+
+def by_own_key(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`given` under the encoder's own spelling: timm's feature extractors write stages_0 for a classifier's stages.0."""
+    spelling = {key.replace(".", "_"): key for key in own}
+    return {spelling.get(key.replace(".", "_"), key): tensor for key, tensor in given.items()}
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by key of a .safetensors file, or of a pickled state dict read without running any code in it."""
+    if not path.is_file():
+        raise UserError(f"encoder weights: no file {path}; give a .safetensors or .pth file, imagenet or none as network.encoder_weights")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise UserError(f"encoder weights: {path} is damaged or no file of tensors ({type(error).__name__}); fetch it again") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)} if isinstance(state, Mapping) else {}
+    if not tensors:
+        raise UserError(f"encoder weights: {path} holds no tensors by name")
+    return tensors
+
+
+def hub_weights(name: str) -> dict[str, Tensor]:
+    """timm's ImageNet weights for `name`, from the hub or its local cache."""
+    advice = "give a file with --set network.encoder_weights=FILE, or start from random weights with none"
+    if not timm.models.is_model_pretrained(name):
+        raise UserError(f"timm has no ImageNet weights for {name}; {advice}")
+    try:
+        with offline_if_unreachable():
+            return timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # whatever a network, a proxy or a cache can raise
+        raise UserError(
+            f"ImageNet weights of {name} are not in the cache and the hub is out of reach ({type(error).__name__}); {advice}"
+        ) from error
+
+
+@contextmanager
+def offline_if_unreachable() -> Iterator[None]:
+    """Without a route to the hub use its cache at once, instead of a minute of retries and warnings."""
+    constants = huggingface_hub.constants
+    before = constants.HF_HUB_OFFLINE
+    try:
+        if not urllib.request.getproxies():
+            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

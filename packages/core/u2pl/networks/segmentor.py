@@ -1,0 +1,99 @@
+"""A network from its parts: image -> encoder -> decoder -> logits and representation at a quarter of the image's size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from u2pl.errors import UserError
+from u2pl.notation import OUTPUT_STRIDE
+from u2pl.outputs import SegOutput
+
+
+class Segmentor(nn.Module):
+    """Class logits and pixel representations of images of any size.
+
+    Args:
+        encoder: image [B, 3, H, W] -> feature maps; map i is 2^i times smaller than the image, down to the encoder's output stride.
+        decoder: feature maps -> one map at a quarter of the image's size.
+        classifier: that map -> logits [B, C, h, w].
+        embedder: that map -> representation [B, D, h, w]; None for methods that need none.
+        mean: Of the three colours in [0, 1], as the encoder was pretrained with.
+        std: Likewise.
+        divisor: Height and width that the encoder sees are multiples of it.
+        min_images: Fewest images per process that a training forward can normalise.
+        embed_dim: Channels D of the representation, 0 without one.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        classifier: nn.Module,
+        embedder: nn.Module | None,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        divisor: int,
+        min_images: int = 1,
+        embed_dim: int = 0,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.classifier = classifier
+        self.embedder = embedder
+        self.divisor = divisor
+        self.min_images = min_images
+        self.embed_dim = embed_dim
+        # Not in the state: an average of teachers, or of processes, must never move them.
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, image_B3HW: Tensor, embed: bool = True) -> SegOutput:
+        """Logits and, if asked for, representations.
+
+        Args:
+            image_B3HW: RGB, uint8 or floating point in [0, 1].
+            embed: Whether to run the representation head, if there is one; else `SegOutput.embed` is None.
+
+        Raises:
+            UserError: Fewer images than batch normalisation can train with.
+        """
+        height, width = (-(-side // OUTPUT_STRIDE) for side in image_B3HW.shape[-2:])
+        self._check_batch(len(image_B3HW))
+        fused = self.decoder(self.encoder(self.prepare(image_B3HW)))
+        logits = self.classifier(fused)[..., :height, :width]
+        return SegOutput(logits, self.embedder(fused)[..., :height, :width] if embed and self.embedder is not None else None)
+
+    def prepare(self, image_B3HW: Tensor) -> Tensor:
+        """Normalise colours, then pad bottom and right with the mean colour to multiples of `divisor`."""
+        image = image_B3HW.to(self.mean.dtype)
+        if not image_B3HW.is_floating_point():
+            image = image / 255
+        height, width = image.shape[-2:]
+        return F.pad((image - self.mean) / self.std, (0, -width % self.divisor, 0, -height % self.divisor))
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Pretrained part, in the order of the state."""
+        return list(self.encoder.parameters())
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Everything that starts from random numbers: decoder, classifier and representation head."""
+        return [parameter for part in (self.decoder, self.classifier, self.embedder) if part is not None for parameter in part.parameters()]
+
+    def _check_batch(self, images: int) -> None:
+        if not self.training or images >= self.min_images:
+            return
+        if any(isinstance(module, nn.SyncBatchNorm) for module in self.decoder.modules()):
+            return
+        raise UserError(
+            f"{images} image per process is too few to train with: the decoder's pooled branch normalises over images; "
+            f"give each process {self.min_images} or more"
+        )

@@ -1,0 +1,72 @@
+"""Pictures of masks, and files that appear complete or not at all."""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from u2pl.errors import UserError
+from u2pl.notation import IGNORE
+
+#: Colour of pixels that belong to no class.
+IGNORE_COLOUR = (224, 224, 216)
+
+
+def colour_mask(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Class ids [H, W] in the classes' colours (palette uint8 [C, 3]), 255 in light grey: uint8 [H, W, 3]."""
+    return with_ignored(palette)[ids]
+
+
+def overlay(image: np.ndarray, ids: np.ndarray, palette: np.ndarray, alpha: float = 0.5) -> np.ndarray:
+    """The image uint8 [H, W, 3] under its classes' colours, `alpha` of them, with a thin line in the full colour around each region."""
+    colours = colour_mask(ids, palette)
+    mixed = (image * np.float32(1 - alpha) + colours * np.float32(alpha) + np.float32(0.5)).astype(np.uint8)
+    return np.where(_borders(ids)[..., None], colours, mixed)
+
+
+def write_ids(ids: np.ndarray, palette: np.ndarray, path: Path) -> None:
+    """Write class ids [H, W] as a palette PNG whose values are the ids; raises UserError when `path` cannot be written."""
+    image = Image.fromarray(ids.astype(np.uint8))
+    image.putpalette(with_ignored(palette).tobytes())
+    _write(image, path)
+
+
+def write_picture(picture: np.ndarray, path: Path) -> None:
+    """Write uint8 [H, W, 3] in the format of `path`'s suffix, complete or not at all; raises UserError when it cannot."""
+    _write(Image.fromarray(picture), path)
+
+
+def with_ignored(palette: np.ndarray) -> np.ndarray:
+    """uint8 [256, 3]: the classes' colours, then the colour of what is ignored."""
+    full = np.full((IGNORE + 1, 3), IGNORE_COLOUR, dtype=np.uint8)
+    full[: len(palette)] = palette
+    return full
+
+
+def _write(image: Image.Image, path: Path) -> None:
+    beside = path.with_name(f".u2pl-{os.getpid()}")
+    try:
+        encoded = BytesIO()
+        image.save(encoded, Image.registered_extensions()[path.suffix], quality=92)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(encoded.getvalue())
+        beside.replace(path)
+    except OSError as error:
+        if path.parent.is_dir():
+            beside.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free some space or choose another folder") from error
+
+
+def _borders(ids: np.ndarray) -> np.ndarray:
+    """bool [H, W]: pixels whose right or lower neighbour is of another class, and those neighbours."""
+    border = np.zeros(ids.shape, dtype=bool)
+    right, lower = ids[:, 1:] != ids[:, :-1], ids[1:] != ids[:-1]
+    border[:, 1:] |= right
+    border[:, :-1] |= right
+    border[1:] |= lower
+    border[:-1] |= lower
+    return border

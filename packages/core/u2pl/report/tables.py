@@ -1,0 +1,30 @@
+"""Scores for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from u2pl.evaluate.confusion import Score
+
+
+def score_table(classes: Sequence[str], scores: Mapping[str, Score]) -> Table:
+    """IoU in percent per class and network, their means and the pixel accuracy; classes without ground truth are `absent`."""
+    table = Table()
+    table.add_column("IoU %")
+    for name in scores:
+        table.add_column(Text(name), justify="right")
+    for id, name in enumerate(classes):
+        table.add_row(Text(name), *(_cell(score.per_class_iou[id]) for score in scores.values()))
+    table.add_section()
+    table.add_row("mIoU", *(_cell(score.miou) for score in scores.values()), style="bold")
+    table.add_row("pixel accuracy", *(_cell(score.pixel_accuracy) for score in scores.values()))
+    return table
+
+
+def _cell(percent: float | None) -> Text:
+    return Text("absent", style="dim") if percent is None else Text(f"{percent:.2f}")

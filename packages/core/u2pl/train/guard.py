@@ -1,0 +1,37 @@
+"""Noticing a loss that is not finite without waiting for the device at every step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from u2pl import distributed
+from u2pl.errors import UserError
+
+
+class FiniteGuard:
+    """Remembers on the device the first step at which each loss term was not finite."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, Tensor] = {}
+
+    def watch(self, step: int, scalars: dict[str, Tensor | float]) -> None:
+        """Look at the `loss/...` terms of a step."""
+        for name, value in scalars.items():
+            if name.startswith("loss/") and isinstance(value, Tensor):
+                before = self.first.get(name, torch.full((), -1, device=value.device))
+                self.first[name] = torch.where((before < 0) & ~value.isfinite(), step, before)
+
+    def check(self) -> None:
+        """Raise UserError that names the first bad step and its terms, on every process if it happened on one."""
+        if not self.first:
+            return
+        seen = distributed.gather(torch.stack(list(self.first.values())).unsqueeze(0)).T.tolist()
+        bad = {name: min(s for s in steps if s >= 0) for name, steps in zip(self.first, seen, strict=True) if max(steps) >= 0}
+        if bad:
+            step = min(bad.values())
+            terms = ", ".join(name.removeprefix("loss/") for name, first in bad.items() if first == step)
+            raise UserError(
+                f"the loss is not finite at step {step}: {terms}; lower train.lr or set train.clip_norm, "
+                "then --resume from the last state or start again"
+            )

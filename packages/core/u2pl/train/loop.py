@@ -1,0 +1,196 @@
+"""The one training loop: it knows batches, an optimizer, checkpoints and scores, and nothing of any method."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from u2pl import distributed
+from u2pl.data.streams import StepSampler
+from u2pl.errors import UserError
+from u2pl.evaluate.confusion import Score
+from u2pl.method import Method
+from u2pl.schedules import Progress, step_seed
+from u2pl.train.checkpoint import load_checkpoint, save_checkpoint
+from u2pl.train.config import DataConfig, TrainConfig
+from u2pl.train.guard import FiniteGuard
+from u2pl.train.journal import Journal, numbers
+from u2pl.train.optimizer import build_optimizer, set_learning_rate
+from u2pl.train.run_folder import JOURNAL
+
+
+class Reporter(Protocol):
+    """Tells a person how the run goes."""
+
+    def step(self, step: int, total: int, entries: dict[str, Any]) -> None: ...
+
+    def evaluating(self, done: int, total: int) -> None: ...
+
+    def scored(self, step: int, scores: dict[str, Score], best: bool) -> None: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained, on what, and how it is scored and kept."""
+
+    method: Method
+    dataset: Dataset[Any]
+    train: TrainConfig
+    data: DataConfig
+    total: int  # steps
+    seed: int
+    evaluate: Callable[[dict[str, nn.Module], Callable[[int, int], None]], dict[str, Score]]
+    keep: Callable[[str, nn.Module, dict[str, Any]], None]  # (last | best, network, facts): write a shareable checkpoint
+
+
+@dataclass
+class Facts:
+    """What a run knows about itself beyond its tensors; part of every checkpoint."""
+
+    step: int = 0  # steps done
+    seconds: float = 0.0
+    evaluations: list[dict[str, Any]] = field(default_factory=list)  # {"step", "<network>": {"miou", "per_class_iou", "pixel_accuracy"}}
+    best: dict[str, Any] = field(default_factory=dict)  # the evaluation with the highest mIoU of the method's result
+    scaler: dict[str, Any] = field(default_factory=dict)  # of float16
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its state is on disk."""
+
+
+def make_accelerator(cpu: bool = False) -> Accelerator:
+    """The process group and precision that `accelerate launch` asks for; UserError when the launcher's processes are not connected."""
+    accelerator = Accelerator(cpu=cpu, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    import os
+
+    announced = int(os.environ.get("WORLD_SIZE", "1"))
+    if announced > accelerator.num_processes:
+        raise UserError(
+            f"the launcher started {announced} processes but they are not connected; on CPUs start them with "
+            "ACCELERATE_USE_CPU=1 accelerate launch --multi_gpu --num_processes N ..."
+        )
+    return accelerator
+
+
+def local_batch(batch: int) -> int:
+    """Labelled images of a step on this process; UserError when the processes cannot share them equally."""
+    if batch % distributed.world_size():
+        raise UserError(f"train.batch is {batch}, which {distributed.world_size()} processes cannot share equally; choose a multiple")
+    return batch // distributed.world_size()
+
+
+def fit(job: Job, folder: Path, accelerator: Accelerator, reporter: Reporter, resume: bool = False) -> Facts:
+    """Train to the last step; returns what happened.
+
+    Raises UserError when a loss is not finite or the disk is full, and Stopped after SIGTERM, once the state is written.
+    """
+    config, main, device = job.train, accelerator.is_main_process, accelerator.device
+    method = job.method.to(device)
+    if device.type == "cuda" and accelerator.num_processes > 1:
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    optimizer = build_optimizer(method, config)
+    facts = Facts(**load_checkpoint(folder, method, optimizer)) if resume else Facts()
+    module, prepared = accelerator.prepare(method, optimizer)
+    if accelerator.scaler is not None and facts.scaler:
+        accelerator.scaler.load_state_dict(facts.scaler)
+    journal = Journal(folder / JOURNAL if main else None, facts.step)
+    guard, stop, begin = FiniteGuard(), _StopSignal(), time.monotonic() - facts.seconds
+
+    def keep_state() -> None:
+        guard.check()
+        facts.seconds = time.monotonic() - begin
+        facts.scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
+        if main:
+            save_checkpoint(folder, method, optimizer, asdict(facts))
+
+    method.train()
+    for step, batch in zip(range(facts.step, job.total), _batches(job, facts.step, device), strict=True):
+        torch.manual_seed(step_seed(job.seed, step, distributed.rank()))
+        lr = set_learning_rate(optimizer, config, step, job.total)
+        progress = Progress(step, job.total, job.seed)
+        result = module(batch, progress)
+        guard.watch(step, result.scalars)
+        accelerator.backward(result.loss)
+        if config.clip_norm:
+            accelerator.clip_grad_norm_(method.parameters(), config.clip_norm)
+        prepared.step()
+        prepared.zero_grad()
+        method.after_step(progress)
+        facts.step = step + 1
+
+        last = facts.step == job.total
+        if step % config.log_every == 0 or last:
+            entries = {"lr": lr, "seconds": time.monotonic() - begin, **numbers(result.scalars)}
+            guard.check()
+            journal.write(step, **entries)
+            reporter.step(facts.step, job.total, entries)
+        scored = facts.step in _evaluation_steps(job)
+        if scored:
+            guard.check()
+            _score(job, method, facts, journal, reporter, main)
+        stopping = stop.asked(step)
+        if scored or stopping or facts.step % config.checkpoint_every == 0:
+            keep_state()
+        if stopping and not last:
+            raise Stopped(f"stopped after step {facts.step} of {job.total}")
+    facts.seconds = time.monotonic() - begin
+    return facts
+
+
+def _batches(job: Job, start: int, device: torch.device) -> Any:
+    """The batches of the steps from `start` on, on the device."""
+    sampler = StepSampler(start, job.total, local_batch(job.train.batch), distributed.rank(), distributed.world_size())
+    workers = job.data.workers
+    loader: DataLoader[Any] = DataLoader(job.dataset, batch_sampler=sampler, num_workers=workers, pin_memory=device.type == "cuda")
+    for batch in loader:
+        yield type(batch)(*(tensor.to(device, non_blocking=True) for tensor in batch))
+
+
+def _evaluation_steps(job: Job) -> set[int]:
+    return {round(job.total * (i + 1) / job.train.evaluations) for i in range(job.train.evaluations)}
+
+
+def _score(job: Job, method: Method, facts: Facts, journal: Journal, reporter: Reporter, main: bool) -> None:
+    """Evaluate every network of the method; keep the first one as `last`, and as `best` if it is."""
+    networks = method.networks()
+    scores = job.evaluate(networks, reporter.evaluating)
+    result = next(iter(networks))
+    entry = {"step": facts.step, **{name: score._asdict() for name, score in scores.items()}}
+    facts.evaluations.append(entry)
+    best = not facts.best or scores[result].miou > facts.best[result]["miou"]
+    if best:
+        facts.best = entry
+    if main:
+        for kind in ("last", "best") if best else ("last",):
+            job.keep(kind, networks[result], {"step": facts.step, "network": result, **scores[result]._asdict()})
+    journal.write(facts.step - 1, evaluation=entry)
+    reporter.scored(facts.step, scores, best)
+
+
+class _StopSignal:
+    """SIGTERM asks the run to stop at the next step; with several processes they agree on it every tenth."""
+
+    def __init__(self) -> None:
+        self.received = False
+        try:
+            signal.signal(signal.SIGTERM, self._receive)
+        except ValueError:  # not in the main thread: whoever runs the loop there stops it another way
+            pass
+
+    def _receive(self, *_: Any) -> None:
+        self.received = True
+
+    def asked(self, step: int) -> bool:
+        if distributed.world_size() == 1:
+            return self.received
+        return step % 10 == 9 and bool(distributed.total(torch.tensor(float(self.received))) > 0)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from u2pl.data.classes import bit_palette, read_classes
+from u2pl.errors import UserError
+
+
+def test_palette_is_vocs() -> None:
+    palette = bit_palette(256)
+    assert palette[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    assert palette[[15, 20, 255]].tolist() == [[192, 128, 128], [0, 64, 128], [224, 224, 192]]
+    assert len({tuple(colour) for colour in palette.tolist()}) == 256
+
+
+def test_names_with_spaces_and_colours(tmp_path: Path) -> None:
+    (tmp_path / "c.txt").write_text("road\ntraffic light 250 170 30\nlevel 2\n\n")
+    names, palette = read_classes(tmp_path / "c.txt")
+    assert names == ("road", "traffic light", "level 2")
+    assert palette.tolist() == [[0, 0, 0], [250, 170, 30], [0, 128, 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "names 0 classes"),
+        ("a\n", "names 1 classes"),
+        ("\n".join(map(str, range(256))), "names 256 classes"),
+        ("a\n\nb\n", "line 2 is blank"),
+        ("a\nb\na\n", "names a more than once"),
+        ("a\nb 1 2 300\n", r"line 2: colour \[1, 2, 300\]"),
+    ],
+)
+def test_wrong_class_files_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "c.txt").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_classes(tmp_path / "c.txt")
+
+
+def test_missing_class_file_says_to_write_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"c\.txt does not exist: write it, one class name per line"):
+        read_classes(tmp_path / "c.txt")

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from u2pl.data.folder import Folder
+from u2pl.data.streams import StepSampler, Stream
+from u2pl.data.transforms import TrainSample, TrainTransform
+from u2pl.errors import UserError
+
+IDS = [f"m{i}" for i in range(7)]
+
+
+@pytest.fixture
+def source(make_folder: Callable[..., Path]) -> Folder:
+    return Folder(make_folder({id: [0, 1, 2] for id in IDS}))
+
+
+def _stream(source: Folder, seed: int = 0, name: str = "labelled", **other: bool) -> Stream:
+    return Stream(source, IDS, TrainTransform(5, (0.5, 2.0), flip=True), seed, name, **other)
+
+
+def _equal(a: TrainSample, b: TrainSample) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_every_epoch_is_another_order_of_all_ids(source: Folder) -> None:
+    stream = _stream(source)
+    epochs = [[stream.id(e * 7 + i) for i in range(7)] for e in range(5)]
+    assert all(sorted(epoch) == IDS for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 5
+
+
+def test_a_sample_depends_on_its_position_alone(source: Folder) -> None:
+    forward, backward = _stream(source), _stream(source)
+    samples = {g: forward[g] for g in range(20)}
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert all(_equal(backward[g], samples[g]) for g in reversed(range(20)))
+    same_image = [samples[g] for g in range(20) if forward.id(g) == "m0"]
+    assert not all(_equal(same_image[0], other) for other in same_image[1:])
+
+
+def test_seed_and_name_change_the_order(source: Folder) -> None:
+    def order(**other: object) -> list[str]:
+        stream = _stream(source, **other)  # type: ignore[arg-type]
+        return [stream.id(g) for g in range(14)]
+
+    assert order() == order()
+    assert order() != order(seed=1)
+    assert order() != order(name="unlabelled")
+
+
+def test_steps_of_two_processes_are_those_of_one() -> None:
+    one = list(StepSampler(3, 8, batch=8))
+    halves = [list(StepSampler(3, 8, batch=4, rank=rank, world=2)) for rank in range(2)]
+    assert one == [a + b for a, b in zip(*halves, strict=True)]
+    assert one[0] == list(range(24, 32))
+    assert len(StepSampler(3, 8, batch=8)) == 5
+
+
+def test_resumed_steps_are_those_of_the_uninterrupted_run() -> None:
+    assert list(StepSampler(0, 9, 2, 1, 3))[4:] == list(StepSampler(4, 9, 2, 1, 3))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_change_nothing(source: Folder, workers: int) -> None:
+    loader = DataLoader(_stream(source), batch_sampler=StepSampler(2, 6, 3), num_workers=workers)
+    plain = _stream(source)
+    for step, batch in enumerate(loader, start=2):
+        assert isinstance(batch, TrainSample)
+        assert batch.image.shape == (3, 3, 5, 5)
+        for i in range(3):
+            assert _equal(TrainSample(*(field[i] for field in batch)), plain[step * 3 + i])
+
+
+def test_masks_stay_closed_when_told(source: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_stream, closed = _stream(source), _stream(source, masks=False)
+    assert (open_stream[0].label != 255).any()
+    monkeypatch.setattr(source, "mask", lambda id: pytest.fail("opened"))
+    assert (closed[0].label == 255).all()
+
+
+def test_no_ids_is_said(source: Folder) -> None:
+    with pytest.raises(UserError, match="there are no unlabelled images in photos"):
+        Stream(source, [], TrainTransform(5, (1.0, 1.0), flip=False), 0, "unlabelled")

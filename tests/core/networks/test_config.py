@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from u2pl.networks.config import RANDOM, NetworkConfig
+
+
+def test_defaults_are_the_papers() -> None:
+    config = NetworkConfig()
+    assert (config.decoder, config.encoder, config.output_stride, config.atrous_rates) == ("deeplabv3plus", "resnet101", 8, (12, 24, 36))
+    assert (config.embed_dim, config.dropout, config.encoder_weights) == (256, 0.1, "imagenet")
+
+
+def test_light_decoder_has_a_narrow_representation_unless_told() -> None:
+    assert NetworkConfig(decoder="deeplabv3plus_light").embed_dim == 64
+    assert NetworkConfig(decoder="deeplabv3plus_light", embed_dim=32).embed_dim == 32
+
+
+@pytest.mark.parametrize("weights", [None, "", "none", "None"])
+def test_no_weights_is_one_value_that_any_file_format_can_hold(weights: str | None) -> None:
+    config = NetworkConfig(encoder_weights=weights)
+    assert config.encoder_weights == RANDOM
+    assert NetworkConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"output_stride": 32}, {"decodr": "deeplabv3plus"}, {"dropout": 1.0}, {"embed_dim": -1}, {"atrous_rates": (6, 12)}]
+)
+def test_wrong_values_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        NetworkConfig(**wrong)
+
+
+def test_every_field_says_what_it_is() -> None:
+    assert all(field.description for field in NetworkConfig.model_fields.values())
+
+
+def test_importing_the_config_does_not_import_torch() -> None:
+    code = "import sys, u2pl.networks.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from u2pl.errors import UserError
+from u2pl.networks.build import build_segmentor
+from u2pl.networks.config import NetworkConfig
+from u2pl.networks.segmentor import Segmentor
+
+DECODERS = {"deeplabv3plus": 8, "deeplabv3plus_light": 16}
+CLASSES, CHANNELS = 5, 16
+
+
+@pytest.fixture(scope="module", params=DECODERS)
+def network(request: pytest.FixtureRequest) -> Segmentor:
+    torch.manual_seed(0)
+    config = NetworkConfig(
+        decoder=request.param,
+        encoder="resnet10t",
+        encoder_weights="none",
+        output_stride=DECODERS[request.param],
+        embed_dim=CHANNELS,
+    )
+    return build_segmentor(config, CLASSES).eval()
+
+
+def photo(*size: int, images: int = 2) -> torch.Tensor:
+    return torch.randint(0, 256, (images, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("size", [(33, 47), (65, 65), (64, 96), (129, 70), (1, 3)])
+@torch.no_grad()
+def test_any_size_gives_a_quarter_rounded_up(network: Segmentor, size: tuple[int, int]) -> None:
+    output = network(photo(*size))
+    quarter = tuple((side + 3) // 4 for side in size)
+    assert output.logits.shape == (2, CLASSES, *quarter)
+    assert output.embed is not None and output.embed.shape == (2, CHANNELS, *quarter)
+
+
+@torch.no_grad()
+def test_bytes_and_fractions_are_the_same_image(network: Segmentor) -> None:
+    image = photo(33, 47)
+    for whole, part in zip(network(image), network(image / 255), strict=True):
+        assert torch.equal(whole, part)
+
+
+@torch.no_grad()
+def test_padding_is_the_mean_colour_and_is_cut_off(network: Segmentor) -> None:
+    image = photo(33, 47) / 255
+    padded = network.mean.expand(2, 3, 40 if network.divisor == 8 else 48, 48).clone()
+    padded[..., :33, :47] = image
+    output, whole = network(image), network(padded)
+    torch.testing.assert_close(output.logits, whole.logits[..., :9, :12])
+    torch.testing.assert_close(output.embed, whole.embed[..., :9, :12])
+    prepared = network.prepare(image)
+    assert prepared.shape[-2] % network.divisor == prepared.shape[-1] % network.divisor == 0
+    assert not prepared[..., 33:, :].any() and not prepared[..., 47:].any()
+    torch.testing.assert_close(prepared[..., :33, :47], (image - network.mean) / network.std)
+
+
+@torch.no_grad()
+def test_without_embed_the_representation_head_does_not_run(network: Segmentor) -> None:
+    runs: list[int] = []
+    handle = network.embedder.register_forward_hook(lambda *_: runs.append(1))
+    image = photo(32, 32)
+    without, with_embed = network(image, embed=False), network(image)
+    handle.remove()
+    assert without.embed is None and len(runs) == 1
+    assert torch.equal(without.logits, with_embed.logits)
+
+
+@torch.no_grad()
+def test_images_do_not_touch_each_other_in_evaluation(network: Segmentor) -> None:
+    image = photo(40, 40)
+    torch.testing.assert_close(network(image[1:]).logits, network(image).logits[1:], atol=1e-5, rtol=1e-4)
+
+
+def test_gradient_reaches_every_parameter_and_the_two_lists_hold_each_once(network: Segmentor) -> None:
+    network.train()
+    network.zero_grad(set_to_none=True)
+    output = network(photo(48, 48))
+    (output.logits.square().mean() + output.embed.square().mean()).backward()
+    network.eval()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+    assert all(parameter.grad.abs().sum() > 0 for part in (network.classifier, network.embedder) for parameter in part.parameters())
+    listed = [id(parameter) for parameter in network.encoder_parameters() + network.head_parameters()]
+    assert sorted(listed) == sorted(id(parameter) for parameter in network.parameters())
+    network.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_without_a_representation_there_is_no_head_and_nothing_unused(decoder: str) -> None:
+    config = NetworkConfig(decoder=decoder, encoder="resnet10t", encoder_weights="none", output_stride=16, embed_dim=0)
+    network = build_segmentor(config, CLASSES)
+    output = network(photo(48, 48))
+    output.logits.square().mean().backward()
+    assert output.embed is None and network.embed_dim == 0
+    assert all(parameter.grad is not None for parameter in network.encoder_parameters() + network.head_parameters())
+    assert not any(key.startswith("embedder") for key in network.state_dict())
+
+
+def test_one_image_cannot_be_trained_on_and_the_error_says_so(network: Segmentor) -> None:
+    network.train()
+    with pytest.raises(UserError, match="1 image per process"):
+        network(photo(32, 32, images=1))
+    network.eval()
+    network(photo(32, 32, images=1))
+
+
+def test_normalisation_over_processes_may_see_one_image_each() -> None:
+    part = nn.Identity()
+    decoder = nn.SyncBatchNorm(3)
+    network = Segmentor(part, decoder, part, part, mean=(0, 0, 0), std=(1, 1, 1), divisor=1, min_images=2)
+    network._check_batch(1)
+    network.decoder = nn.BatchNorm2d(3)
+    with pytest.raises(UserError):
+        network._check_batch(1)
+
+
+def test_normalisation_is_no_part_of_the_state(network: Segmentor) -> None:
+    assert not {"mean", "std"} & network.state_dict().keys()
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_same_seed_same_network(decoder: str) -> None:
+    config = NetworkConfig(decoder=decoder, encoder="resnet10t", encoder_weights="none", output_stride=16, embed_dim=8)
+    states = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        states.append(build_segmentor(config, CLASSES).state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

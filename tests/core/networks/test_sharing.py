@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from u2pl.errors import UserError
+from u2pl.networks.build import build_segmentor
+from u2pl.networks.config import NetworkConfig
+from u2pl.networks.segmentor import Segmentor
+from u2pl.networks.sharing import load_shared, save_shared
+
+CONFIG = NetworkConfig(decoder="deeplabv3plus_light", encoder="resnet10t", encoder_weights="none", output_stride=16, embed_dim=8)
+CLASSES = ["background", "cat | dog", "Kuh ü"]
+INFO: dict[str, Any] = {
+    "network": CONFIG.model_dump(mode="json") | {"encoder_weights": "gone/encoder.safetensors"},
+    "classes": CLASSES,
+    "palette": [[0, 0, 0], [128, 0, 0], [0, 128, 0]],
+    "method": "u2plplus",
+    "data": {"name": "photos", "labeled": "12, stratified"},
+    "evaluation": {"mode": "whole", "split": "val"},
+    "scores": {"miou": 41.25},
+    "versions": {"torch": "2"},
+}
+
+
+def build(seed: int) -> Segmentor:
+    torch.manual_seed(seed)
+    return build_segmentor(CONFIG, len(CLASSES)).eval()
+
+
+@pytest.fixture(scope="module")
+def network() -> Segmentor:
+    network = build(0)
+    network.mean.fill_(0.25)
+    return network
+
+
+@pytest.fixture(scope="module")
+def saved(network: Segmentor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "best"
+    save_shared(folder, network, INFO)
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def same(left: Segmentor, right: Segmentor) -> bool:
+    theirs = right.state_dict()
+    return all(torch.equal(tensor, theirs[key]) for key, tensor in left.state_dict().items()) and torch.equal(left.mean, right.mean)
+
+
+@torch.no_grad()
+def test_round_trip(network: Segmentor, folder: Path) -> None:
+    loaded, config = load_shared(folder)
+    assert {key: config[key] for key in INFO} == INFO and config["format"] == 1
+    assert same(network, loaded) and not loaded.training
+    image = torch.randint(0, 256, (1, 3, 33, 47), dtype=torch.uint8)
+    for ours, theirs in zip(network(image), loaded(image), strict=True):
+        assert torch.equal(ours, theirs)
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+
+
+def test_weights_that_share_memory_or_are_not_contiguous_are_written(tmp_path: Path) -> None:
+    network = build(1)
+    network.classifier.weight.data = network.classifier.weight.data.to(memory_format=torch.channels_last)
+    network.embedder[4].bias = network.embedder[2].bias
+    save_shared(tmp_path / "model", network, INFO)
+    assert same(network, load_shared(tmp_path / "model")[0])
+
+
+def test_card_says_what_how_well_and_how_to_use(folder: Path) -> None:
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for part in ("resnet10t", "u2plplus", "photos", "miou | 41.25", "mode whole", "u2pl-semi predict FOLDER IMAGE --out DIR", "2. Kuh ü"):
+        assert part in card
+
+
+def test_the_folder_its_file_and_the_run_around_it_all_load(network: Segmentor, folder: Path, tmp_path: Path) -> None:
+    other = build(5)
+    save_shared(tmp_path / "run" / "best", other, INFO)
+    assert same(load_shared(tmp_path / "run")[0], other)
+    save_shared(tmp_path / "run" / "last", network, INFO)
+    (tmp_path / "run" / "config.json").write_text("{}")
+    for path in (folder, folder / "model.safetensors", tmp_path / "run", tmp_path / "run" / "last"):
+        assert same(load_shared(path)[0], network), path
+    assert same(load_shared(tmp_path / "run" / "best")[0], other)
+
+
+@pytest.mark.parametrize("failing_write", [1, 2, 3])
+def test_full_disk_leaves_the_old_folder(network: Segmentor, folder: Path, monkeypatch: pytest.MonkeyPatch, failing_write: int) -> None:
+    writes = 0
+    write = Path.write_bytes
+
+    def write_until_full(self: Path, content: bytes) -> int:
+        nonlocal writes
+        writes += 1
+        if writes == failing_write:
+            write(self, content[: len(content) // 2])
+            raise OSError(28, "No space left on device")
+        return write(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", write_until_full)
+    with pytest.raises(UserError, match="No space left on device"):
+        save_shared(folder, build(2), INFO)
+    monkeypatch.undo()
+    assert same(load_shared(folder)[0], network)
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_killed_between_any_two_renames(network: Segmentor, folder: Path, monkeypatch: pytest.MonkeyPatch, renames: int) -> None:
+    rename, done = Path.rename, 0
+
+    def rename_until_killed(self: Path, target: Path) -> Path:
+        nonlocal done
+        if done == renames:
+            raise KeyboardInterrupt
+        done += 1
+        return rename(self, target)
+
+    newer = build(2)
+    monkeypatch.setattr(Path, "rename", rename_until_killed)
+    if renames == 2:  # both done; killed while the old folder is removed
+        monkeypatch.setattr("shutil.rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt) if done == 2 else None)
+    with pytest.raises(KeyboardInterrupt):
+        save_shared(folder, newer, INFO)
+    monkeypatch.undo()
+    assert same(load_shared(folder)[0], newer if renames == 2 else network)
+    newest = build(3)
+    save_shared(folder, newest, INFO)
+    assert same(load_shared(folder)[0], newest)
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def refuse(path: Path, match: str) -> None:
+    with pytest.raises(UserError, match=match) as caught:
+        load_shared(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_there(tmp_path: Path, folder: Path) -> None:
+    refuse(tmp_path / "absent", "no such folder")
+    (tmp_path / "empty").mkdir()
+    refuse(tmp_path / "empty", "it has no model.safetensors")
+    (folder / "config.json").unlink()
+    refuse(folder, "it has no config.json")
+
+
+@pytest.mark.parametrize("size", [0, 7, 1000, -100])
+def test_truncated_weights(folder: Path, size: int) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    refuse(folder, "damaged or truncated")
+
+
+def test_weights_of_another_network(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    save_file({key: tensor for key, tensor in state.items() if key != "classifier.bias"}, folder / "model.safetensors")
+    refuse(folder, "does not fit.*first: classifier.bias")
+    save_file(state | {"stray": torch.zeros(1)}, folder / "model.safetensors")
+    refuse(folder, "first: stray")
+    save_file(state | {"classifier.bias": torch.zeros(4)}, folder / "model.safetensors")
+    refuse(folder, "first: classifier.bias")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"format": 2}, "newer than 1.*upgrade"),
+        ({"format": None}, "no format number"),
+        ({"classes": []}, "does not describe a network"),
+        ({"classes": CLASSES[:2]}, "does not fit"),
+        ({"network": {"decoder": "fancy"}}, "network.decoder"),
+        ({"network": {"encoder": "resnet0"}}, "no timm encoder"),
+        ({"network": None}, "does not describe a network"),
+        ({"normalisation": {"mean": [0.5], "std": []}}, "does not describe a network"),
+    ],
+)
+def test_configs_that_describe_nothing_known(folder: Path, change: dict[str, Any], match: str) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    refuse(folder, match)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '"a"', "\xff"])
+def test_config_that_is_no_config(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text, encoding="latin-1")
+    refuse(folder, "config.json")

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from u2pl.errors import UserError
+from u2pl.report.overlays import IGNORE_COLOUR, colour_mask, overlay, write_ids, write_picture
+
+PALETTE = np.array([[0, 0, 0], [200, 40, 40], [40, 90, 220]], np.uint8)
+IDS = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 2, 255]], np.uint8)
+
+
+def test_colour_mask_paints_each_class_and_what_is_ignored():
+    colours = colour_mask(IDS, PALETTE)
+    for y, x in np.ndindex(IDS.shape):
+        assert tuple(colours[y, x]) == (IGNORE_COLOUR if IDS[y, x] == 255 else tuple(PALETTE[IDS[y, x]]))
+
+
+def test_overlay_blends_inside_and_lines_borders():
+    image = np.full((4, 4, 3), 100, np.uint8)
+    mixed = overlay(image, IDS, PALETTE, alpha=0.25)
+    assert mixed.dtype == np.uint8
+    assert mixed[0, 0].tolist() == [75, 75, 75] and mixed[0, 3].tolist() == [125, 85, 85]
+    assert mixed[0, 2].tolist() == [200, 40, 40] and mixed[3, 0].tolist() == [40, 90, 220]
+
+
+def test_ids_survive_the_palette_png(tmp_path):
+    write_ids(IDS.astype(np.int64), PALETTE, tmp_path / "sub" / "ids.png")
+    image = Image.open(tmp_path / "sub" / "ids.png")
+    assert image.mode == "P"
+    np.testing.assert_array_equal(np.array(image), IDS)
+    np.testing.assert_array_equal(np.array(image.convert("RGB")), colour_mask(IDS, PALETTE))
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path, monkeypatch):
+    path = tmp_path / "picture.png"
+    write_picture(np.zeros((2, 2, 3), np.uint8), path)
+    before = path.read_bytes()
+
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[:5])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(UserError, match="No space left"):
+        write_picture(np.ones((2, 2, 3), np.uint8), path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
