@@ -1,0 +1,124 @@
+"""Measure the methods against each other: a list of (method, seed), one training run each, one file each in results/.
+
+    uv run benchmarks/evidence.py demo
+    uv run benchmarks/evidence.py voc-animals-222 --data ../shared/data/voc-animals --weights ../shared/weights/tf_efficientnet_lite0.safetensors
+
+A run whose file exists is left out and one that was cut short goes on where it stood, so the same command can be given again at any time.
+`benchmarks/tables.py` turns the files into docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+#: How far a learning curve is thinned for the results file.
+POINTS = 40
+
+
+@dataclass(frozen=True)
+class Study:
+    """One comparison: everything but the method and the seed is equal."""
+
+    options: tuple[str, ...]
+    runs: tuple[tuple[str, int], ...]  # (method, seed), in the order they are run
+
+
+def paired(single: tuple[str, ...] = ()) -> tuple[tuple[str, int], ...]:
+    """suponly, cutmix and u2plplus with three seeds, and further methods with one."""
+    pairs = [(method, seed) for seed in range(3) for method in ("suponly", "cutmix", "u2plplus")]
+    return (*pairs[:3], *((method, 0) for method in single), *pairs[3:])
+
+
+def voc_animals(labeled: str, steps: int, warm_start: float) -> Study:
+    """128-pixel crops, 4 + 4 images, the pretrained EfficientNet-Lite0."""
+    options = [
+        "--preset", "light", "--labeled", labeled, "--steps", str(steps), "--cpu",
+        "--set", "data.crop=128", "--set", "train.batch=4", "--set", "train.reference_batch=4", "--set", "train.evaluations=2",
+        "--set", "data.workers=1",
+    ]  # fmt: skip
+    return Study((*options, f"--warm={warm_start}"), paired(("mean_teacher", "u2pl")))
+
+
+STUDIES = {
+    "demo": Study(("--preset", "demo", "--data", "demo", "--cpu"), paired(("mean_teacher", "u2pl"))),
+    "voc-animals-222": voc_animals("labeled_222", 600, 0.4),
+    "voc-animals-65": voc_animals("labeled_65", 600, 0.5),
+}
+
+
+def command(study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path) -> list[str]:
+    """The training command of one run."""
+    options = [option for option in study.options if not option.startswith("--warm=")]
+    if method != "suponly":
+        options += [part for option in study.options if option.startswith("--warm=") for part in ("--set", f"method.warm_start={option[7:]}")]
+    if data is not None:
+        options += ["--data", data]
+    if weights is not None:
+        options += ["--set", f"network.encoder_weights={weights}"]
+    cli = (Path(__file__).parent.parent / "apps/semi/cli.py").relative_to(ROOT)
+    resume = ["--resume"] if (folder / "resume.safetensors").exists() else []
+    return ["python", str(cli), "train", method, "--seed", str(seed), *options, "--out", str(folder), *resume]
+
+
+def curves(journal: Path) -> dict[str, list[Any]]:
+    """What the journal says of the run, thinned: enough to see why a method gains or does not."""
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    logged = [line for line in lines if "lr" in line]
+    kept = logged[:: max(1, len(logged) // POINTS)]
+    names = sorted({name for line in kept for name in line} - {"seconds"})
+    out: dict[str, list[Any]] = {name: [_rounded(line.get(name)) for line in kept] for name in names}
+    out["evaluations"] = [line["evaluation"] for line in lines if "evaluation" in line]
+    return out
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rounded(entry) for entry in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def measure(name: str, method: str, seed: int, data: str | None, weights: str | None) -> None:
+    """Train one run to its end and write its file, unless that is there."""
+    result = ROOT / "results" / name / f"{method}-seed{seed}.json"
+    if result.exists():
+        print(f"{result.relative_to(ROOT)} is there")
+        return
+    folder = Path("runs") / "evidence" / name / f"{method}-{seed}"
+    if (ROOT / folder).exists() and not (ROOT / folder / "resume.safetensors").exists():
+        shutil.rmtree(ROOT / folder)  # cut short before there was anything to go on from
+    line = command(STUDIES[name], method, seed, data, weights, folder)
+    print(" ".join(line), flush=True)
+    subprocess.run([sys.executable, *line[1:]], cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    summary = json.loads((ROOT / folder / "summary.json").read_text())
+    result.parent.mkdir(parents=True, exist_ok=True)
+    line = [part for part in line if part != "--resume"]
+    text = json.dumps({"command": " ".join(line), **summary, "curves": curves(ROOT / folder / "journal.jsonl")}) + "\n"
+    result.with_suffix(".part").write_text(text)
+    result.with_suffix(".part").rename(result)
+    (ROOT / folder / "resume.safetensors").unlink()
+
+
+def main() -> None:
+    """Run a study."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--data", help="data source of the study, where it is not built in")
+    parser.add_argument("--weights", help="file of the pretrained encoder")
+    parser.add_argument("--only", nargs="+", metavar="METHOD", help="only these methods")
+    args = parser.parse_args()
+    for method, seed in STUDIES[args.study].runs:
+        if args.only is None or method in args.only:
+            measure(args.study, method, seed, args.data, args.weights)
+
+
+if __name__ == "__main__":
+    main()
