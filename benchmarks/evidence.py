@@ -42,15 +42,16 @@ def voc_animals(labeled: str, steps: int, warm_start: float) -> Study:
     """128-pixel crops, 4 + 4 images, the pretrained EfficientNet-Lite0."""
     options = [
         "--preset", "light", "--labeled", labeled, "--steps", str(steps), "--cpu",
-        "--set", "data.crop=128", "--set", "train.batch=4", "--set", "train.reference_batch=4", "--set", "train.evaluations=2",
-        "--set", "data.workers=1",
+        "--set", "data.crop=128", "--set", "data.scale=[0.4,1.0]", "--set", "data.workers=1",
+        "--set", "train.batch=4", "--set", "train.reference_batch=4", "--set", "train.lr=3e-4", "--set", "train.head_lr_factor=5",
+        "--set", "train.evaluations=1",
     ]  # fmt: skip
     return Study((*options, f"--warm={warm_start}"), paired(("mean_teacher", "u2pl")))
 
 
 STUDIES = {
     "demo": Study(("--preset", "demo", "--data", "demo", "--cpu"), paired(("mean_teacher", "u2pl"))),
-    "voc-animals-222": voc_animals("labeled_222", 600, 0.4),
+    "voc-animals-222": voc_animals("labeled_222", 800, 0.375),
     "voc-animals-65": voc_animals("labeled_65", 600, 0.5),
 }
 

@@ -33,6 +33,7 @@ from u2pl.report.gallery import gallery
 from u2pl.report.tables import score_table
 from u2pl.train.files import write_json
 from u2pl.train.loop import Facts, Job, Stopped, fit, local_batch, make_accelerator
+from u2pl.train.memory import keep_freed_memory
 from u2pl.train.run_folder import SUMMARY, latest_folder, next_folder, open_folder
 
 #: The recipe of a data source when none is named.
@@ -112,7 +113,7 @@ def build_method(plan: Plan) -> Method:
 def build_dataset(plan: Plan) -> PairedStreams:
     """The two endless streams of training images."""
     data, seed = plan.resolved.sections.data, plan.request.seed
-    transform = TrainTransform(data.crop, data.scale, data.flip)
+    transform = TrainTransform(data.crop, data.scale, data.flip, data.long_side)
     labeled = Stream(plan.source, plan.split.labeled, transform, seed, "labeled")
     unlabeled = Stream(plan.source, plan.split.unlabeled, transform, seed, "unlabeled") if plan.kind.uses_unlabeled else None
     return PairedStreams(labeled, unlabeled)
@@ -123,8 +124,13 @@ def run(app: App, request: Request, console: Console) -> int:
     accelerator = make_accelerator(request.cpu)
     main, device = accelerator.is_main_process, accelerator.device
     torch.use_deterministic_algorithms(request.deterministic)
+    keep_freed_memory()
     plan = make_plan(app, request)
     local_batch(plan.resolved.sections.train.batch)
+    # before the folder is made: whatever cannot work leaves nothing behind
+    sections, source = plan.resolved.sections, plan.source
+    validation = source.split("val")
+    method, dataset = build_method(plan), build_dataset(plan)
     folder = _folder(plan)
     distributed.barrier()  # every process has read the folders before the first one makes one
     if main:
@@ -132,13 +138,10 @@ def run(app: App, request: Request, console: Console) -> int:
         _announce(plan, folder, device, console)
     distributed.barrier()
 
-    sections, source = plan.resolved.sections, plan.source
-    validation = source.split("val")
-    method = build_method(plan)
     with make_reporter(console, main) as reporter:
         job = Job(
             method=method,
-            dataset=build_dataset(plan),
+            dataset=dataset,
             train=sections.train,
             data=sections.data,
             total=plan.total,

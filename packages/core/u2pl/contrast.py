@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from u2pl import distributed
 from u2pl.losses.contrast import CONTRASTS, bank_similarity
-from u2pl.losses.supervised import connected_zero
 from u2pl.memory.class_queue import ClassQueue, take_first
 from u2pl.outputs import downsample
 from u2pl.pseudo.partition import Partition
@@ -181,7 +180,7 @@ class PixelContrast(nn.Module):
         weight_A = weight_CM.flatten() * mine_A * distributed.world_size()
 
         loss_A = self.score((anchor_AD * positive_A1D).sum(dim=1), bank_similarity(anchor_AD, self.queue.rows, index_AK), config.tau)
-        loss = (loss_A * weight_A).sum() + connected_zero(student_BDhw)
+        loss = (loss_A * weight_A).sum()
         scalars = {
             "anchors": anchors.count_C.float(),
             "negatives": keys.count_C.float(),
@@ -203,18 +202,14 @@ class PixelContrast(nn.Module):
 
 def unit_rows(embed_BDhw: Tensor) -> Tensor:
     """Every pixel's embedding at unit length, float32 [B h w, D]."""
-    rows = embed_BDhw.float().permute(0, 2, 3, 1).reshape(-1, embed_BDhw.shape[1])
-    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp(min=1e-12)
-    return rows.div_(length) if rows.data_ptr() != embed_BDhw.data_ptr() else rows / length
+    rows = embed_BDhw.new_empty(len(embed_BDhw), embed_BDhw[0, 0].numel(), embed_BDhw.shape[1], dtype=torch.float32)
+    for row_ND, embed_Dhw in zip(rows, embed_BDhw, strict=True):  # a copy from two to two dimensions is tiled, others are not
+        row_ND.copy_(embed_Dhw.flatten(1).t())
+    rows = rows.flatten(0, 1)
+    return rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp(min=1e-12))
 
 
 def pixel_rows(embed_BDhw: Tensor, index_P: Tensor) -> Tensor:
-    """Embeddings [P, D] of the pixels numbered row-major over (image, row, column).
-
-    Gathering from the flat tensor has a backward that adds in a fixed order; indexing with several index tensors does not.
-    """
-    width, area = embed_BDhw.shape[1], embed_BDhw[0, 0].numel()
-    image, pixel = index_P // area, index_P % area
-    channel = torch.arange(width, device=index_P.device) * area
-    flat = (image * width * area + pixel).unsqueeze(1) + channel
-    return embed_BDhw.reshape(-1).gather(0, flat.flatten()).view(-1, width)
+    """Embeddings [P, D] of the pixels numbered row-major over (image, row, column); reads only those, whatever the layout."""
+    height, width = embed_BDhw.shape[-2:]
+    return embed_BDhw[index_P // (height * width), :, index_P // width % height, index_P % width]

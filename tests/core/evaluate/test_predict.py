@@ -35,7 +35,7 @@ def save(path: Path, mode: str = "RGB", size: tuple[int, int] = (18, 13)) -> Pat
 
 
 def predict(inputs: list[Path], out: Path, **given):
-    return predict_files(Bright(), INFO, inputs, out, given.pop("protocol", Protocol()), "cpu", **given)
+    return predict_files(Bright(), INFO.palette, inputs, out, given.pop("protocol", Protocol()), "cpu", **given)
 
 
 @pytest.mark.parametrize("protocol", [Protocol(), Protocol(mode="slide", crop=8), Protocol(mode="center-crop", crop=4)], ids=str)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from rich.table import Table
 from u2pl.errors import UserError
 
 Body = TypeVar("Body", bound=Callable[..., Any])
+
+#: Seconds in which the launcher ends the other processes once the first one has printed an error and gone.
+GRACE = 5.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class App:
 
 
 def one_line_errors(body: Body) -> Body:
-    """Turn what a user can get wrong into one line and exit code 2, printed by the first process only."""
+    """Turn what a user can get wrong into one line and exit code 2."""
 
     @functools.wraps(body)
     def command(*args: Any, **kwargs: Any) -> Any:
@@ -58,9 +62,10 @@ def one_line_errors(body: Body) -> Body:
 
 
 def fail(message: str) -> NoReturn:
-    """Print an error line and exit with code 2."""
-    if os.environ.get("RANK", "0") == "0":
-        print(f"error: {message}", file=sys.stderr)
+    """Print an error line and exit with code 2; what all processes meet is printed by the first one only."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(GRACE)
+    print(f"error: {message}", file=sys.stderr)
     raise typer.Exit(2)
 
 

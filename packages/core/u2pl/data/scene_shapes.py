@@ -14,19 +14,19 @@ Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 def fish(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Lens-shaped body that looks along +x, with a forked tail."""
-    body = np.hypot(x - 0.22, np.abs(y) + 0.25) - 0.86
+    body = np.hypot(x - 0.21, np.abs(y) + 0.22) - 0.88
     tail = np.maximum(np.maximum(-0.98 - x - 0.35 * np.abs(y) + 0.25, x + 0.3), np.abs(y) + 0.9 * x + 0.28)
     return np.minimum(body, tail)
 
 
 def star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Starfish with five rounded arms."""
-    return 0.8 * (np.hypot(x, y) - 0.72 - 0.28 * np.cos(5 * np.arctan2(y, x)))
+    return 0.8 * (np.hypot(x, y) - 0.75 - 0.25 * np.cos(5 * np.arctan2(y, x)))
 
 
 def ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Disc with a hole."""
-    return np.abs(np.hypot(x, y) - 0.74) - 0.26
+    return np.abs(np.hypot(x, y) - 0.75) - 0.25
 
 
 def moon(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -55,13 +55,13 @@ def stripes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Round spots on a square grid turned by 45 degrees, about a third of the area."""
-    return np.cos(4.4 * (x + y)) + np.cos(4.4 * (x - y)) - 0.55
+    """Round spots on a square grid, a quarter of the area."""
+    return np.cos(8 * x) + np.cos(8 * y) - 0.7
 
 
 def checks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Chessboard."""
-    return 2.0 * np.sin(np.pi * 1.15 * x) * np.sin(np.pi * 1.15 * y)
+    return 2.5 * np.sin(0.85 * np.pi * x) * np.sin(0.85 * np.pi * y)
 
 
 #: Outline -> signed distance in units of the object's radius, negative inside (approximate away from the edge).

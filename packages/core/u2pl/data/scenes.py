@@ -59,7 +59,7 @@ class Look:
     hue: tuple[float, float] = (0.0, 1.0)
     saturation: tuple[float, float] = (0.15, 0.75)
     value: tuple[float, float] = (0.2, 1.0)
-    contrast: float = 0.4
+    contrast: float = 0.45
     period: tuple[float, float] = (8.0, 11.0)
     grain: float = 0.06
     light: float = 0.35
@@ -81,13 +81,13 @@ class Item(NamedTuple):
 
 def draw_layout(rng: np.random.Generator, objects: tuple[int, int], front: int) -> list[Item]:
     """What lies where, from back to front: distractors, then between `objects[0]` and `objects[1]` objects, of which the last has class `front`."""
-    things = [(0, *DISTRACTORS[i]) for i in rng.integers(len(DISTRACTORS), size=rng.integers(1, 3))]
+    things = [(0, *DISTRACTORS[i]) for i in rng.integers(len(DISTRACTORS), size=rng.integers(3))]
     count = rng.integers(objects[0], objects[1] + 1)
     kinds = list(KINDS.values())
     things += [(c, *kinds[c - 1]) for c in (*rng.integers(1, len(kinds) + 1, size=count - 1), front)]
     items: list[Item] = []
     for class_id, outline, pattern in things:
-        radius = rng.uniform(21, 33) if class_id else rng.uniform(10, 20)
+        radius = rng.uniform(23, 33) if class_id else rng.uniform(10, 20)
         x, y = _free_spot(rng, [item for item in items if item.class_id], radius)
         items.append(Item(int(class_id), outline, pattern, x, y, radius, rng.uniform(-0.5, 0.5)))
     return items
@@ -95,7 +95,7 @@ def draw_layout(rng: np.random.Generator, objects: tuple[int, int], front: int) 
 
 def _free_spot(rng: np.random.Generator, items: list[Item], radius: float) -> tuple[float, float]:
     """The candidate that overlaps the earlier items least: objects hide parts of each other, seldom the whole."""
-    spots = rng.uniform(0.14 * SIZE, 0.86 * SIZE, size=(4, 2))
+    spots = rng.uniform(0.16 * SIZE, 0.84 * SIZE, size=(10, 2))
     overlap = [max((radius + item.radius - np.hypot(x - item.x, y - item.y) for item in items), default=0.0) for x, y in spots]
     x, y = spots[int(np.argmin(overlap))]
     return float(x), float(y)
@@ -104,7 +104,7 @@ def _free_spot(rng: np.random.Generator, items: list[Item], radius: float) -> tu
 def paint(items: list[Item], look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Image uint8 [SIZE, SIZE, 3] and mask uint8 [SIZE, SIZE] of a layout."""
     grain = look.grain * (_blotches(rng, 32) - 0.5)
-    canvas = _blend(_two_colours(rng, look), np.clip(_blotches(rng, 5) + grain, 0, 1))
+    canvas = _blend(_two_colours(rng, look), 0.2 + 0.6 * _blotches(rng, 5) + grain)
     mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
     for item in items:
         _paint_item(canvas, mask, item, look, rng)

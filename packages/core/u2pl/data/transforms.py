@@ -10,9 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from u2pl.errors import UserError
-from u2pl.notation import IGNORE
+from u2pl.notation import IGNORE, PADDING, shrink_factor
 
-_FILL = (124, 116, 104)  # ImageNet's mean colour
 
 
 class TrainSample(NamedTuple):
@@ -30,21 +29,22 @@ class TrainTransform:
         crop: side of the square in pixels; a smaller image is padded at the right and the bottom.
         scale: smallest and largest factor, drawn uniformly.
         flip: whether to mirror left and right half of the time.
+        long_side: an image whose longer side exceeds this is shrunk to it before anything else; 0 leaves every image as it is.
 
     Raises UserError when crop is not positive or scale is not a range of positive factors.
     """
 
-    def __init__(self, crop: int, scale: tuple[float, float], flip: bool) -> None:
+    def __init__(self, crop: int, scale: tuple[float, float], flip: bool, long_side: int = 0) -> None:
         if crop < 1:
             raise UserError(f"crop {crop} must be at least 1 pixel")
         if not 0 < scale[0] <= scale[1]:
             raise UserError(f"scale {scale} must be two positive factors, the smaller one first")
-        self.crop, self.scale, self.flip = crop, scale, flip
+        self.crop, self.scale, self.flip, self.long_side = crop, scale, flip, long_side
 
     def __call__(self, image: Image.Image, mask: np.ndarray | None, rng: np.random.Generator) -> TrainSample:
         """Cut one sample from an RGB image and its mask, uint8 [H, W]; four draws of `rng`, whatever the image."""
         zoom, left, top, mirror = rng.random(4)
-        factor = self.scale[0] + zoom * (self.scale[1] - self.scale[0])
+        factor = (self.scale[0] + zoom * (self.scale[1] - self.scale[0])) * shrink_factor(image.size, self.long_side)
         full = [max(1, round(side * factor)) for side in image.size]
         size = (min(self.crop, full[0]), min(self.crop, full[1]))
         x, y = int(left * (full[0] - size[0] + 1)), int(top * (full[1] - size[1] + 1))
@@ -60,7 +60,7 @@ class TrainTransform:
     def _padded(self, pixels: np.ndarray, ids: np.ndarray | None) -> TrainSample:
         height, width = pixels.shape[:2]
         image = np.empty((3, self.crop, self.crop), np.uint8)
-        image[:] = np.array(_FILL, np.uint8)[:, None, None]
+        image[:] = np.array(PADDING, np.uint8)[:, None, None]
         image[:, :height, :width] = pixels.transpose(2, 0, 1)
         label = np.full((self.crop, self.crop), IGNORE, np.uint8)
         if ids is not None:

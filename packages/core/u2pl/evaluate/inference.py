@@ -10,11 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.evaluate.protocol import Protocol
-from u2pl.notation import IGNORE
+from u2pl.notation import IGNORE, PADDING, shrink_factor
 from u2pl.outputs import upsample
-
-#: RGB that surrounds an image smaller than its window, of 255: ImageNet's mean colour, with which training pads too.
-PADDING = (124, 116, 104)
 
 
 @contextmanager
@@ -45,7 +42,8 @@ def predict_probabilities(network: nn.Module, image_3HW: Tensor, protocol: Proto
     image = (image_3HW.float() / 255 if image_3HW.dtype == torch.uint8 else image_3HW)[None]
     size = (image.shape[-2], image.shape[-1])
     prob, views = None, 0
-    for scale in protocol.scales:
+    shrink = shrink_factor(size, protocol.long_side)
+    for scale in (shrink * scale for scale in protocol.scales):
         scaled = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
         view = image if scaled == size else F.interpolate(image, scaled, mode="bilinear", align_corners=False)
         for mirrored in (False, True) if protocol.flip else (False,):

@@ -22,6 +22,9 @@ class Protocol(BaseModel):
     scales: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
         (1.0,), min_length=1, description="sizes at which the image is shown, relative to its own; their softmax is averaged"
     )
+    long_side: int = Field(
+        0, ge=0, description="larger images are shown shrunk to this long side, and scored or predicted at their own size; 0 = never"
+    )
     flip: bool = Field(False, description="show the mirrored image too")
 
     @model_validator(mode="after")
@@ -50,4 +53,5 @@ class Protocol(BaseModel):
             words += ", scales " + " ".join(f"{scale:g}" for scale in self.scales)
         else:
             words += ", single scale" if self.scales == (1.0,) else f", scale {self.scales[0]:g}"
+        words += f", long side at most {self.long_side}" if self.long_side else ""
         return words + (", with flip" if self.flip else "")

@@ -45,7 +45,8 @@ class _BankSimilarity(torch.autograd.Function):
         ctx.save_for_backward(bank_RD, index_AK)
         out = anchor_AD.new_empty(index_AK.shape)
         for part in _anchor_chunks(index_AK):
-            torch.bmm(_rows(bank_RD, index_AK[part], anchor_AD), anchor_AD[part].unsqueeze(2), out=out[part].unsqueeze(2))
+            # a row times a matrix; the same as matrix times column is ten times slower on a CPU
+            torch.bmm(anchor_AD[part].unsqueeze(1), _rows(bank_RD, index_AK[part], anchor_AD).mT, out=out[part].unsqueeze(1))
         return out
 
     @staticmethod

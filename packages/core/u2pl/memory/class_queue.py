@@ -100,8 +100,11 @@ class ClassQueue(nn.Module):
         place = torch.arange(taken.index_CK.shape[1], device=taken.index_CK.device)
         count = torch.minimum(taken.count_C, self.length).unsqueeze(1)
         target = self.start.unsqueeze(1) + (self.head.unsqueeze(1) + place) % self.length.unsqueeze(1)
-        target = torch.where(place < count, target, self.rows.shape[0] - 1).flatten()
-        source = taken.index_CK.flatten()
+        kept = place < count
+        if kept.device.type == "cpu":  # nothing to wait for: leave the others out instead of writing them to the spare row
+            source, target = taken.index_CK[kept], target[kept]
+        else:
+            source, target = taken.index_CK.flatten(), torch.where(kept, target, self.rows.shape[0] - 1).flatten()
         for begin in range(0, source.numel(), CHUNK):
             part = slice(begin, begin + CHUNK)
             rows = rows_of(source[part]).to(device=self.rows.device, dtype=self.dtype)

@@ -24,7 +24,8 @@ def class_means(embed_BDhw: Tensor, label_Bhw: Tensor, num_classes: int) -> tupl
     batch, pixels = safe.shape
     member = torch.zeros(batch, num_classes + 1, pixels, dtype=embed_BDhw.dtype, device=embed_BDhw.device)
     member = member.scatter_(1, safe.unsqueeze(1), 1.0)[:, :num_classes]
-    sums = torch.bmm(member.float(), embed_BDhw.float().flatten(2).transpose(1, 2)).sum(dim=0)
+    with torch.autocast(embed_BDhw.device.type, enabled=False):  # it would multiply and return sums in 16 bits
+        sums = torch.bmm(member.float(), embed_BDhw.float().flatten(2).transpose(1, 2)).sum(dim=0)
     sums, count = distributed.total(sums), distributed.total(member.float().sum(dim=(0, 2)))
     return sums / count.clamp(min=1).unsqueeze(1), count
 

@@ -64,12 +64,13 @@ class Mixer:
         image, valid, *mixed = (paste(mask, distributed.next_in_batch(m), m) for m in (image_B3HW, valid_BHW, *maps))
         return Mixed(image, valid, tuple(mixed))
 
-    def _mask(self, generator: torch.Generator, valid_BHW: Tensor, label_BHW: Tensor) -> Tensor:
+    def _mask(self, generator: torch.Generator, valid_BHW: Tensor, first: Tensor) -> Tensor:
         """Where the next image shows (or nothing, for Cutout); all False in a step that does not mix."""
         coin = torch.rand((), generator=generator, device=generator.device) < self.config.probability
         count = len(valid_BHW) * distributed.world_size()
         if self.config.kind == "classmix":
             score = torch.rand(count, self.num_classes, generator=generator, device=generator.device)
+            label_BHW = first if first.dim() == 3 else first.argmax(dim=1)
             mask = half_of_classes(distributed.next_in_batch(label_BHW), distributed.local_rows(score))
         else:
             boxes = random_boxes(count, (valid_BHW.shape[-2], valid_BHW.shape[-1]), self.config.area, generator)

@@ -19,6 +19,11 @@ FILE = "resume.safetensors"
 FORMAT = "u2pl-resume-1"
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a state was ever written there."""
+    return (folder / FILE).exists()
+
+
 def save_checkpoint(folder: Path, method: Method, optimizer: torch.optim.Optimizer, facts: dict[str, Any]) -> None:
     """Write everything a run needs to go on: networks, memories, optimizer, and `facts` (step, best score, ...).
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -21,7 +23,7 @@ from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score
 from u2pl.method import Method
 from u2pl.schedules import Progress, step_seed
-from u2pl.train.checkpoint import load_checkpoint, save_checkpoint
+from u2pl.train.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from u2pl.train.config import DataConfig, TrainConfig
 from u2pl.train.guard import FiniteGuard
 from u2pl.train.journal import Journal, numbers
@@ -71,8 +73,6 @@ class Stopped(Exception):
 def make_accelerator(cpu: bool = False) -> Accelerator:
     """The process group and precision that `accelerate launch` asks for; UserError when the launcher's processes are not connected."""
     accelerator = Accelerator(cpu=cpu, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
-    import os
-
     announced = int(os.environ.get("WORLD_SIZE", "1"))
     if announced > accelerator.num_processes:
         raise UserError(
@@ -99,12 +99,13 @@ def fit(job: Job, folder: Path, accelerator: Accelerator, reporter: Reporter, re
     if device.type == "cuda" and accelerator.num_processes > 1:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
     optimizer = build_optimizer(method, config)
-    facts = Facts(**load_checkpoint(folder, method, optimizer)) if resume else Facts()
+    # a run that was killed before its first state begins again
+    facts = Facts(**load_checkpoint(folder, method, optimizer)) if resume and has_checkpoint(folder) else Facts()
     module, prepared = accelerator.prepare(method, optimizer)
     if accelerator.scaler is not None and facts.scaler:
         accelerator.scaler.load_state_dict(facts.scaler)
     journal = Journal(folder / JOURNAL if main else None, facts.step)
-    guard, stop, begin = FiniteGuard(), _StopSignal(), time.monotonic() - facts.seconds
+    guard, begin = FiniteGuard(), time.monotonic() - facts.seconds
 
     def keep_state() -> None:
         guard.check()
@@ -114,35 +115,36 @@ def fit(job: Job, folder: Path, accelerator: Accelerator, reporter: Reporter, re
             save_checkpoint(folder, method, optimizer, asdict(facts))
 
     method.train()
-    for step, batch in zip(range(facts.step, job.total), _batches(job, facts.step, device), strict=True):
-        torch.manual_seed(step_seed(job.seed, step, distributed.rank()))
-        lr = set_learning_rate(optimizer, config, step, job.total)
-        progress = Progress(step, job.total, job.seed)
-        result = module(batch, progress)
-        guard.watch(step, result.scalars)
-        accelerator.backward(result.loss)
-        if config.clip_norm:
-            accelerator.clip_grad_norm_(method.parameters(), config.clip_norm)
-        prepared.step()
-        prepared.zero_grad()
-        method.after_step(progress)
-        facts.step = step + 1
+    with _StopSignal() as stop:
+        for step, batch in zip(range(facts.step, job.total), _batches(job, facts.step, device), strict=True):
+            torch.manual_seed(step_seed(job.seed, step, distributed.rank()))
+            lr = set_learning_rate(optimizer, config, step, job.total)
+            progress = Progress(step, job.total, job.seed)
+            result = module(batch, progress)
+            guard.watch(step, result.scalars)
+            accelerator.backward(result.loss)
+            if config.clip_norm:
+                accelerator.clip_grad_norm_(method.parameters(), config.clip_norm)
+            prepared.step()
+            prepared.zero_grad()
+            method.after_step(progress)
+            facts.step = step + 1
 
-        last = facts.step == job.total
-        if step % config.log_every == 0 or last:
-            entries = {"lr": lr, "seconds": time.monotonic() - begin, **numbers(result.scalars)}
-            guard.check()
-            journal.write(step, **entries)
-            reporter.step(facts.step, job.total, entries)
-        scored = facts.step in _evaluation_steps(job)
-        if scored:
-            guard.check()
-            _score(job, method, facts, journal, reporter, main)
-        stopping = stop.asked(step)
-        if scored or stopping or facts.step % config.checkpoint_every == 0:
-            keep_state()
-        if stopping and not last:
-            raise Stopped(f"stopped after step {facts.step} of {job.total}")
+            last = facts.step == job.total
+            if step % config.log_every == 0 or last:
+                entries = {"lr": lr, "seconds": time.monotonic() - begin, **numbers(result.scalars)}
+                guard.check()
+                journal.write(step, **entries)
+                reporter.step(facts.step, job.total, entries)
+            scored = facts.step in _evaluation_steps(job)
+            if scored:
+                guard.check()
+                _score(job, method, facts, journal, reporter, main)
+            stopping = stop.asked(step)
+            if scored or stopping or facts.step % config.checkpoint_every == 0:
+                keep_state()
+            if stopping and not last:
+                raise Stopped(f"stopped after step {facts.step} of {job.total}")
     facts.seconds = time.monotonic() - begin
     return facts
 
@@ -151,9 +153,19 @@ def _batches(job: Job, start: int, device: torch.device) -> Any:
     """The batches of the steps from `start` on, on the device."""
     sampler = StepSampler(start, job.total, local_batch(job.train.batch), distributed.rank(), distributed.world_size())
     workers = job.data.workers
-    loader: DataLoader[Any] = DataLoader(job.dataset, batch_sampler=sampler, num_workers=workers, pin_memory=device.type == "cuda")
-    for batch in loader:
-        yield type(batch)(*(tensor.to(device, non_blocking=True) for tensor in batch))
+    loader: DataLoader[Any] = DataLoader(
+        job.dataset, batch_sampler=sampler, num_workers=workers, pin_memory=device.type == "cuda", worker_init_fn=_outlive_sigterm
+    )
+    try:
+        for batch in loader:
+            yield type(batch)(*(tensor.to(device, non_blocking=True) for tensor in batch))
+    except UserError as error:  # out of a worker it comes with the worker's traceback in front
+        raise UserError(str(error).rstrip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")) from None
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """A SIGTERM to the whole group (`timeout`, a scheduler) must not take the batches from a step that is still to be finished."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _evaluation_steps(job: Job) -> set[int]:
@@ -182,10 +194,17 @@ class _StopSignal:
 
     def __init__(self) -> None:
         self.received = False
-        try:
-            signal.signal(signal.SIGTERM, self._receive)
-        except ValueError:  # not in the main thread: whoever runs the loop there stops it another way
-            pass
+
+    def __enter__(self) -> _StopSignal:
+        # outside the main thread nothing can be caught: whoever runs the loop there stops it another way
+        self.caught = threading.current_thread() is threading.main_thread()
+        if self.caught:
+            self.before = signal.signal(signal.SIGTERM, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.caught:
+            signal.signal(signal.SIGTERM, self.before)
 
     def _receive(self, *_: Any) -> None:
         self.received = True

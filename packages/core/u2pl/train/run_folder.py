@@ -38,7 +38,8 @@ def open_folder(folder: Path, config: dict[str, Any], resume: bool) -> None:
         if changed:
             raise UserError(f"--resume: {folder} was started with another {', '.join(changed[:3])}; use the same command, or another --out")
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    # a file that a kill left half written is nothing that could be lost
+    if folder.exists() and (not folder.is_dir() or any(not entry.name.endswith(".part") for entry in folder.iterdir())):
         raise UserError(f"{folder} is not empty; add --resume to go on with the run in it, or choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,9 +51,11 @@ def open_folder(folder: Path, config: dict[str, Any], resume: bool) -> None:
 def read_config(folder: Path) -> dict[str, Any]:
     """The resolved config of a run; UserError when it is damaged."""
     try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{folder / CONFIG} cannot be read ({error}); is {folder} a run folder?") from error
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / CONFIG} cannot be read ({error}); start again with another --out") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / CONFIG} is not the config of a run; start again with another --out")
     return config
 
 

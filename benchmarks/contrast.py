@@ -1,0 +1,189 @@
+"""How long U2PL's contrast takes, stage by stage, against the per-class loop with list queues (`list_queues.py`).
+
+    uv run benchmarks/contrast.py [--threads 1] [--json results/benchmark-contrast.json]
+
+Counted are selection, ranks, positive keys, pushing, sampling, loss and backward to both embeddings' size; networks and partition are not.
+The shapes are those of U2PL's VOC recipe on one of four GPUs: 4 + 4 images of 513 pixels, 256 channels, 21 classes, queues full.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import u2pl.contrast as contrast_module
+from measure import Stopwatch, alternate, arguments, blocks, environment, milliseconds, peak_bytes, ratios, spread, times, write
+from list_queues import ListQueues
+from torch import Tensor
+from u2pl.contrast import ContrastConfig, PixelContrast
+from u2pl.memory.class_queue import ClassQueue
+from u2pl.memory.prototypes import class_means
+from u2pl.notation import IGNORE, OUTPUT_STRIDE
+from u2pl.outputs import downsample
+from u2pl.pseudo.partition import Partition, entropy, upper_percentile
+
+#: Share of unreliable pixels (alpha_0 of 004), and how many images carry the same label block.
+ALPHA = 0.2
+CELL = 12
+
+
+class Scene(NamedTuple):
+    """What the networks would hand to the contrast."""
+
+    student: Tensor  # [B, D, h, w], carries a gradient
+    teacher: Tensor
+    logits: Tensor  # the teacher's, [B, C, h, w]
+    label_l: Tensor  # [B / 2, H, W]
+    label_u: Tensor
+    part: Partition
+
+
+def make_scene(options: argparse.Namespace, classes: int) -> Scene:
+    """Blocks of classes, and a teacher that mostly recognises them; a few labels are 255."""
+    generator, size, batch = torch.Generator().manual_seed(options.seed), options.size, 2 * options.batch
+    truth = blocks(batch, classes, size, CELL, generator)
+    logits = torch.randn(batch, classes, size, size, generator=generator)
+    logits.scatter_add_(1, truth.unsqueeze(1), 3.0 + torch.randn(batch, 1, size, size, generator=generator))
+    prob_u = logits[options.batch :].softmax(dim=1)
+    value, valid = entropy(prob_u), torch.ones(options.batch, size, size, dtype=torch.bool)
+    gamma = upper_percentile(value, valid, ALPHA)
+    truth[torch.rand(truth.shape, generator=generator) < 0.05] = IGNORE
+    full = Partition(*(full_size(m) if m.dim() else m for m in (value, gamma, value < gamma, value >= gamma)))
+    embeds = [torch.randn(batch, options.width, size, size, generator=generator).to(options.device, options.float) for _ in range(2)]
+    maps = (logits.to(options.device, options.float), full_size(truth[: options.batch]), full_size(prob_u.argmax(dim=1)))
+    part = Partition(*(m.to(options.device) for m in full))
+    return Scene(embeds[0].requires_grad_(), embeds[1], maps[0], maps[1].to(options.device), maps[2].to(options.device), part)
+
+
+def full_size(map_Bhw: Tensor) -> Tensor:
+    """Every feature pixel as a block of image pixels."""
+    return map_Bhw.repeat_interleave(OUTPUT_STRIDE, 1).repeat_interleave(OUTPUT_STRIDE, 2)
+
+
+def make_contrast(options: argparse.Namespace, classes: int) -> PixelContrast:
+    """With full queues of equal, normalised keys (their values change no timing)."""
+    config = ContrastConfig(
+        anchors=options.anchors, negatives=options.negatives, queue=options.queue, queue_background=options.background, queue_dtype=options.queue_dtype
+    )
+    module = PixelContrast(config, classes, options.width).to(options.device)
+    module.queue.rows.fill_(options.width**-0.5)
+    module.queue.filled.copy_(module.queue.length)
+    return module
+
+
+def ours(module: PixelContrast, scene: Scene, watch: Stopwatch) -> Tensor:
+    """One step of the contrast as the methods take it."""
+    generator = torch.Generator(scene.student.device).manual_seed(0)
+    scene.student.grad = None
+    with watch.stage("selection and ranks"):
+        chosen = module.select(scene.logits.float().softmax(dim=1), scene.label_l, scene.label_u, scene.part, ALPHA)
+    with watch.stage("positive keys"):
+        positive, _ = class_means(scene.teacher, chosen.positive_Bhw, module.num_classes)
+    with watch.stage("loss"):
+        loss = module(scene.student, scene.teacher, chosen, positive, generator).loss
+    with watch.stage("backward"):
+        loss.backward()
+    return loss.detach()
+
+
+def reference(queues: ListQueues, scene: Scene) -> Tensor:
+    """The same by the per-class loop."""
+    scene.student.grad = None
+    maps = (scene.label_l, scene.label_u, scene.part.reliable_BHW, scene.part.unreliable_BHW)
+    prob = scene.logits.float().softmax(dim=1)
+    loss = queues(scene.student.float(), scene.teacher.float(), prob, *map(downsample, maps))
+    loss.backward()
+    return loss.detach()
+
+
+def stages(run: Callable[[Stopwatch], Any], repeats: int, device: torch.device) -> dict[str, dict[str, float]]:
+    """Seconds of each stage; the functions inside the loss are watched by name."""
+    watch = Stopwatch(device)
+    inside = {
+        "sampling": (contrast_module, "take_first"),
+        "drawing keys": (ClassQueue, "draw"),
+        "pushing": (ClassQueue, "push"),
+        "similarities": (contrast_module, "bank_similarity"),
+    }
+    with watch.watching(**inside):
+        for _ in range(repeats):
+            run(watch)
+            watch.lap()
+    return watch.report()
+
+
+def main() -> None:
+    """Measure, print, and write what was asked for."""
+    options = arguments(
+        __doc__, batch=4, width=256, size=129, classes=21, many_classes=150, queue=30_000, background=50_000,
+        anchors=256, negatives=50, dtype="float32", queue_dtype="float32", repeats=5,
+    )  # fmt: skip
+    options.float = getattr(torch, options.dtype)
+    device, idle = options.device, Stopwatch(options.device)
+    scene, module = make_scene(options, options.classes), make_contrast(options, options.classes)
+    lengths = module.queue.length.tolist()
+    lists = ListQueues(module.config, [rows.clone() for rows in module.queue.rows[:-1].float().split(lengths)])
+
+    seconds = alternate(
+        {
+            "ours": lambda: ours(module, scene, idle),
+            "reference": lambda: reference(lists, scene),
+            "clone": lambda: (scene.student.detach().clone(), scene.teacher.clone()),
+        },
+        options.repeats,
+        device,
+    )
+    losses = {"ours": ours(module, scene, idle).item(), "reference": reference(lists, scene).item()}
+    peaks = {"ours": peak_bytes(lambda: ours(module, scene, idle), device), "reference": peak_bytes(lambda: reference(lists, scene), device)}
+    del lists
+    figures = environment(options) | {
+        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "speedup": ratios(seconds["reference"], seconds["ours"]),
+        "over_clone": ratios(seconds["ours"], seconds["clone"]),
+        "stages": stages(lambda watch: ours(module, scene, watch), options.repeats, device),
+        "losses": losses,
+        "peak_bytes": peaks,
+        "embedding_bytes": scene.teacher.numel() * scene.teacher.element_size(),
+        "queue_bytes": module.queue.nbytes,
+    }
+    if options.many_classes:
+        figures["many_classes"] = many_classes(options, module, scene)
+    report(options, figures)
+    write(options.json, figures)
+
+
+def many_classes(options: argparse.Namespace, module: PixelContrast, scene: Scene) -> dict[str, float]:
+    """Ratio of our time with `options.many_classes` classes to that with `options.classes`."""
+    idle, other, crowded = Stopwatch(options.device), make_contrast(options, options.many_classes), make_scene(options, options.many_classes)
+    rivals = {"few": lambda: ours(module, scene, idle), "many": lambda: ours(other, crowded, idle)}
+    seconds = alternate(rivals, max(2, options.repeats // 2), options.device)
+    return ratios(seconds["many"], seconds["few"])
+
+
+def report(options: argparse.Namespace, figures: dict[str, Any]) -> None:
+    """For a person."""
+    embed, batch = figures["embedding_bytes"], options.batch
+    print(
+        f"contrast at [{batch}+{batch}, {options.width}, {options.size}, {options.size}], C = {options.classes}, {options.dtype}, on "
+        f"{figures['device']} with {figures['threads']} thread(s); medians of {options.repeats} turns (min … max)"
+    )
+    for name, figure in figures["seconds"].items():
+        print(f"{name:>24} {milliseconds(figure)}")
+    print("ours, stage by stage (measured apart)")
+    for name, figure in figures["stages"].items():
+        print(f"{name:>24} {milliseconds(figure)}")
+    print(f"faster than the reference by {times(figures['speedup'])}")
+    print(f"times cloning both embeddings {times(figures['over_clone'])}")
+    if options.many_classes:
+        linear = options.many_classes / options.classes
+        print(f"C = {options.many_classes} over C = {options.classes}: {times(figures['many_classes'])}; linear would be {linear:.3g}")
+    print(f"peak extra memory {figures['peak_bytes']['ours'] / 2**20:.0f} MiB = {figures['peak_bytes']['ours'] / embed:.2f} embedding tensors")
+    print(f"of the reference {figures['peak_bytes']['reference'] / 2**20:.0f} MiB = {figures['peak_bytes']['reference'] / embed:.2f}")
+    print(f"queue memory {figures['queue_bytes'] / 2**20:.0f} MiB of {options.queue_dtype}")
+    print("losses " + ", ".join(f"{name} {value:.4f}" for name, value in figures["losses"].items()))
+
+
+if __name__ == "__main__":
+    main()

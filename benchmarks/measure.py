@@ -1,0 +1,171 @@
+"""Timing that survives a busy machine: rivals take turns, and the ratio of each turn is kept."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+
+class Stopwatch:
+    """Seconds by name; `stage` may nest, and then the inner time is the inner stage's alone.
+
+    Args:
+        device: waited for at every start and stop.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self._inner = [0.0]
+        self._sums: dict[str, float] = defaultdict(float)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the seconds of the body, without those of stages in it, to `name`."""
+        self._inner.append(0.0)
+        begin = self._now()
+        try:
+            yield
+        finally:
+            spent, inner = self._now() - begin, self._inner.pop()
+            self._sums[name] += spent - inner
+            self._inner[-1] += spent
+
+    @contextmanager
+    def watching(self, **stages: tuple[Any, str]) -> Iterator[None]:
+        """While the body runs, calls of the function `owner.attribute` count as a stage: `watching(push=(ClassQueue, "push"))`."""
+        originals = {name: getattr(owner, attribute) for name, (owner, attribute) in stages.items()}
+        try:
+            for name, (owner, attribute) in stages.items():
+                setattr(owner, attribute, self._watched(name, originals[name]))
+            yield
+        finally:
+            for name, (owner, attribute) in stages.items():
+                setattr(owner, attribute, originals[name])
+
+    def _watched(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self.stage(name):
+                return function(*args, **kwargs)
+
+        return call
+
+    def lap(self) -> None:
+        """One repeat is over: its sums become one entry of `seconds`."""
+        for name, value in self._sums.items():
+            self.seconds[name].append(value)
+        self._sums.clear()
+
+    def report(self) -> dict[str, dict[str, float]]:
+        """Median, min and max of each stage."""
+        return {name: spread(values) for name, values in self.seconds.items()}
+
+
+def alternate(rivals: dict[str, Callable[[], Any]], repeats: int, device: torch.device, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of each rival in each of `repeats` rounds; within a round they take turns."""
+    watch = Stopwatch(device)
+    for _ in range(warmup):
+        for run in rivals.values():
+            run()
+    for _ in range(repeats):
+        for name, run in rivals.items():
+            with watch.stage(name):
+                run()
+        watch.lap()
+    return dict(watch.seconds)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, min and max."""
+    return {"median": median(values), "min": min(values), "max": max(values)}
+
+
+def ratios(above: list[float], below: list[float]) -> dict[str, float]:
+    """Spread of the ratios of each round."""
+    return spread([a / b for a, b in zip(above, below, strict=True)])
+
+
+def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
+    """The most memory that `run` holds at once beyond what is there before it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        run()
+    changes = [(event.time_range.start, event.cpu_memory_usage) for event in record.events() if event.name == "[memory]"]
+    held = torch.tensor([change for _, change in sorted(changes, key=lambda entry: entry[0])]).cumsum(0)
+    return int(held.max().clamp(min=0))
+
+
+def arguments(description: str | None, **options: Any) -> argparse.Namespace:
+    """Command line with `--name value` for each option (type and default from its value), and --device, --threads, --repeats, --json."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    common: dict[str, Any] = {"device": "cuda" if torch.cuda.is_available() else "cpu", "threads": 1, "seed": 0}
+    for name, value in {**options, **common}.items():
+        many = {"nargs": "+", "type": type(value[0])} if isinstance(value, list) else {"type": type(value)}
+        parser.add_argument(f"--{name.replace('_', '-')}", default=value, help=" ", **many)
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    chosen.device = torch.device(chosen.device)
+    return chosen
+
+
+def environment(options: argparse.Namespace) -> dict[str, Any]:
+    """What the figures depend on."""
+    device = options.device
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "options": {name: value if isinstance(value, (int, float, str)) else str(value) for name, value in vars(options).items()},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+
+
+def write(path: Path | None, figures: dict[str, Any]) -> None:
+    """Figures as JSON, where a path was given."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def milliseconds(figure: dict[str, float]) -> str:
+    """A spread of seconds for a person."""
+    return f"{figure['median'] * 1e3:9.1f} ms  ({figure['min'] * 1e3:.1f} … {figure['max'] * 1e3:.1f})"
+
+
+def times(figure: dict[str, float]) -> str:
+    """A spread of ratios for a person."""
+    return f"{figure['median']:.3g} ({figure['min']:.3g} … {figure['max']:.3g})"
+
+
+def blocks(batch: int, classes: int, size: int, cell: int, generator: torch.Generator) -> Tensor:
+    """Label maps int64 [batch, size, size] of square cells, each of a random class."""
+    count = -(-size // cell)
+    label = torch.randint(classes, (batch, count, count), generator=generator)
+    return label.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[:, :size, :size].contiguous()

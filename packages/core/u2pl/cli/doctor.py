@@ -1,0 +1,177 @@
+"""What the apps' `doctor` commands have in common: look at the data, collect what would stop a run, say what to do about it."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from u2pl.data.files import FileSource
+from u2pl.data.ids import first_three
+from u2pl.data.source import Source
+from u2pl.data.survey import Survey, survey
+from u2pl.train.config import DataConfig
+
+#: Problems of one kind that are printed; the rest are counted.
+SHOWN = 10
+#: Share of padding in the training crops that is worth a warning.
+MUCH_PADDING = 0.4
+
+
+class Group(NamedTuple):
+    """Images that a run uses in the same way."""
+
+    name: str
+    ids: Sequence[str]
+    masked: bool  # every one needs a mask
+    limit: int | None = None  # look at so many, evenly spread; None = all
+
+
+class Diagnosis:
+    """Prints findings as they come, and at the end what must be fixed, or the command that will work."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.faults: list[str] = []
+
+    def say(self, text: str = "") -> None:
+        """Print a line as it is, however long."""
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Print what a run survives, and a person should know."""
+        self.say(f"warning: {text}")
+
+    def fix(self, problems: Sequence[str], kind: str = "problems") -> None:
+        """Remember what would stop a run: the first ten of a kind, and how many more there are."""
+        self.faults += [problem for problem in problems[:SHOWN] if problem not in self.faults]
+        if len(problems) > SHOWN:
+            self.faults.append(f"… and {len(problems) - SHOWN} more {kind}")
+
+    def conclude(self, command: Sequence[str]) -> int:
+        """Print the last word; returns the exit code, 0 or 2."""
+        self.say()
+        if not self.faults:
+            self.say(f"ready: {shlex.join(command)}")
+            return 0
+        self.say("fix this first:")
+        for fault in self.faults:
+            self.say(f"  - {fault}")
+        return 2
+
+
+def look_at(source: Source, groups: Sequence[Group], diagnosis: Diagnosis) -> dict[str, Survey]:
+    """Decode the groups' images and masks; what is broken, and masks that are missing, must be fixed."""
+    found = {}
+    for group in groups:
+        with diagnosis.console.status(f"looking at {group.name} images"):
+            found[group.name] = result = survey(source, group.ids, group.limit)
+        kind = f"{group.name} images"
+        if result.looked_at < len(group.ids) and result.problems:
+            kind += f" of the {result.looked_at} looked at; {len(group.ids) - result.looked_at} were not"
+        diagnosis.fix(result.problems, kind)
+        bare = [id for id in group.ids if not source.has_mask(id)] if group.masked else []
+        if bare:
+            diagnosis.fix([f"{group.name} images without mask: {first_three(bare)}: add their masks or take them out of the list"])
+    amounts = ", ".join(f"{found[group.name].looked_at} of {len(group.ids)} {group.name}" for group in groups)
+    diagnosis.say(f"looked at: {amounts} images")
+    return found
+
+
+def class_table(classes: Sequence[str], found: Mapping[str, Survey]) -> Table:
+    """For each class its share of the labelled pixels, and in how many masks it occurs."""
+    table = Table("id", "class", box=None)
+    for name in found:
+        table.add_column(f"{name}: pixels %", justify="right")
+        table.add_column("masks", justify="right")
+    for id, name in enumerate(classes):
+        cells = [cell for result in found.values() for cell in _class_cells(result, id)]
+        table.add_row(str(id), Text(name), *cells)
+    ignored = [cell for result in found.values() for cell in (_percent(result.ignored, result.ignored + int(result.pixels.sum())), "")]
+    table.add_row("255", "ignored, of all pixels", *ignored, style="dim")
+    return table
+
+
+def say_sizes(name: str, sizes: Counter[tuple[int, int]], diagnosis: Diagnosis, data: DataConfig | None = None) -> None:
+    """Print smallest, median and largest image; with `data`, how much of its training crops will be padding."""
+    ordered = sorted(sizes.elements(), key=lambda size: (size[0] * size[1], size))
+    if not ordered:
+        return
+    small, middle, large = (f"{width}x{height}" for width, height in (ordered[0], ordered[len(ordered) // 2], ordered[-1]))
+    line = f"{name} images: {small} (smallest), {middle} (median), {large} (largest)"
+    if data is None:
+        diagnosis.say(line)
+        return
+    smaller, padding = sum(min(size) < data.crop for size in ordered), padded_share(sizes, data)
+    diagnosis.say(
+        f"{line}; {smaller} of {len(ordered)} smaller than the crop of {data.crop}; {100 * padding:.0f} % of the crops is padding"
+    )
+    if padding > MUCH_PADDING:
+        short = sorted(map(min, ordered))[len(ordered) // 2]
+        diagnosis.warn(f"the images are small for this crop; fitting: --set data.crop={max(32, short // 32 * 32)}")
+
+
+def padded_share(sizes: Counter[tuple[int, int]], data: DataConfig) -> float:
+    """Share of the training crops' pixels that lie outside their images, averaged over images and scales."""
+    low, high = data.scale
+    factors = [low + (high - low) * (i + 0.5) / 20 for i in range(20)]
+    filled = sum(
+        count * min(1.0, factor * width / data.crop) * min(1.0, factor * height / data.crop)
+        for (width, height), count in sizes.items()
+        for factor in factors
+    )
+    return 1 - filled / (sizes.total() * len(factors))
+
+
+def warn_of_twins(source: Source, training: Sequence[str], scored: Sequence[str], diagnosis: Diagnosis) -> None:
+    """Warn of images that are trained on and scored: in both lists, or files with the same content."""
+    both = sorted(set(training) & set(scored))
+    if both:
+        diagnosis.warn(f"in the training and the val list: {first_three(both)}; scores will be too high")
+    if isinstance(source, FileSource):
+        twins = _same_files(source, [id for id in training if id not in set(both)], scored)
+        if twins:
+            diagnosis.warn(f"training images with the same content as val images: {first_three(twins)}; scores will be too high")
+
+
+def _same_files(source: FileSource, training: Sequence[str], scored: Sequence[str]) -> list[str]:
+    """Pairs `training id = val id`; only files of equal size are read."""
+    by_size: dict[int, list[str]] = defaultdict(list)
+    for id in scored:
+        by_size[_size(source.images[id])].append(id)
+    known: dict[int, dict[bytes, str]] = {}
+    twins = []
+    for id in training:
+        size = _size(source.images[id])
+        if size > 0 and size in by_size:
+            if size not in known:
+                known[size] = {_digest(source.images[other]): other for other in by_size[size]}
+            digest = _digest(source.images[id])
+            if digest in known[size]:
+                twins.append(f"{id} = {known[size][digest]}")
+    return twins
+
+
+def _class_cells(result: Survey, id: int) -> tuple[Text | str, str]:
+    if result.masked and not result.pixels[id]:
+        return Text("absent", style="yellow"), "0"
+    return _percent(int(result.pixels[id]), int(result.pixels.sum())), str(int(result.images[id]))
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f}" if whole else ""
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else -1
+
+
+def _digest(file: Path) -> bytes:
+    return hashlib.sha256(file.read_bytes()).digest()

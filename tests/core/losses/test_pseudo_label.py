@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from u2pl.losses.pseudo_label import adaptive_weight, reverse_cross_entropy, symmetric_cross_entropy
+from u2pl.losses.supervised import cross_entropy
+from u2pl.pseudo.partition import partition
+
+IGNORE = 255
+SHAPES = [(1, 1, 1, 1), (1, 2, 7, 3), (3, 5, 9, 11), (2, 25, 5, 7)]
+
+
+def random_pair(seed: int, shape, ignored: float = 0.2):
+    draw = torch.Generator().manual_seed(seed)
+    batch, classes, *size = shape
+    logits = torch.randn(shape, generator=draw) * 3
+    label = torch.randint(0, classes, (batch, *size), generator=draw)
+    label[torch.rand(label.shape, generator=draw) < ignored] = IGNORE
+    return logits, label
+
+
+def slow_reverse(logits, label, floor=1e-4, count=None):
+    """-sum_c p_c log max(onehot_c, floor), class by class and pixel by pixel, with the derivative of the softmax written out."""
+    grad, total, seen = torch.zeros(logits.shape, dtype=torch.float64), 0.0, 0
+    for b, i, j in np.ndindex(*label.shape):
+        if label[b, i, j] == IGNORE:
+            continue
+        seen += 1
+        prob = logits[b, :, i, j].double().softmax(0).tolist()
+        cost = [-math.log(1.0 if c == label[b, i, j] else floor) for c in range(len(prob))]
+        mean = sum(p * k for p, k in zip(prob, cost, strict=True))
+        total += mean
+        for c, p in enumerate(prob):
+            grad[b, c, i, j] = p * (cost[c] - mean)
+    divisor = max(seen if count is None else count, 1)
+    return total / divisor, grad / divisor
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("count", [None, 11.0])
+def test_reverse_cross_entropy_and_its_gradient_equal_the_loop(shape, count):
+    logits, label = random_pair(sum(shape), shape)
+    logits.requires_grad_()
+    loss = reverse_cross_entropy(logits, label, None if count is None else torch.tensor(count))
+    loss.backward()
+    value, grad = slow_reverse(logits.detach(), label, count=count)
+    assert loss.item() == pytest.approx(value, rel=1e-5, abs=1e-6)
+    torch.testing.assert_close(logits.grad.double(), grad, rtol=1e-4, atol=1e-6)
+
+
+def test_reverse_cross_entropy_matches_the_fixture(shared):
+    z = np.load(shared("fixtures/rce.npz"))
+    logits, target = torch.tensor(z["in_logits"], requires_grad=True), torch.tensor(z["in_target"])
+    loss = reverse_cross_entropy(logits, target, floor=float(z["cfg_onehot_clamp_min"]))
+    loss.backward()
+    np.testing.assert_allclose(loss.item(), z["out_loss"], rtol=1e-5)
+    np.testing.assert_allclose(logits.grad.numpy(), z["out_grad"], rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("xi", [(1.0, 0.1), (1.0, 0.5), (0.0, 1.0), (1.0, 0.0)])
+def test_symmetric_cross_entropy_weighs_both(xi):
+    logits, label = random_pair(5, (2, 4, 7, 9))
+    expected = slow_reverse(logits, label)[0] * xi[1]
+    for b, i, j in np.ndindex(*label.shape):
+        if label[b, i, j] != IGNORE:
+            expected -= xi[0] * logits[b, :, i, j].double().log_softmax(0)[label[b, i, j]].item() / (label != IGNORE).sum().item()
+    assert symmetric_cross_entropy(logits, label, *xi).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_symmetric_cross_entropy_defaults_are_the_papers():
+    logits, label = random_pair(5, (2, 4, 7, 9))
+    assert symmetric_cross_entropy(logits, label) == symmetric_cross_entropy(logits, label, 1.0, 0.1)
+
+
+def test_ignored_pixels_have_neither_influence_nor_gradient():
+    logits, label = random_pair(1, (2, 5, 9, 11), ignored=0.5)
+    ignored = (label == IGNORE).unsqueeze(1).expand_as(logits)
+    other = torch.where(ignored, torch.full_like(logits, -40.0), logits).requires_grad_()
+    loss = symmetric_cross_entropy(other, label)
+    assert loss == symmetric_cross_entropy(logits, label)
+    loss.backward()
+    assert not other.grad[ignored].any()
+
+
+def test_a_permutation_of_the_classes_changes_nothing():
+    logits, label = random_pair(2, (2, 6, 9, 11))
+    order = torch.tensor([4, 2, 0, 5, 1, 3])
+    table = torch.full((256,), IGNORE)
+    table[order] = torch.arange(6)
+    torch.testing.assert_close(symmetric_cross_entropy(logits[:, order], table[label]), symmetric_cross_entropy(logits, label))
+
+
+def test_a_batch_without_labels_gives_a_finite_zero_that_reaches_the_network():
+    logits, label = random_pair(3, (2, 4, 5, 6), ignored=2.0)
+    logits.requires_grad_()
+    loss = symmetric_cross_entropy(logits, label, count=torch.tensor(0.0))
+    assert loss.item() == 0 and loss.requires_grad
+    loss.backward()
+    assert logits.grad is not None and not logits.grad.any()
+
+
+def test_adaptive_weight_is_the_inverse_share_of_reliable_pixels():
+    assert adaptive_weight(torch.tensor(200), torch.tensor(160), 2.0).item() == pytest.approx(2.5)
+    assert adaptive_weight(torch.tensor(200.0), torch.tensor(200.0)).item() == 1
+    assert adaptive_weight(torch.tensor(200.0), torch.tensor(0.0)).item() == 0
+    assert adaptive_weight(torch.tensor(100.0), torch.tensor(0.5)).item() > 0  # the average count of several processes may be below one
+
+
+@pytest.mark.parametrize("case", ["p80", "p93_3", "p100"])
+def test_unsupervised_loss_matches_the_fixture(shared, case):
+    z = np.load(shared("fixtures/unsup.npz"))
+    logits, target = torch.tensor(z["in_logits"], requires_grad=True), torch.tensor(z["in_target"])
+    prob = torch.tensor(z["in_teacher_logits"]).softmax(dim=1)
+    part = partition(prob, target != IGNORE, 1 - float(z[f"cfg_percent_{case}"]) / 100)
+    np.testing.assert_allclose(part.entropy_BHW.numpy(), z["out_entropy"], atol=1e-6)
+    np.testing.assert_allclose(part.gamma.item(), z[f"out_threshold_{case}"], atol=1e-6)
+    assert np.array_equal(part.reliable_BHW.numpy(), z[f"out_kept_{case}"] == 1)
+    kept = torch.where(part.reliable_BHW, target, IGNORE)
+    assert np.array_equal(kept.numpy(), z[f"out_target_{case}"])
+    loss = adaptive_weight(torch.tensor(target.numel()), part.reliable_BHW.sum()) * cross_entropy(logits, kept)
+    loss.backward()
+    np.testing.assert_allclose(loss.item(), z[f"out_loss_{case}"], rtol=1e-5)
+    np.testing.assert_allclose(logits.grad.numpy(), z[f"out_grad_{case}"], rtol=1e-4, atol=1e-7)

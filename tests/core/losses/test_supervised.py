@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from u2pl.losses.supervised import connected_zero, cross_entropy, hard_pixels, valid_count
+
+IGNORE = 255
+SHAPES = [(1, 1, 1, 1), (2, 1, 3, 5), (1, 2, 7, 3), (3, 5, 9, 11), (2, 25, 5, 7)]
+
+
+def random_pair(seed: int, shape, ignored: float = 0.2, scale: float = 3.0):
+    draw = torch.Generator().manual_seed(seed)
+    batch, classes, *size = shape
+    logits = torch.randn(shape, generator=draw) * scale
+    label = torch.randint(0, classes, (batch, *size), generator=draw, dtype=torch.uint8)
+    label[torch.rand(label.shape, generator=draw) < ignored] = IGNORE
+    return logits, label
+
+
+def slow_probability(logits: torch.Tensor, b: int, i: int, j: int) -> list[float]:
+    scores = logits[b, :, i, j].tolist()
+    top = max(scores)
+    exps = [math.exp(score - top) for score in scores]
+    return [e / sum(exps) for e in exps]
+
+
+def slow_cross_entropy(logits, label, count=None):
+    """The mean of -log p_y pixel by pixel, and its gradient (p - onehot) / count."""
+    grad, total, seen = torch.zeros(logits.shape, dtype=torch.float64), 0.0, 0
+    for b, i, j in np.ndindex(*label.shape):
+        y = int(label[b, i, j])
+        if y == IGNORE:
+            continue
+        prob = slow_probability(logits, b, i, j)
+        total, seen = total - math.log(prob[y]), seen + 1
+        for c, p in enumerate(prob):
+            grad[b, c, i, j] = p - (c == y)
+    divisor = max(seen if count is None else count, 1)
+    return total / divisor, grad / divisor
+
+
+def slow_hard(logits, label, threshold, min_kept):
+    confidence = {}
+    for place in np.ndindex(*label.shape):
+        if (y := int(label[place])) != IGNORE:
+            confidence[place] = slow_probability(logits, *place)[y]
+    kept = label.clone()
+    if min_kept == 0 or min_kept > len(confidence):
+        return kept
+    limit = max(threshold, sorted(confidence.values())[min_kept - 1])
+    for place, value in confidence.items():
+        if value > limit + 1e-6:  # pixels on the limit stay
+            kept[place] = IGNORE
+    return kept
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("count", [None, 7.0])
+def test_cross_entropy_and_its_gradient_equal_the_loop(shape, count):
+    logits, label = random_pair(sum(shape), shape)
+    logits.requires_grad_()
+    loss = cross_entropy(logits, label, None if count is None else torch.tensor(count))
+    loss.backward()
+    value, grad = slow_cross_entropy(logits.detach(), label, count)
+    assert loss.item() == pytest.approx(value, rel=1e-5, abs=1e-7)
+    torch.testing.assert_close(logits.grad.double(), grad, rtol=1e-4, atol=1e-7)
+
+
+def test_cross_entropy_is_computed_in_float32():
+    logits, label = random_pair(0, (2, 5, 9, 11))
+    half = logits.bfloat16()
+    assert cross_entropy(half, label) == cross_entropy(half.float(), label)
+
+
+def test_ignored_pixels_have_neither_influence_nor_gradient():
+    logits, label = random_pair(1, (2, 5, 9, 11), ignored=0.5)
+    ignored = (label == IGNORE).unsqueeze(1).expand_as(logits)
+    other = torch.where(ignored, torch.full_like(logits, 90.0), logits).requires_grad_()
+    loss = cross_entropy(other, label)
+    assert loss == cross_entropy(logits, label)
+    loss.backward()
+    assert not other.grad[ignored].any()
+
+
+def test_a_permutation_of_the_classes_changes_nothing():
+    logits, label = random_pair(2, (2, 6, 9, 11))
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(0))
+    table = torch.full((256,), IGNORE, dtype=torch.uint8)
+    table[order] = torch.arange(6, dtype=torch.uint8)
+    renamed = table[label.long()]
+    torch.testing.assert_close(cross_entropy(logits[:, order], renamed), cross_entropy(logits, label))
+    hard = hard_pixels(logits, label, 0.3, 20)
+    assert 0 < (hard == IGNORE).sum() - (label == IGNORE).sum()
+    assert torch.equal(hard_pixels(logits[:, order], renamed, 0.3, 20) == IGNORE, hard == IGNORE)
+
+
+def test_a_batch_without_labels_gives_a_finite_zero_that_reaches_the_network():
+    logits, label = random_pair(3, (2, 4, 5, 6), ignored=2.0)
+    logits.requires_grad_()
+    loss = cross_entropy(logits, hard_pixels(logits, label, min_kept=10))
+    assert loss.item() == 0 and loss.requires_grad
+    loss.backward()
+    assert logits.grad is not None and not logits.grad.any()
+
+
+def test_valid_count():
+    label = torch.tensor([[[0, 255, 3], [255, 255, 1]]], dtype=torch.uint8)
+    assert valid_count(label).item() == 3
+
+
+def test_counts_averaged_over_two_parts_give_the_gradient_of_the_whole():
+    logits, label = random_pair(4, (4, 5, 6, 7), ignored=0.0)
+    label[:2, 1:] = IGNORE  # the parts differ much in size
+    whole = logits.clone().requires_grad_()
+    cross_entropy(whole, label).backward()
+    parts = logits.clone().requires_grad_()
+    count = valid_count(label) / 2
+    sum(cross_entropy(parts[s], label[s], count) for s in (slice(0, 2), slice(2, 4))).div(2).backward()
+    torch.testing.assert_close(parts.grad, whole.grad)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("threshold", [0.1, 0.7, 1.0])
+@pytest.mark.parametrize("min_kept", [0, 1, 20, 10_000])
+def test_hard_pixels_equal_the_loop(shape, threshold, min_kept):
+    logits, label = random_pair(sum(shape) + min_kept, shape)
+    assert torch.equal(hard_pixels(logits, label, threshold, min_kept), slow_hard(logits, label, threshold, min_kept))
+
+
+def test_hard_pixels_on_the_limit_all_stay():
+    """Twelve pixels with the same probability: asking for one keeps all of them."""
+    logits = torch.zeros(1, 2, 3, 4)
+    logits[:, 0] = 4.0
+    label = torch.zeros(1, 3, 4, dtype=torch.uint8)
+    assert torch.equal(hard_pixels(logits, label, threshold=0.1, min_kept=1), label)
+
+
+@pytest.mark.parametrize("min_kept", [1, 30, 150, 242, 243, 600])
+def test_hard_pixels_of_two_processes_are_those_of_one(twins, min_kept):
+    logits, label = random_pair(6, (4, 5, 9, 11), ignored=0.0)
+    label[:2, 2:] = IGNORE  # 44 + 198 labelled pixels
+    halves = [slice(0, 2), slice(2, 4)]
+    found = twins.run(lambda rank: hard_pixels(logits[halves[rank]], label[halves[rank]], 0.3, min_kept, twins.gather))
+    assert torch.equal(torch.cat(found), hard_pixels(logits, label, 0.3, min_kept))
+
+
+@pytest.mark.parametrize("case", ["small", "large", "over", "zero"])
+def test_hard_pixels_match_the_fixture(shared, case):
+    z = np.load(shared("fixtures/ohem.npz"))
+    logits, target = torch.tensor(z["in_logits"], requires_grad=True), torch.tensor(z["in_target"])
+    kept = hard_pixels(logits, target, float(z["cfg_thresh"]), int(z[f"cfg_min_kept_{case}"]))
+    assert np.array_equal((kept != IGNORE).numpy(), z[f"out_kept_{case}"] == 1)
+    assert torch.equal(kept[kept != IGNORE], target[kept != IGNORE])
+    loss = cross_entropy(logits, kept)
+    loss.backward()
+    np.testing.assert_allclose(loss.item(), z[f"out_loss_{case}"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(logits.grad.numpy(), z[f"out_grad_{case}"], atol=1e-6)
+
+
+def test_connected_zero_reaches_every_tensor_and_no_more():
+    first, second = torch.randn(2, 3, requires_grad=True), torch.randn(4, requires_grad=True)
+    zero = connected_zero(first, second)
+    assert zero.item() == 0 and zero.dim() == 0
+    zero.backward()
+    assert first.grad is not None and second.grad is not None
+    assert not first.grad.any() and not second.grad.any()

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from u2pl.memory.teacher import Teacher, TeacherConfig
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout(0.5)
+        self.register_buffer("calls", torch.tensor(0))
+        self.register_buffer("scale", torch.tensor([1.0, 2.0]))
+
+    def forward(self, image):
+        return self.drop(self.norm(self.conv(image)))
+
+
+def student_at(step: int, seed: int = 0) -> Net:
+    """A student whose parameters and buffers all differ from step to step."""
+    draw = torch.Generator().manual_seed(100 * seed + step)
+    net = Net()
+    with torch.no_grad():
+        for value in [*net.parameters(), *net.buffers()]:
+            if value.is_floating_point():
+                value.copy_(torch.randn(value.shape, generator=draw).abs() + 0.1)
+            else:
+                value.fill_(10 * step + 1)
+    return net
+
+
+def slow_average(values: list[torch.Tensor], momentum: float) -> torch.Tensor:
+    average = values[0].double()
+    for step, value in enumerate(values):
+        m = min(1 - 1 / (step + 1), momentum)
+        average = m * average + (1 - m) * value.double()
+    return average
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("statistics", ["averaged", "own"])
+def test_updates_equal_the_loop(momentum, statistics):
+    teacher = Teacher(student_at(99), TeacherConfig(momentum=momentum, statistics=statistics))
+    initial = {name: value.clone() for name, value in teacher.network.state_dict().items()}
+    students = [student_at(step) for step in range(8)]
+    for step, student in enumerate(students):
+        teacher.update(student, step)
+    parameters = dict(teacher.network.named_parameters())
+    for name, value in teacher.network.state_dict().items():
+        history = [student.state_dict()[name] for student in students]
+        if name in parameters or (statistics == "averaged" and value.is_floating_point()):
+            torch.testing.assert_close(value.double(), slow_average(history, momentum), rtol=1e-5, atol=1e-6)
+        elif statistics == "averaged":
+            assert torch.equal(value, history[-1])
+        else:
+            assert torch.equal(value, initial[name])
+
+
+def test_the_first_update_and_all_before_it_copy_the_student():
+    teacher = Teacher(student_at(0), TeacherConfig())
+    for step, student in [(-5, student_at(1)), (-1, student_at(2)), (0, student_at(3))]:
+        teacher.update(student, step)
+        for name, value in student.state_dict().items():
+            assert torch.equal(teacher.network.state_dict()[name], value), name
+
+
+def test_averaging_matches_the_fixture(shared):
+    z = np.load(shared("fixtures/schedules.npz"))
+    student = nn.Linear(z["in_ema_student"].shape[1], 1, bias=False)
+    teacher = Teacher(student, TeacherConfig(momentum=float(z["cfg_ema_alpha"])))
+    for step, row in enumerate(z["in_ema_student"]):
+        student.weight.data.copy_(torch.tensor(row))
+        teacher.update(student, step)
+        np.testing.assert_allclose(teacher.network.weight.detach().numpy()[0], z["out_ema_daformer"][step], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("statistics", ["averaged", "own"])
+def test_the_forward_has_no_dropout_and_no_gradient(statistics):
+    student = student_at(0)
+    teacher = Teacher(student, TeacherConfig(statistics=statistics)).train()
+    image = torch.randn(2, 3, 4, 5, requires_grad=True)
+    first, second = teacher(image), teacher(image)
+    assert torch.equal(first, second) and not first.requires_grad
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert all(parameter.requires_grad for parameter in student.parameters())
+
+
+def test_averaged_statistics_are_used_and_left_alone():
+    teacher = Teacher(student_at(0), TeacherConfig(statistics="averaged")).train()
+    before, image = teacher.network.norm.running_mean.clone(), torch.randn(2, 3, 4, 5)
+    expected = nn.functional.batch_norm(
+        teacher.network.conv(image), before, teacher.network.norm.running_var, teacher.network.norm.weight, teacher.network.norm.bias
+    )
+    torch.testing.assert_close(teacher(image), expected)
+    assert torch.equal(teacher.network.norm.running_mean, before)
+
+
+def test_own_statistics_come_from_the_teachers_batches_while_training_only():
+    teacher = Teacher(student_at(0), TeacherConfig(statistics="own"))
+    holder, norm, image = nn.Sequential(teacher), teacher.network.norm, torch.randn(2, 3, 4, 5)
+    holder.train()
+    raw = teacher.network.conv(image)
+    torch.testing.assert_close(teacher(image), nn.functional.batch_norm(raw, None, None, norm.weight, norm.bias, training=True))
+    moved = norm.running_mean.clone()
+    holder.eval()
+    torch.testing.assert_close(teacher(image), nn.functional.batch_norm(raw, norm.running_mean, norm.running_var, norm.weight, norm.bias))
+    assert torch.equal(norm.running_mean, moved)
+    teacher.update(student_at(1), 0)
+    assert torch.equal(norm.running_mean, moved)
+
+
+def test_the_teacher_shares_no_memory_with_the_student():
+    student = student_at(0)
+    teacher = Teacher(student, TeacherConfig())
+    with torch.no_grad():
+        student.conv.weight.fill_(7)
+    assert not (teacher.network.conv.weight == 7).any()
+    teacher.update(student, 0)
+    with torch.no_grad():
+        student.conv.weight.fill_(8)
+    assert (teacher.network.conv.weight == 7).all()
+
+
+def test_a_checkpoint_brings_the_teacher_back():
+    teacher, other = (Teacher(student_at(0), TeacherConfig()) for _ in range(2))
+    for step in range(3):
+        teacher.update(student_at(step + 1), step)
+    other.load_state_dict(teacher.state_dict())
+    for each in (teacher, other):
+        each.update(student_at(9), 3)
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from u2pl.mixing.masks import box_mask, half_of_classes, random_boxes
+
+IGNORE = 255
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (33, 17), (16, 128), (129, 129)])
+@pytest.mark.parametrize("area", [0.05, 0.25, 0.5, 1.0])
+def test_boxes_lie_in_the_image_and_cover_the_share(size, area):
+    boxes = random_boxes(300, size, area, torch.Generator().manual_seed(0))
+    top, left, bottom, right = boxes.unbind(dim=1)
+    assert boxes.dtype == torch.int64
+    assert (top >= 0).all() and (left >= 0).all() and (bottom <= size[0]).all() and (right <= size[1]).all()
+    height, width = bottom - top, right - left
+    assert (height >= 1).all() and (width >= 1).all()
+    # either side is rounded by at most half a pixel
+    slack = (height + width) / 2 + 1
+    assert ((height * width - area * size[0] * size[1]).abs() <= slack).all()
+
+
+def test_boxes_vary_in_shape_and_reach_every_border():
+    height, width = 40, 60
+    top, left, bottom, right = random_boxes(2000, (height, width), 0.5, torch.Generator().manual_seed(1)).unbind(dim=1)
+    assert len((bottom - top).unique()) > 15
+    assert (bottom - top).min() <= 22 and (bottom - top).max() >= 38
+    assert top.min() == 0 and left.min() == 0 and bottom.max() == height and right.max() == width
+    centre = (top + bottom).double().mean() / 2, (left + right).double().mean() / 2
+    assert abs(centre[0] - height / 2) < 1 and abs(centre[1] - width / 2) < 1.5
+
+
+def test_boxes_depend_on_the_generator_alone():
+    draws = [random_boxes(4, (32, 32), 0.5, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+
+
+def test_box_mask_is_true_inside_only():
+    boxes = torch.tensor([[1, 2, 3, 5], [0, 0, 4, 6], [2, 1, 2, 4]])
+    mask = box_mask(boxes, (4, 6))
+    for b, i, j in np.ndindex(3, 4, 6):
+        top, left, bottom, right = boxes[b].tolist()
+        assert mask[b, i, j].item() == (top <= i < bottom and left <= j < right)
+
+
+def random_label(seed: int, classes: list[int], size=(3, 9, 7)):
+    draw = torch.Generator().manual_seed(seed)
+    return torch.tensor(classes)[torch.randint(0, len(classes), size, generator=draw)]
+
+
+@pytest.mark.parametrize("classes", [[3], [0, 4], [0, 2, 4], [0, 1, 2, 3, 4, 5], [0, 2, 4, IGNORE], [1, IGNORE]])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_half_of_the_classes_rounded_up_and_never_255(classes, dtype):
+    label = random_label(len(classes), classes).to(dtype)
+    score = torch.rand(3, 6, generator=torch.Generator().manual_seed(5))
+    mask = half_of_classes(label, score)
+    assert mask.dtype == torch.bool and mask.shape == label.shape
+    known = [c for c in classes if c != IGNORE]
+    for b in range(3):
+        lowest = sorted(known, key=lambda c, b=b: float(score[b, c]))[: -(-len(known) // 2)]
+        assert torch.equal(mask[b], torch.isin(label[b].long(), torch.tensor(lowest)))
+
+
+def test_an_image_without_labels_gives_nothing():
+    label = random_label(0, [1, 2, 3])
+    label[1] = IGNORE
+    mask = half_of_classes(label, torch.rand(3, 4))
+    assert mask[0].any() and not mask[1].any() and mask[2].any()
+
+
+def test_images_draw_for_themselves():
+    label = torch.stack([random_label(0, [0, 1])[0], random_label(1, [4, 5, 6, 7])[0]])
+    mask = half_of_classes(label, torch.rand(2, 8))
+    assert len(label[0][mask[0]].unique()) == 1 and len(label[1][mask[1]].unique()) == 2
+
+
+def test_class_mask_matches_the_fixture(shared):
+    """The released draw is over the batch with 255 as a class; where 255 is left out the mask of the drawn classes is the same."""
+    z = np.load(shared("fixtures/classmix.npz"))
+    label, chosen = torch.tensor(z["in_cm_label"]).squeeze(1), z["out_cm_chosen_classes"]
+    for b in range(len(label)):
+        present = [c for c in label[b].unique().tolist() if c != IGNORE]
+        drawn = [c for c in chosen[b].tolist() if c in present]
+        score = torch.full((1, 19), 0.9)
+        score[0, drawn] = 0.1
+        mask = half_of_classes(label[b : b + 1], score)[0]
+        wanted = -(-len(present) // 2)
+        released = torch.tensor(z["out_cm_mask"][b, 0] == 1) & (label[b] != IGNORE)
+        if len(drawn) == wanted:
+            assert torch.equal(mask, released)
+        elif len(drawn) < wanted:
+            assert (mask | ~released).all()
+        else:
+            assert (released | ~mask).all()
+        assert len(label[b][mask].unique()) == wanted
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_class_is_drawn_equally_often(seed):
+    draw = torch.Generator().manual_seed(seed)
+    label = torch.arange(4).view(1, 2, 2).expand(2000, 2, 2)
+    taken = half_of_classes(label, torch.rand(2000, 4, generator=draw)).flatten(1).float().mean(dim=0)
+    assert (taken - 0.5).abs().max() < 0.05

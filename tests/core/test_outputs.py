@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from u2pl.outputs import StepResult, downsample, upsample, weighted_sum
+
+
+def slow_bilinear(small: torch.Tensor, i: int, j: int) -> float:
+    """Sample the map at pixel (i, j) of the image, centres aligned, edges repeated."""
+    h, w = small.shape
+    y, x = ((k + 0.5) / 4 - 0.5 for k in (i, j))
+    top, left = math.floor(y), math.floor(x)
+    value = 0.0
+    for row, row_weight in ((top, 1 - (y - top)), (top + 1, y - top)):
+        for column, column_weight in ((left, 1 - (x - left)), (left + 1, x - left)):
+            value += row_weight * column_weight * small[min(max(row, 0), h - 1), min(max(column, 0), w - 1)].item()
+    return value
+
+
+@pytest.mark.parametrize("size", [(4, 4), (1, 1), (5, 7), (12, 9), (13, 16)])
+def test_upsample_equals_the_loop(size):
+    draw = torch.Generator().manual_seed(size[0])
+    small = torch.randn(1, 2, -(-size[0] // 4), -(-size[1] // 4), generator=draw)
+    full = upsample(small, size)
+    assert full.shape == (1, 2, *size)
+    for c, i, j in np.ndindex(2, *size):
+        assert full[0, c, i, j].item() == pytest.approx(slow_bilinear(small[0, c], i, j), rel=1e-4, abs=1e-5)
+
+
+def test_upsample_keeps_dtype_and_gradient():
+    small = torch.randn(1, 2, 3, 3, dtype=torch.bfloat16, requires_grad=True)
+    full = upsample(small, (10, 12))
+    full.float().sum().backward()
+    assert full.dtype == torch.bfloat16 and small.grad is not None
+
+
+@pytest.mark.parametrize("size", [(4, 4), (1, 1), (5, 7), (12, 9)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64])
+def test_downsample_takes_every_fourth_pixel(size, dtype):
+    full = torch.randint(0, 2, (2, *size), generator=torch.Generator().manual_seed(0)).to(dtype)
+    small = downsample(full)
+    assert small.shape == (2, -(-size[0] // 4), -(-size[1] // 4)) and small.dtype == dtype
+    for b, i, j in np.ndindex(*small.shape):
+        assert small[b, i, j] == full[b, 4 * i, 4 * j]
+
+
+def test_weighted_sum_weighs_the_loss_and_logs_the_terms():
+    sup, unsup = torch.tensor(2.0, requires_grad=True), torch.tensor(3.0, requires_grad=True)
+    result = weighted_sum({"unsup": torch.tensor(0.5), "unused": 9.0}, sup=sup, unsup=unsup)
+    assert result.loss.item() == 3.5
+    assert {name: value.item() for name, value in result.scalars.items()} == {"loss/sup": 2.0, "loss/unsup": 3.0}
+    assert not any(value.requires_grad for value in result.scalars.values())
+    result.loss.backward()
+    assert sup.grad.item() == 1 and unsup.grad.item() == 0.5
+
+
+def test_log_adds_without_changing_what_was_there():
+    result = StepResult(torch.tensor(1.0), {"a": 1.0})
+    more = result.log(b=2.0)
+    assert more.scalars == {"a": 1.0, "b": 2.0} and result.scalars == {"a": 1.0} and more.loss is result.loss

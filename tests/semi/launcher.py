@@ -1,0 +1,34 @@
+"""Forks a child for each command that arrives on standard input; see `Launcher` in conftest.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import sys
+
+cli = sys.argv[1]
+sys.path[:0] = [os.path.join(os.path.dirname(cli)), os.path.join(os.path.dirname(cli), "..", "..", "packages", "core")]
+
+import u2pl_semi.training  # noqa: E402, F401  everything heavy, before the first fork
+
+
+def child(args: list[str], log: str) -> None:
+    os.setpgid(0, 0)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    sys.argv = [cli, *args]
+    runpy.run_path(cli, run_name="__main__")
+
+
+for line in sys.stdin:
+    request = json.loads(line)
+    if "start" in request:
+        pid = os.fork()
+        if pid == 0:
+            child(request["start"], request["log"])
+            break
+        print(pid, flush=True)
+    else:
+        print(os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1]), flush=True)
