@@ -17,6 +17,7 @@ from u2pl.data.survey import survey
 from u2pl.errors import UserError
 from u2pl.method import Method
 from u2pl.networks.config import RANDOM
+from u2pl.train.memory import keep_freed_memory
 from u2pl_semi.training import Plan, Request, build_dataset, build_method, make_plan
 
 #: Val and unlabelled images that are looked at; of the labelled ones, all.
@@ -39,6 +40,7 @@ def examine(app: App, request: Request, console: Console) -> int:
     _say_recipe(plan, diagnosis)
     method = _build(plan, diagnosis)
     if method is not None:
+        keep_freed_memory()  # as training does
         run = _prospect(plan, method.to(choose_device(request.cpu)), validation)
         say_state(run, diagnosis)
         say_costs(run, diagnosis)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from dataclasses import dataclass
@@ -123,7 +124,9 @@ def run(app: App, request: Request, console: Console) -> int:
     """Train as asked; returns the exit code."""
     accelerator = make_accelerator(request.cpu)
     main, device = accelerator.is_main_process, accelerator.device
-    torch.use_deterministic_algorithms(request.deterministic)
+    if request.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        torch.use_deterministic_algorithms(True)
     keep_freed_memory()
     plan = make_plan(app, request)
     local_batch(plan.resolved.sections.train.batch)

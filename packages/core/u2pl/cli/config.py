@@ -64,7 +64,10 @@ def resolve(recipe: Path, method_config: type[BaseModel], assignments: Sequence[
         extra: nested values of other options of the command.
     """
     values = tomllib.loads(recipe.read_text())
-    values[METHOD] = {key: value for key, value in values.get(METHOD, {}).items() if key in method_config.model_fields}
+    # on top of the method's own defaults: those of a nested config differ between methods
+    method_values = method_config().model_dump()
+    _merge(method_values, {key: value for key, value in values.get(METHOD, {}).items() if key in method_config.model_fields})
+    values[METHOD] = method_values
     _merge(values, extra or {})
     known = {**{key: "" for key, _ in flat_keys(Sections)}, **{f"{METHOD}.{key}": "" for key, _ in flat_keys(method_config)}}
     for assignment in assignments:

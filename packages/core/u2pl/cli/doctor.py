@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,15 @@ from u2pl.data.files import FileSource
 from u2pl.data.ids import first_three
 from u2pl.data.source import Source
 from u2pl.data.survey import Survey, survey
+from u2pl.notation import shrink_factor
 from u2pl.train.config import DataConfig
 
 #: Problems of one kind that are printed; the rest are counted.
 SHOWN = 10
 #: Share of padding in the training crops that is worth a warning.
 MUCH_PADDING = 0.4
+#: Share of an image in a crop, below which the network sees too little around a pixel.
+SMALL_VIEW = 0.03
 
 
 class Group(NamedTuple):
@@ -50,8 +54,8 @@ class Diagnosis:
         self.say(f"warning: {text}")
 
     def fix(self, problems: Sequence[str], kind: str = "problems") -> None:
-        """Remember what would stop a run: the first ten of a kind, and how many more there are."""
-        self.faults += [problem for problem in problems[:SHOWN] if problem not in self.faults]
+        """Remember what would stop a run: ten problems, of each sort one first, and how many more there are."""
+        self.faults += [problem for problem in varied(problems)[:SHOWN] if problem not in self.faults]
         if len(problems) > SHOWN:
             self.faults.append(f"… and {len(problems) - SHOWN} more {kind}")
 
@@ -65,6 +69,17 @@ class Diagnosis:
         for fault in self.faults:
             self.say(f"  - {fault}")
         return 2
+
+
+def varied(problems: Sequence[str]) -> list[str]:
+    """The problems, the first of each sort in front, then the second, and so on; sorts differ in more than paths and numbers."""
+    times: Counter[str] = Counter()
+    turns = []
+    for problem in problems:
+        sort = re.sub(r"\S*[/\\]\S*|\d+", "", problem)
+        turns.append(times[sort])
+        times[sort] += 1
+    return [problem for _, problem in sorted(zip(turns, problems, strict=True), key=lambda pair: pair[0])]
 
 
 def look_at(source: Source, groups: Sequence[Group], diagnosis: Diagnosis) -> dict[str, Survey]:
@@ -100,34 +115,38 @@ def class_table(classes: Sequence[str], found: Mapping[str, Survey]) -> Table:
 
 
 def say_sizes(name: str, sizes: Counter[tuple[int, int]], diagnosis: Diagnosis, data: DataConfig | None = None) -> None:
-    """Print smallest, median and largest image; with `data`, how much of its training crops will be padding."""
+    """Print smallest, median and largest image; with `data`, how its training crops fit them."""
     ordered = sorted(sizes.elements(), key=lambda size: (size[0] * size[1], size))
     if not ordered:
         return
     small, middle, large = (f"{width}x{height}" for width, height in (ordered[0], ordered[len(ordered) // 2], ordered[-1]))
-    line = f"{name} images: {small} (smallest), {middle} (median), {large} (largest)"
+    diagnosis.say(f"{name} images: {small} (smallest), {middle} (median), {large} (largest)")
     if data is None:
-        diagnosis.say(line)
         return
-    smaller, padding = sum(min(size) < data.crop for size in ordered), padded_share(sizes, data)
-    diagnosis.say(
-        f"{line}; {smaller} of {len(ordered)} smaller than the crop of {data.crop}; {100 * padding:.0f} % of the crops is padding"
-    )
+    factors = [shrink_factor(size, data.long_side) for size in ordered]
+    short = sorted(min(size) * factor for size, factor in zip(ordered, factors, strict=True))
+    shrunk = f" after {sum(factor < 1 for factor in factors)} are shrunk to {data.long_side}" if min(factors) < 1 else ""
+    padding = padded_share(sizes, data)
+    smaller = f"{sum(side < data.crop for side in short)} of {len(ordered)} are smaller than the crop of {data.crop}{shrunk}"
+    diagnosis.say(f"crops: {smaller}; {100 * padding:.0f} % of the crops is padding")
+    width, height = (side * factors[len(ordered) // 2] for side in ordered[len(ordered) // 2])
     if padding > MUCH_PADDING:
-        short = sorted(map(min, ordered))[len(ordered) // 2]
-        diagnosis.warn(f"the images are small for this crop; fitting: --set data.crop={max(32, short // 32 * 32)}")
+        fitting = max(32, int(short[len(short) // 2]) // 32 * 32)
+        diagnosis.warn(f"the images are small for this crop; fitting: --set data.crop={fitting}")
+    elif data.crop**2 < SMALL_VIEW * width * height:
+        seen = 100 * data.crop**2 / (width * height)
+        diagnosis.warn(f"a crop shows {seen:.1f} % of an image; see more of it with --set data.long_side={4 * data.crop}")
 
 
 def padded_share(sizes: Counter[tuple[int, int]], data: DataConfig) -> float:
     """Share of the training crops' pixels that lie outside their images, averaged over images and scales."""
     low, high = data.scale
-    factors = [low + (high - low) * (i + 0.5) / 20 for i in range(20)]
-    filled = sum(
-        count * min(1.0, factor * width / data.crop) * min(1.0, factor * height / data.crop)
-        for (width, height), count in sizes.items()
-        for factor in factors
-    )
-    return 1 - filled / (sizes.total() * len(factors))
+    filled = 0.0
+    for size, count in sizes.items():
+        for i in range(20):
+            factor = (low + (high - low) * (i + 0.5) / 20) * shrink_factor(size, data.long_side) / data.crop
+            filled += count / 20 * min(1.0, factor * size[0]) * min(1.0, factor * size[1])
+    return 1 - filled / sizes.total()
 
 
 def warn_of_twins(source: Source, training: Sequence[str], scored: Sequence[str], diagnosis: Diagnosis) -> None:

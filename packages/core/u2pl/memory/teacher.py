@@ -55,11 +55,11 @@ class Teacher(nn.Module):
     def update(self, student: nn.Module, step: int) -> None:
         """Follow the student after its step number `step`, counted from the end of the warm start; before that, copy it.
 
-        Float buffers are averaged like parameters (unless the statistics are the teacher's own), integer buffers copied.
+        Float buffers are averaged like parameters (once the teacher has statistics of its own: left alone), integer buffers copied.
         """
         weight = 1 - ema_momentum(max(step, 0), self.config.momentum)
         own, theirs = list(self.network.parameters()), list(student.parameters())
-        if self.config.statistics == "averaged":
+        if self.config.statistics == "averaged" or step <= 0:
             floating = [(t, s) for t, s in zip(self.network.buffers(), student.buffers(), strict=True) if t.is_floating_point()]
             own, theirs = own + [t for t, _ in floating], theirs + [s for _, s in floating]
             for buffer, source in zip(self.network.buffers(), student.buffers(), strict=True):
