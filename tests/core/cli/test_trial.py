@@ -72,7 +72,7 @@ def test_slow_steps_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_loss_that_is_not_finite_is_named() -> None:
-    with pytest.raises(UserError, match="the loss is not finite at step .: mean"):
+    with pytest.raises(UserError, match=r"the loss is not finite at step \d: mean"):
         try_steps(Mean(float("nan")), TrainConfig(), torch.stack([image()] * 2), 10, 0)
 
 

@@ -84,7 +84,7 @@ def test_one_object_an_image_is_one_class_an_image() -> None:
 
 
 def test_colour_alone_tells_little(demo: Scenes) -> None:
-    """A colour histogram of every class, learnt from all training masks with even priors, finds far less than a third of the truth."""
+    """A colour histogram of every class, learnt from all training masks with even priors, finds no object; chance is 0.05."""
 
     def colour(split: str) -> np.ndarray:
         return (_images(demo, split).astype(int) // 32) @ (64, 8, 1)
@@ -94,7 +94,7 @@ def test_colour_alone_tells_little(demo: Scenes) -> None:
     guess = (seen / seen.sum(1, keepdims=True)).argmax(0)[colour("val")]
     truth = _masks(demo, "val")
     iou = [((guess == c) & (truth == c)).sum() / ((guess == c) | (truth == c)).sum() for c in range(num_classes)]
-    assert np.mean(iou) < 0.12
+    assert max(iou[1:]) < 0.1
 
 
 def test_another_look_keeps_the_masks_and_changes_the_pixels(demo: Scenes) -> None:
@@ -124,6 +124,6 @@ def test_outlines_fit_the_window_they_are_painted_in() -> None:
 def test_unknown_names_are_refused(demo: Scenes) -> None:
     with pytest.raises(UserError, match="demo has no split 'test': it has train, val, labeled"):
         demo.split("test")
-    with pytest.raises(UserError, match="demo has no image 'train_0316'"):
-        demo.image("train_0316")
-    assert not demo.has_mask("train_0316")
+    with pytest.raises(UserError, match="demo has no image 'train_0364'"):
+        demo.image("train_0364")
+    assert not demo.has_mask("train_0364")

@@ -129,7 +129,7 @@ def memory_of(device: torch.device) -> int:
 
 def _typical(run: Callable[[], None], device: torch.device) -> float:
     """Mean seconds of two runs after a first one; of fewer where they take long."""
-    seconds: list[float] = []
+    seconds = [_seconds(run, device)]
     while len(seconds) < 3 and sum(seconds) < LONGEST_STEP / 2:
         seconds.append(_seconds(run, device))
     counted = seconds[1:] or seconds
