@@ -11,7 +11,7 @@ from u2pl.cli.app import App
 from u2pl.cli.costs import Prospect, say_costs, say_state
 from u2pl.cli.doctor import Diagnosis, Group, class_table, look_at, say_sizes, warn_of_twins
 from u2pl.cli.use import choose_device
-from u2pl.data.source import open_source
+from u2pl.data.opening import open_source
 from u2pl.data.splits import choose_labeled
 from u2pl.data.survey import survey
 from u2pl.errors import UserError

@@ -18,7 +18,7 @@ class SelfTrainingConfig(MethodConfig):
     """Options of every method with a teacher."""
 
     warm_start: float = Field(
-        0.0125, ge=0, le=1, description="share of the steps that are supervised only; 1 of 80 epochs on VOC, 20 of 200 on Cityscapes (003 B)"
+        0.0125, ge=0, le=1, description="share of the steps that is supervised only: 1 of 80 epochs on VOC, 20 of 200 on Cityscapes (003 B)"
     )
     teacher: TeacherConfig = Field(TeacherConfig(), description="how the teacher follows the student (000 Eq 2)")
     mix: MixConfig = Field(MixConfig(), description="strong augmentation of the unlabelled images")

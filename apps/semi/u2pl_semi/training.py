@@ -20,7 +20,8 @@ from u2pl.cli.app import App
 from u2pl.cli.config import Resolved, recipe_path, resolve
 from u2pl.cli.console import make_reporter
 from u2pl.cli.discovery import load_method
-from u2pl.data.source import Source, open_source
+from u2pl.data.opening import open_source
+from u2pl.data.source import Source
 from u2pl.data.splits import LabeledSplit, choose_labeled
 from u2pl.data.streams import Stream
 from u2pl.data.transforms import TrainTransform
@@ -247,7 +248,7 @@ def _finish(plan: Plan, folder: Path, facts: Facts, device: torch.device, consol
     network, _ = load_shared(folder / "last")
     rows = picture_rows(network.to(device), source, source.split("val"), protocol, device)
     gallery(rows, source.classes, source.palette, folder / "predictions.png")
-    scores = {name: Score(**entry) for name, entry in summary["networks"].items()}  # type: ignore[attr-defined]
+    scores = {name: Score(**entry) for name, entry in last.items() if name != "step"}
     console.print(f"\n{summary['evaluation']}, after {plan.total} steps and {facts.seconds:.0f} s ({plan.split.protocol}):", highlight=False)
     console.print(score_table(source.classes, scores))
     console.print(f"mIoU of the {result}: last {summary['miou_last']:.2f}, best {summary['miou_best']:.2f} (step {summary['step_best']})", highlight=False)

@@ -38,7 +38,7 @@ class ContrastConfig(BaseModel):
     r_h: int = Field(20, gt=0, description="high rank threshold (004 Eq 15); clamped to the number of classes")
     queue: int = Field(30_000, gt=0, description="keys remembered for each class (003 B)")
     queue_background: int = Field(50_000, gt=0, description="keys remembered for class 0 (003 B)")
-    queue_dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="number format of the keys; 16 bits halve the memory")
+    queue_dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the keys; 16 bits halve the memory")
     queue_device: Literal["auto", "cpu"] = Field("auto", description="where the keys live: with the network, or in main memory")
 
     def queue_lengths(self, num_classes: int) -> list[int]:
@@ -54,7 +54,7 @@ class ContrastConfig(BaseModel):
         limits = self.thresholds(num_classes)
         if (limits.r_l, limits.r_h) == (self.r_l, self.r_h):
             return []
-        return [f"with {num_classes} classes the contrast's ranks (r_l, r_h) = ({self.r_l}, {self.r_h}) become ({limits.r_l}, {limits.r_h})"]
+        return [f"with {num_classes} classes the contrast's ranks r_l {self.r_l}, r_h {self.r_h} become {limits.r_l}, {limits.r_h}"]
 
     def queue_bytes(self, num_classes: int, width: int) -> int:
         """Memory of the queues."""

@@ -19,7 +19,7 @@ class SupervisedConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    loss: Literal["cross_entropy", "ohem"] = Field("cross_entropy", description="plain mean, or the mean over hard pixels only (Cityscapes, 003 B)")
+    loss: Literal["cross_entropy", "ohem"] = Field("cross_entropy", description="mean over all pixels, or hard ones only (003 B)")
     ohem_threshold: float = Field(0.7, gt=0, le=1, description="a pixel whose class has at most this probability is hard")
     ohem_min_kept: int = Field(100_000, ge=0, description="so many pixels of the step are kept at least; 0 keeps all")
 
@@ -55,7 +55,7 @@ class Method(nn.Module):
         self.num_classes = num_classes
 
     @classmethod
-    def notes(cls, config: MethodConfig, num_classes: int) -> list[str]:
+    def notes(cls, config: Any, num_classes: int) -> list[str]:
         """What a user should know before a run with this many classes starts."""
         return []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,7 +33,7 @@ class StepResult(NamedTuple):
         return StepResult(self.loss, {**self.scalars, **scalars})
 
 
-def upsample(logits_BChw: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample(logits_BChw: Tensor, size: Sequence[int]) -> Tensor:
     """Bring a quarter-size map to `size` = (H, W); bilinear, in the map's own dtype.
 
     The map may cover up to three pixels more than the image (h = ceil(H / 4)); what lies outside is cut off.

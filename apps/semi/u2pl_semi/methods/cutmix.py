@@ -14,7 +14,7 @@ from u2pl.schedules import Progress
 from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 
 
-class Config(SelfTrainingConfig):
+class CutMixConfig(SelfTrainingConfig):
     """Options of cutmix."""
 
     mix: MixConfig = Field(MixConfig(probability=1.0), description="strong augmentation of the unlabelled images")
@@ -25,7 +25,7 @@ class Config(SelfTrainingConfig):
 class CutMix(SelfTraining):
     """L = L_s + lambda_u (share of confident pixels) |p_student(mixed) - mixed p_teacher|^2."""
 
-    Config = Config
+    Config = CutMixConfig
 
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         if self.warming_up(progress):

@@ -14,7 +14,7 @@ from u2pl.schedules import Progress, sigmoid_ramp
 from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 
 
-class Config(SelfTrainingConfig):
+class MeanTeacherConfig(SelfTrainingConfig):
     """Options of mean_teacher."""
 
     mix: MixConfig = Field(MixConfig(kind="none"), description="strong augmentation of the unlabelled images; none here")
@@ -25,7 +25,7 @@ class Config(SelfTrainingConfig):
 class MeanTeacher(SelfTraining):
     """L = L_s + lambda_u(t) |p_student - p_teacher|^2."""
 
-    Config = Config
+    Config = MeanTeacherConfig
 
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         if self.warming_up(progress):

@@ -16,7 +16,7 @@ from u2pl.outputs import StepResult
 from u2pl.schedules import Progress
 
 
-class Config(MethodConfig):
+class SupOnlyConfig(MethodConfig):
     """Options of suponly."""
 
     teacher: TeacherConfig = Field(TeacherConfig(), description="the moving average that is evaluated beside the student")
@@ -25,10 +25,10 @@ class Config(MethodConfig):
 class SupOnly(Method):
     """L = L_s."""
 
-    Config = Config
+    Config = SupOnlyConfig
     uses_unlabeled = False
 
-    def __init__(self, config: Config, student: nn.Module, num_classes: int) -> None:
+    def __init__(self, config: SupOnlyConfig, student: nn.Module, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
         self.ema = Teacher(student, config.teacher)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import Field
-from torch import nn
 
 from u2pl import distributed
 from u2pl.batches import PairBatch
 from u2pl.contrast import ContrastConfig, PixelContrast
 from u2pl.memory.prototypes import class_means
+from u2pl.networks.segmentor import Segmentor
 from u2pl.outputs import StepResult, upsample, weighted_sum
 from u2pl.pseudo.partition import partition
 from u2pl.schedules import Progress, unreliable_share
@@ -17,7 +19,7 @@ from u2pl_semi.reliable import UnsupervisedConfig, partition_scalars, unsupervis
 from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 
 
-class Config(SelfTrainingConfig):
+class U2PLConfig(SelfTrainingConfig):
     """Options of u2pl."""
 
     unsupervised: UnsupervisedConfig = Field(UnsupervisedConfig(), description="partition and L_u (004 Eqs 3, 6-8)")
@@ -28,15 +30,15 @@ class Config(SelfTrainingConfig):
 class U2PL(SelfTraining):
     """L = L_s + lambda_u L_u + lambda_c L_c (004 Eq 1, Algorithm 1)."""
 
-    Config = Config
+    Config = U2PLConfig
     uses_embedding = True
 
-    def __init__(self, config: Config, student: nn.Module, num_classes: int) -> None:
+    def __init__(self, config: U2PLConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
         self.contrast = PixelContrast(config.contrast, num_classes, student.embed_dim)
 
     @classmethod
-    def notes(cls, config: Config, num_classes: int) -> list[str]:  # type: ignore[override]
+    def notes(cls, config: Any, num_classes: int) -> list[str]:
         return config.contrast.notes(num_classes)
 
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:

@@ -5,14 +5,16 @@ U2PL with momentum prototypes as positive keys (Eqs 15-18), pseudo-labels denois
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
 
 from u2pl import distributed
 from u2pl.batches import PairBatch
 from u2pl.contrast import ContrastConfig, PixelContrast
 from u2pl.memory.prototypes import Prototypes
+from u2pl.networks.segmentor import Segmentor
 from u2pl.notation import IGNORE
 from u2pl.outputs import StepResult, downsample, upsample, weighted_sum
 from u2pl.pseudo.denoise import denoise, prototype_weight
@@ -32,7 +34,7 @@ class PrototypeConfig(BaseModel):
     raw_distance: bool = Field(False, description="distances of the vectors as they are, not of unit vectors (000 Eq 19 to the letter)")
 
 
-class Config(SelfTrainingConfig):
+class U2PLPlusConfig(SelfTrainingConfig):
     """Options of u2plplus."""
 
     unsupervised: UnsupervisedConfig = Field(UnsupervisedConfig(xi_2=0.1), description="partition and L_u (000 Eqs 4, 12-14)")
@@ -44,16 +46,16 @@ class Config(SelfTrainingConfig):
 class U2PLPlus(SelfTraining):
     """L = L_s + lambda_u L_u + lambda_c L_c (000 Eq 9, Algorithm 1)."""
 
-    Config = Config
+    Config = U2PLPlusConfig
     uses_embedding = True
 
-    def __init__(self, config: Config, student: nn.Module, num_classes: int) -> None:
+    def __init__(self, config: U2PLPlusConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
         self.contrast = PixelContrast(config.contrast, num_classes, student.embed_dim)
         self.prototypes = Prototypes(num_classes, student.embed_dim, config.prototypes.momentum)
 
     @classmethod
-    def notes(cls, config: Config, num_classes: int) -> list[str]:  # type: ignore[override]
+    def notes(cls, config: Any, num_classes: int) -> list[str]:
         return config.contrast.notes(num_classes)
 
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:

@@ -87,7 +87,7 @@ class PlainReporter:
             return
         self.shown = now
         done = step - self.first[0]
-        left = f"  {(now - self.first[1]) / done * (total - step):.0f} s left" if 0 < done and step < total else ""
+        left = f"  {(now - self.first[1]) / done * (total - step):.0f} s left" if done > 0 and step < total else ""
         self.console.print(f"step {step}/{total}  {loss_words(entries)}{left}", soft_wrap=True, highlight=False)
 
     def evaluating(self, done: int, total: int) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from u2pl.cli.config import explain
-from u2pl.data.source import open_source
+from u2pl.data.opening import open_source
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.predict import predict_files
@@ -49,12 +49,14 @@ def evaluate_checkpoint(path: Path, data: str | None, split: str, changes: dict[
         raise UserError(f"{path} does not say which data it was trained on: add --data")
     source, protocol, device = open_source(text), own_protocol(config, changes), choose_device(cpu)
     if tuple(source.classes) != tuple(config["classes"]):
-        raise UserError(f"{source.name} has the classes {', '.join(source.classes[:4])}, ...; the network has {', '.join(config['classes'][:4])}, ...")
+        theirs, ours = ", ".join(source.classes[:4]), ", ".join(config["classes"][:4])
+        raise UserError(f"{source.name} has {len(source.classes)} classes ({theirs}, ...); the network has {len(config['classes'])} ({ours}, ...)")
     ids = source.split(split)
     steps = iter(track(range(len(ids)), "scoring", console=console, disable=not console.is_terminal))
     name = config.get("scores", {}).get("network", "network")
-    scores = evaluate({name: network.to(device)}, source, ids, protocol, device, len(config["classes"]), lambda *_: next(steps, None) and None)
-    console.print(f"{find_shared(path)} on {source.name}, split {split} ({len(ids)} images, data {source.fingerprint()}): {protocol.describe()}")
+    scores = evaluate({name: network.to(device)}, source, ids, protocol, device, len(config["classes"]), lambda *_: next(steps, None))
+    facts = f"split {split} ({len(ids)} images, data {source.fingerprint()})"
+    console.print(f"{find_shared(path)} on {source.name}, {facts}: {protocol.describe()}", soft_wrap=True)
     console.print(score_table(config["classes"], scores))
     score = scores[name]
     result = {"data": source.name, "fingerprint": source.fingerprint(), "split": split, "protocol": protocol.describe(), **score._asdict()}

@@ -1,12 +1,10 @@
-"""Where images and masks come from: what every source answers, and how a source is named on the command line."""
+"""Where images and masks come from: what every source answers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from importlib import import_module
 from pathlib import Path
-from urllib.parse import parse_qsl
 
 import numpy as np
 from PIL import Image
@@ -62,40 +60,3 @@ class Source(ABC):
     def unknown_split(self, name: str) -> UserError:
         """The error for a list that does not exist."""
         return UserError(f"{self.name} has no split {name!r}: it has {', '.join(self.splits()) or 'none'}")
-
-
-# scheme -> module, class, the options behind `?`
-_SCHEMES = {
-    "voc": ("u2pl.data.voc", "Voc", ("protocol",)),
-    "cityscapes": ("u2pl.data.cityscapes", "Cityscapes", ()),
-    "hf": ("u2pl.data.hub", "Hub", ("classes",)),
-}
-
-
-def open_source(text: str) -> Source:
-    """Open `demo`, a folder, `voc:PATH[?protocol=classic|blender]`, `cityscapes:PATH` or `hf:NAME|PARQUET|FOLDER[?classes=FILE]`.
-
-    Raises UserError when there is no such source, or what it needs is missing.
-    """
-    if text == "demo":
-        from u2pl.data.scenes import Scenes
-
-        return Scenes()
-    scheme, colon, rest = text.partition(":")
-    if colon and scheme in _SCHEMES:
-        module, kind, allowed = _SCHEMES[scheme]
-        location, _, query = rest.partition("?")
-        options = dict(parse_qsl(query, keep_blank_values=True))
-        wrong = sorted(set(options) - set(allowed)) or ([query] if query and not options else [])
-        if wrong or not location:
-            possible = "?" + "&".join(f"{option}=…" for option in allowed) if allowed else "no options"
-            raise UserError(
-                f"data source {text!r}: {f'unknown option {wrong[0]!r}' if wrong else 'no path'}; write {scheme}:PATH, {possible}"
-            )
-        source: Source = getattr(import_module(module), kind)(location, **options)
-        return source
-    from u2pl.data.folder import Folder
-
-    if colon and scheme.isalnum() and len(scheme) > 1 and not Path(text).expanduser().exists():
-        raise UserError(f"unknown data source {scheme!r} in {text!r}: write demo, a folder, voc:PATH, cityscapes:PATH or hf:NAME")
-    return Folder(text)

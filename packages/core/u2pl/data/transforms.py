@@ -13,7 +13,6 @@ from u2pl.errors import UserError
 from u2pl.notation import IGNORE, PADDING, shrink_factor
 
 
-
 class TrainSample(NamedTuple):
     """One crop."""
 

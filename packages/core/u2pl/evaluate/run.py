@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from u2pl.data.source import Source
 
 #: Called after every image with (images done, images to do), of this process.
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], object]
 
 
 class _Example(NamedTuple):

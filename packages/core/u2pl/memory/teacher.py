@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 
 from u2pl.schedules import ema_momentum
 
@@ -20,7 +20,7 @@ class TeacherConfig(BaseModel):
     momentum: float = Field(0.99, ge=0, lt=1, description="limit m0 of the momentum min(1 - 1/(t+1), m0) (000 Eq 2; value: released code)")
     statistics: Literal["averaged", "own"] = Field(
         "averaged",
-        description="BatchNorm of the teacher: 'averaged' with the weights and fixed in its forward, or 'own' from its own batches (released)",
+        description="BatchNorm of the teacher: averaged with the weights and fixed in its forward, or its own batches' (released)",
     )
 
 
@@ -58,7 +58,8 @@ class Teacher(nn.Module):
         Float buffers are averaged like parameters (once the teacher has statistics of its own: left alone), integer buffers copied.
         """
         weight = 1 - ema_momentum(max(step, 0), self.config.momentum)
-        own, theirs = list(self.network.parameters()), list(student.parameters())
+        own: list[Tensor] = list(self.network.parameters())
+        theirs: list[Tensor] = list(student.parameters())
         if self.config.statistics == "averaged" or step <= 0:
             floating = [(t, s) for t, s in zip(self.network.buffers(), student.buffers(), strict=True) if t.is_floating_point()]
             own, theirs = own + [t for t, _ in floating], theirs + [s for _, s in floating]

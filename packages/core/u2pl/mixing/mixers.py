@@ -19,7 +19,9 @@ class MixConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["cutmix", "cutout", "classmix", "none"] = Field("cutmix", description="what is done to the unlabelled images; CutMix as in the released code")
+    kind: Literal["cutmix", "cutout", "classmix", "none"] = Field(
+        "cutmix", description="what is done to the unlabelled images; CutMix as in the released code"
+    )
     probability: float = Field(0.5, ge=0, le=1, description="chance that a step mixes at all; one draw per step (released code)")
     area: float = Field(0.5, gt=0, le=1, description="share of the image that the box covers")
 

@@ -13,7 +13,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(0, ge=0, description="optimizer steps; 0 = as many as `epochs` take")
-    epochs: float = Field(80, gt=0, description="passes over the unlabelled images (the labelled ones, where a method uses no others) when steps is 0")
+    epochs: float = Field(80, gt=0, description="when steps is 0: passes over the unlabelled images (suponly: the labelled ones)")
     batch: int = Field(16, gt=0, description="labelled images per step over all processes; as many unlabelled ones come on top")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum 0.9, or AdamW")
     lr: float = Field(1e-3, gt=0, description="base learning rate of the encoder at a batch of `reference_batch` (000 sec. 4.1)")

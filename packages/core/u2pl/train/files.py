@@ -12,7 +12,7 @@ from typing import Any
 from u2pl.errors import UserError
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in its place.
 
     Raises UserError when the disk is full or the folder cannot be written; what was there before is untouched.
@@ -30,7 +30,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON, whole or not at all."""
-    replace_file(path, lambda beside: beside.write_text(json.dumps(plain(value), indent=2) + "\n") and None)
+    replace_file(path, lambda beside: beside.write_text(json.dumps(plain(value), indent=2) + "\n"))
 
 
 def plain(value: Any) -> Any:

@@ -27,7 +27,7 @@ class Journal:
         self.path = path
         if path is not None and path.exists():
             kept = [line for line in read_journal(path) if line["step"] < step]
-            replace_file(path, lambda beside: beside.write_text("".join(json.dumps(line) + "\n" for line in kept)) and None)
+            replace_file(path, lambda beside: beside.write_text("".join(json.dumps(line) + "\n" for line in kept)))
 
     def write(self, step: int, **entries: Any) -> None:
         """Append what happened up to and including a step."""

@@ -26,7 +26,7 @@ def latest_folder(parent: Path, stem: str, config: dict[str, Any]) -> Path:
         folder = parent / f"{stem}-{number}"
         if (folder / CONFIG).is_file() and not differences(read_config(folder), config):
             return folder
-    raise UserError(f"--resume: no run {parent / stem}-<n> was started with this command; name its folder with --out, or leave --resume out")
+    raise UserError(f"--resume: no run {parent / stem}-<n> was started with this command; name its folder with --out, or start anew")
 
 
 def open_folder(folder: Path, config: dict[str, Any], resume: bool) -> None:
