@@ -13,10 +13,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-import u2pl.contrast as contrast_module
-from measure import Stopwatch, alternate, arguments, blocks, environment, milliseconds, peak_bytes, ratios, spread, times, write
 from list_queues import ListQueues
+from measure import Stopwatch, alternate, arguments, blocks, environment, milliseconds, peak_bytes, ratios, spread, times, write
 from torch import Tensor
+
+import u2pl.contrast as contrast_module
 from u2pl.contrast import ContrastConfig, PixelContrast
 from u2pl.memory.class_queue import ClassQueue
 from u2pl.memory.prototypes import class_means
@@ -65,7 +66,11 @@ def full_size(map_Bhw: Tensor) -> Tensor:
 def make_contrast(options: argparse.Namespace, classes: int) -> PixelContrast:
     """With full queues of equal, normalised keys (their values change no timing)."""
     config = ContrastConfig(
-        anchors=options.anchors, negatives=options.negatives, queue=options.queue, queue_background=options.background, queue_dtype=options.queue_dtype
+        anchors=options.anchors,
+        negatives=options.negatives,
+        queue=options.queue,
+        queue_background=options.background,
+        queue_dtype=options.queue_dtype,
     )
     module = PixelContrast(config, classes, options.width).to(options.device)
     module.queue.rows.fill_(options.width**-0.5)
@@ -136,8 +141,11 @@ def main() -> None:
         device,
     )
     losses = {"ours": ours(module, scene, idle).item(), "reference": reference(lists, scene).item()}
-    peaks = {"ours": peak_bytes(lambda: ours(module, scene, idle), device), "reference": peak_bytes(lambda: reference(lists, scene), device)}
-    del lists
+    peaks = {
+        "ours": peak_bytes(lambda: ours(module, scene, idle), device),
+        "reference": peak_bytes(lambda: reference(lists, scene), device),
+    }
+    lists.queues.clear()
     figures = environment(options) | {
         "seconds": {name: spread(values) for name, values in seconds.items()},
         "speedup": ratios(seconds["reference"], seconds["ours"]),
@@ -156,7 +164,11 @@ def main() -> None:
 
 def many_classes(options: argparse.Namespace, module: PixelContrast, scene: Scene) -> dict[str, float]:
     """Ratio of our time with `options.many_classes` classes to that with `options.classes`."""
-    idle, other, crowded = Stopwatch(options.device), make_contrast(options, options.many_classes), make_scene(options, options.many_classes)
+    idle, other, crowded = (
+        Stopwatch(options.device),
+        make_contrast(options, options.many_classes),
+        make_scene(options, options.many_classes),
+    )
     rivals = {"few": lambda: ours(module, scene, idle), "many": lambda: ours(other, crowded, idle)}
     seconds = alternate(rivals, max(2, options.repeats // 2), options.device)
     return ratios(seconds["many"], seconds["few"])
@@ -167,7 +179,7 @@ def report(options: argparse.Namespace, figures: dict[str, Any]) -> None:
     embed, batch = figures["embedding_bytes"], options.batch
     print(
         f"contrast at [{batch}+{batch}, {options.width}, {options.size}, {options.size}], C = {options.classes}, {options.dtype}, on "
-        f"{figures['device']} with {figures['threads']} thread(s); medians of {options.repeats} turns (min … max)"
+        f"{figures['device']} with {figures['threads']} thread(s); {figures['clock']}, medians of {options.repeats} turns (min … max)"
     )
     for name, figure in figures["seconds"].items():
         print(f"{name:>24} {milliseconds(figure)}")
@@ -179,7 +191,9 @@ def report(options: argparse.Namespace, figures: dict[str, Any]) -> None:
     if options.many_classes:
         linear = options.many_classes / options.classes
         print(f"C = {options.many_classes} over C = {options.classes}: {times(figures['many_classes'])}; linear would be {linear:.3g}")
-    print(f"peak extra memory {figures['peak_bytes']['ours'] / 2**20:.0f} MiB = {figures['peak_bytes']['ours'] / embed:.2f} embedding tensors")
+    print(
+        f"peak extra memory {figures['peak_bytes']['ours'] / 2**20:.0f} MiB = {figures['peak_bytes']['ours'] / embed:.2f} embedding tensors"
+    )
     print(f"of the reference {figures['peak_bytes']['reference'] / 2**20:.0f} MiB = {figures['peak_bytes']['reference'] / embed:.2f}")
     print(f"queue memory {figures['queue_bytes'] / 2**20:.0f} MiB of {options.queue_dtype}")
     print("losses " + ", ".join(f"{name} {value:.4f}" for name, value in figures["losses"].items()))

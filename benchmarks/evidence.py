@@ -65,7 +65,9 @@ def command(study: Study, method: str, seed: int, data: str | None, weights: str
     """The training command of one run."""
     options = [option for option in study.options if not option.startswith("--warm=")]
     if method != "suponly":
-        options += [part for option in study.options if option.startswith("--warm=") for part in ("--set", f"method.warm_start={option[7:]}")]
+        options += [
+            part for option in study.options if option.startswith("--warm=") for part in ("--set", f"method.warm_start={option[7:]}")
+        ]
     if data is not None:
         options += ["--data", data]
     if weights is not None:

@@ -1,7 +1,7 @@
 """Write docs/results.md from the files in results/.
 
-    uv run benchmarks/tables.py            # writes the page
-    uv run benchmarks/tables.py --check    # exit code 1 when the page is not what the files say
+uv run benchmarks/tables.py            # writes the page
+uv run benchmarks/tables.py --check    # exit code 1 when the page is not what the files say
 """
 
 from __future__ import annotations

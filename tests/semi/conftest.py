@@ -23,7 +23,8 @@ NETWORK = {
     "network.output_stride": "16", "network.atrous_rates": "[1,2,3]", "network.embed_dim": "16",
 }  # fmt: skip
 TINY = NETWORK | {
-    "data.crop": "32", "data.workers": "0", "train.batch": "2", "train.reference_batch": "2", "train.log_every": "1", "train.evaluations": "2",
+    "data.crop": "32", "data.workers": "0", "train.batch": "2", "train.reference_batch": "2",
+    "train.log_every": "1", "train.evaluations": "2",
 }  # fmt: skip
 QUEUES = {
     "method.contrast.queue": "20",

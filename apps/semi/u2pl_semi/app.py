@@ -42,7 +42,8 @@ def train(
     cpu: Cpu = False,
 ) -> None:
     """Train, score and keep a network. Starts on several GPUs with `accelerate launch`."""
-    from u2pl_semi.training import Request, run
+    from u2pl_semi.planning import Request
+    from u2pl_semi.training import run
 
     request = Request(method, preset, data, labeled, tuple(set or ()), steps, seed, out, resume, deterministic, cpu)
     raise typer.Exit(run(APP, request, console()))
@@ -60,7 +61,7 @@ def doctor(
 ) -> None:
     """Check whether this data and this recipe will work, before they cost hours."""
     from u2pl_semi.examination import examine
-    from u2pl_semi.training import Request
+    from u2pl_semi.planning import Request
 
     raise typer.Exit(examine(APP, Request(method, preset, data, labeled, tuple(set or ()), seed=seed), console()))
 

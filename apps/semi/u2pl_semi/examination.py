@@ -18,7 +18,7 @@ from u2pl.errors import UserError
 from u2pl.method import Method
 from u2pl.networks.config import RANDOM
 from u2pl.train.memory import keep_freed_memory
-from u2pl_semi.training import Plan, Request, build_dataset, build_method, make_plan
+from u2pl_semi.planning import Plan, Request, build_dataset, build_method, make_plan
 
 #: Val and unlabelled images that are looked at; of the labelled ones, all.
 LOOKED_AT = 300

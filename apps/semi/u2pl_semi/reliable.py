@@ -27,9 +27,7 @@ class UnsupervisedConfig(BaseModel):
     xi_2: float = Field(0.0, ge=0, description="weight of the reverse cross entropy in L_u (000 Eq 4); 0.1 in U2PL+")
 
 
-def unsupervised_loss(
-    config: UnsupervisedConfig, logits_BCHW: Tensor, label_BHW: Tensor, part: Partition
-) -> tuple[Tensor, Tensor]:
+def unsupervised_loss(config: UnsupervisedConfig, logits_BCHW: Tensor, label_BHW: Tensor, part: Partition) -> tuple[Tensor, Tensor]:
     """L_u, the mean over the reliable pixels of all processes, and its weight lambda_u (004 Eqs 3, 8; 000 Eqs 4, 14)."""
     target = torch.where(part.reliable_BHW, label_BHW, IGNORE)
     reliable = distributed.average(part.reliable_BHW.sum())

@@ -120,9 +120,7 @@ class PixelContrast(nn.Module):
         self.score = CONTRASTS[config.loss]
 
     @torch.no_grad()
-    def select(
-        self, prob_BChw: Tensor, label_l: Tensor, label_u: Tensor, part: Partition, alpha: float
-    ) -> Candidates:
+    def select(self, prob_BChw: Tensor, label_l: Tensor, label_u: Tensor, part: Partition, alpha: float) -> Candidates:
         """Which pixels of a batch [labelled; unlabelled] may be anchors, positives and negatives.
 
         Args:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from u2pl.cli.config import resolve
-from u2pl_semi.methods.cutmix import Config as CutMixConfig
-from u2pl_semi.methods.mean_teacher import Config as MeanTeacherConfig
-from u2pl_semi.methods.u2plplus import Config as PlusConfig
+from u2pl_semi.methods.cutmix import CutMixConfig
+from u2pl_semi.methods.mean_teacher import MeanTeacherConfig
+from u2pl_semi.methods.u2plplus import U2PLPlusConfig
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def test_neighbours_of_a_set_option_keep_the_methods_defaults(recipe: Path) -> None:
-    plus = resolve(recipe, PlusConfig, ["method.unsupervised.alpha_0=0.3"]).method
+    plus = resolve(recipe, U2PLPlusConfig, ["method.unsupervised.alpha_0=0.3"]).method
     assert (plus.unsupervised.alpha_0, plus.unsupervised.xi_2) == (0.3, 0.1)
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from u2pl.data.cityscapes import Cityscapes
-from u2pl.data.source import open_source
+from u2pl.data.opening import open_source
 from u2pl.data.splits import choose_labeled
 from u2pl.errors import UserError
 

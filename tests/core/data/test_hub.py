@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from u2pl.data.hub import Hub
-from u2pl.data.source import open_source
+from u2pl.data.opening import open_source
 from u2pl.errors import UserError
 
 datasets = pytest.importorskip("datasets")

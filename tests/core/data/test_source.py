@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from u2pl.data.source import open_source
+from u2pl.data.opening import open_source
 from u2pl.errors import UserError
 
 

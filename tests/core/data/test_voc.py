@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from u2pl.data.source import open_source
+from u2pl.data.opening import open_source
 from u2pl.data.splits import choose_labeled
 from u2pl.data.voc import Voc
 from u2pl.errors import UserError

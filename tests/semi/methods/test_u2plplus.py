@@ -10,7 +10,7 @@ from u2pl.batches import PairBatch
 from u2pl.mixing.mixers import MixConfig
 from u2pl.outputs import SegOutput
 from u2pl.schedules import Progress
-from u2pl_semi.methods.u2plplus import Config, PrototypeConfig, U2PLPlus
+from u2pl_semi.methods.u2plplus import PrototypeConfig, U2PLPlus, U2PLPlusConfig
 
 IGNORE = 255
 CLASSES = 5
@@ -32,8 +32,8 @@ class Student(nn.Module):
 
 def make(**options) -> U2PLPlus:
     torch.manual_seed(0)
-    contrast = Config().contrast.model_copy(update={"queue": 40, "queue_background": 40})
-    return U2PLPlus(Config(warm_start=0.0, mix=MixConfig(kind="none"), contrast=contrast, **options), Student(), CLASSES)
+    contrast = U2PLPlusConfig().contrast.model_copy(update={"queue": 40, "queue_background": 40})
+    return U2PLPlus(U2PLPlusConfig(warm_start=0.0, mix=MixConfig(kind="none"), contrast=contrast, **options), Student(), CLASSES)
 
 
 def random_batch(seed: int) -> PairBatch:
@@ -116,7 +116,7 @@ def test_switching_denoising_off_keeps_the_teachers_argmax(monkeypatch):
 
 
 def test_defaults_are_the_papers():
-    config = Config()
+    config = U2PLPlusConfig()
     assert (config.unsupervised.xi_1, config.unsupervised.xi_2, config.unsupervised.alpha_0, config.unsupervised.eta) == (
         1.0,
         0.1,

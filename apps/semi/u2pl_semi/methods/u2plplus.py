@@ -67,9 +67,7 @@ class U2PLPlus(SelfTraining):
         clean = self.teacher(batch.image_u)
         prob = upsample(clean.logits, size).float().softmax(dim=1)
         raw_u, label_u = prob.argmax(dim=1), self.denoised_label(prob, clean.embed)
-        image_u, valid_u, (label_u, raw_u, truth_u) = self.mix(
-            generator, batch.image_u, batch.valid_u, label_u, raw_u, batch.truth_u
-        )
+        image_u, valid_u, (label_u, raw_u, truth_u) = self.mix(generator, batch.image_u, batch.valid_u, label_u, raw_u, batch.truth_u)
 
         # 2. student and teacher look at the same pixels
         images = torch.cat([batch.image_l, image_u])

@@ -49,8 +49,8 @@ def evaluate_checkpoint(path: Path, data: str | None, split: str, changes: dict[
         raise UserError(f"{path} does not say which data it was trained on: add --data")
     source, protocol, device = open_source(text), own_protocol(config, changes), choose_device(cpu)
     if tuple(source.classes) != tuple(config["classes"]):
-        theirs, ours = ", ".join(source.classes[:4]), ", ".join(config["classes"][:4])
-        raise UserError(f"{source.name} has {len(source.classes)} classes ({theirs}, ...); the network has {len(config['classes'])} ({ours}, ...)")
+        theirs, ours = (f"{len(names)} classes ({', '.join(names[:4])}, ...)" for names in (source.classes, config["classes"]))
+        raise UserError(f"{source.name} has {theirs}; the network has {ours}")
     ids = source.split(split)
     steps = iter(track(range(len(ids)), "scoring", console=console, disable=not console.is_terminal))
     name = config.get("scores", {}).get("network", "network")

@@ -128,4 +128,3 @@ class ClassQueue(nn.Module):
 
     def extra_repr(self) -> str:
         return f"classes={len(self.length)}, rows={self.rows.shape[0] - 1}, width={self.rows.shape[1]}, {self.nbytes / 2**20:.0f} MiB"
-

@@ -23,9 +23,7 @@ def entropy(prob_BCHW: Tensor) -> Tensor:
     return torch.special.entr(prob_BCHW.float()).sum(dim=1)
 
 
-def upper_percentile(
-    value_BHW: Tensor, valid_BHW: Tensor, share: float, gather: Callable[[Tensor], Tensor] = lambda x: x
-) -> Tensor:
+def upper_percentile(value_BHW: Tensor, valid_BHW: Tensor, share: float, gather: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
     """The value below which all but the `share` highest valid values lie, interpolated as numpy's percentile(100 (1 - share)).
 
     Runs without waiting for the device: the number of valid values may stay there. -inf where none is valid.
@@ -52,9 +50,7 @@ def upper_percentile(
     return (above - step).to(value_BHW.dtype)
 
 
-def partition(
-    prob_BCHW: Tensor, valid_BHW: Tensor, alpha: float, gather: Callable[[Tensor], Tensor] = lambda x: x
-) -> Partition:
+def partition(prob_BCHW: Tensor, valid_BHW: Tensor, alpha: float, gather: Callable[[Tensor], Tensor] = lambda x: x) -> Partition:
     """Split pixels by entropy at the percentile 100 (1 - alpha) of the batch (004 Eq 6, 000 Eq 12).
 
     Args:

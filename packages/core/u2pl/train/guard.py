@@ -32,6 +32,5 @@ class FiniteGuard:
             step = min(bad.values())
             terms = ", ".join(name.removeprefix("loss/") for name, first in bad.items() if first == step)
             raise UserError(
-                f"the loss is not finite at step {step}: {terms}; lower train.lr or set train.clip_norm "
-                "and start again with another --out"
+                f"the loss is not finite at step {step}: {terms}; lower train.lr or set train.clip_norm and start again with another --out"
             )

@@ -1,0 +1,362 @@
+"""Whatever a user can get wrong: one line on standard error, exit code 2, and nothing lost or half written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def data(make_data: Callable[..., Path], tmp_path: Path) -> Path:
+    """A data folder to break."""
+    return make_data(tmp_path / "mine")
+
+
+@pytest.fixture
+def train(tiny: Callable[..., list[str]], tmp_path: Path) -> Callable[..., list[Any]]:
+    """The command of a run of two steps in tmp_path/run."""
+
+    def make(*more: Any, method: str = "suponly", data: Any, **changes: Any) -> list[Any]:
+        steps = [] if "--steps" in more else ["--steps", 2]
+        changes = {"train_evaluations": 1} | ({} if method == "suponly" else {"method_warm_start": 0}) | changes
+        return [
+            "train",
+            method,
+            "--data",
+            data,
+            "--preset",
+            "demo",
+            "--out",
+            tmp_path / "run",
+            "--cpu",
+            *steps,
+            *tiny(method, **changes),
+            *more,
+        ]
+
+    return make
+
+
+def nothing_half_written(folder: Path) -> bool:
+    """No run that could be taken for a good one, and no remains of a file."""
+    return not list(folder.rglob("*.part")) and not list(folder.rglob("*.safetensors")) and not list(folder.rglob("summary.json"))
+
+
+@pytest.fixture(scope="module")
+def finished(
+    command: Callable[..., Any], tiny: Callable[..., list[str]], folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Any]]:
+    """A finished run and its command; copied before it is broken."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    options = tiny("suponly", train_evaluations=1)
+    line = ["train", "suponly", "--data", folder, "--preset", "demo", "--steps", 2, "--cpu", *options, "--out"]
+    result = command(*line, out)
+    assert result.exit_code == 0, result.output
+    return out, line
+
+
+@pytest.fixture
+def run(finished: tuple[Path, list[Any]], tmp_path: Path) -> tuple[Path, list[Any]]:
+    """A copy of the finished run, and the command that goes on in it."""
+    return shutil.copytree(finished[0], tmp_path / "copy"), [*finished[1], tmp_path / "copy", "--resume"]
+
+
+WORDS = {
+    "unknown method": (["u2plus"], ["no method 'u2plus'", "did you mean u2plplus?", "suponly"]),
+    "unknown preset": (["--preset", "ligth"], ["no preset 'ligth'", "did you mean light?", "cityscapes"]),
+    "unknown option": (["--set", "train.l=1"], ["--set train.l: there is no such option", "did you mean train.lr?"]),
+    "unknown option of the method": (["--set", "method.contrast.tua=1"], ["did you mean method.contrast.tau?"]),
+    "option of another method": (["suponly", "--set", "method.contrast.tau=1"], ["method.contrast.tau: there is no such option"]),
+    "no value": (["--set", "train.lr"], ["--set train.lr: write it as section.key=value"]),
+    "a section": (["--set", "train=1"], ["--set train: there is no such option"]),
+    "wrong kind": (["--set", "train.batch=many"], ["train.batch: ", "integer", "'many'"]),
+    "out of range": (["--set", "train.lr=-1"], ["train.lr: ", "greater than 0", "-1"]),
+    "out of range of the method": (["--set", "method.contrast.tau=0"], ["contrast.tau: ", "greater than 0"]),
+    "not one of": (["--set", "train.optimizer=adam"], ["train.optimizer: ", "'sgd' or 'adamw'", "'adam'"]),
+    "a mode without its crop": (["--set", "evaluate.mode=slide"], ["mode slide needs a crop"]),
+    "scales the wrong way round": (["--set", "data.scale=[2,1]"], ["scale (2.0, 1.0)"]),
+    "unknown encoder": (["--set", "network.encoder=resnet10"], ["network.encoder=resnet10 is no timm encoder", "resnet10t"]),
+    "missing encoder weights": (["--set", "network.encoder_weights=no.pth"], ["encoder weights: no file no.pth"]),
+    "too many labelled": (["--labeled", "9"], ["labeled 9: blocks has 4 masked images"]),
+    "a fraction above one": (["--labeled", "3/2"], ["at most 1"]),
+    "no such split": (["--labeled", "labelled"], ["no split of blocks, which has labeled, train, val"]),
+    "images of val": (["--labeled", "val"], ["images of the val split"]),
+    "no such folder": (["--data", "nowhere"], ["nowhere has no images/ folder", "does not exist"]),
+    "no such scheme": (["--data", "coco:/x"], ["unknown data source 'coco'"]),
+}
+
+
+@pytest.mark.parametrize("case", WORDS)
+def test_a_wrong_word_makes_no_folder(
+    case: str, refused: Refused, tiny: Callable[..., list[str]], folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    typed, expected = WORDS[case]
+    method = typed[0] if not typed[0].startswith("--") else "u2plplus"
+    rest = typed[1:] if method == typed[0] else typed
+    line = refused("train", method, "--data", folder, "--preset", "demo", "--steps", 2, "--cpu", "--out", "run", *tiny(method), *rest)
+    for words in expected:
+        assert words in line
+    assert not list(tmp_path.iterdir())
+
+
+def spoil_mask(data: Path, array: np.ndarray) -> None:
+    for number in (3, 4, 5, 6):
+        Image.fromarray(array).save(data / "masks" / f"{number}.png")
+
+
+BROKEN: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
+    "ids out of range": (lambda data: spoil_mask(data, np.full((36, 40), 9, np.uint8)), [".png holds ids 9, but there are 4 classes"]),
+    "a mask of another size": (lambda data: spoil_mask(data, np.zeros((36, 36), np.uint8)), ["is 36x36, but its image", "40x36"]),
+    "a mask with colours": (lambda data: spoil_mask(data, np.zeros((36, 40, 3), np.uint8)), ["RGB image", "one class id per pixel"]),
+    "truncated images": (lambda data: [_cut(data / "images" / f"{n}.png", 60) for n in range(3, 10)], ["cannot be decoded"]),
+    "empty files": (lambda data: [_cut(data / "images" / f"{n}.png", 0) for n in range(3, 10)], ["cannot be decoded"]),
+    "unreadable val images": (lambda data: _cut(data / "images" / "1.png", 60), ["images/1.png cannot be decoded"]),
+    "val without a label": (
+        lambda data: [Image.new("L", (40, 36), 255).save(data / "masks" / f"{n}.png") for n in range(3)],
+        ["all are 255"],
+    ),
+}
+
+
+def _cut(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_file_is_named(case: str, workers: int, refused: Refused, train: Any, data: Path, tmp_path: Path) -> None:
+    spoil, expected = BROKEN[case]
+    spoil(data)
+    line = refused(*train(data=data, data_workers=workers))
+    for words in expected:
+        assert words in line
+    assert str(data) in line or case == "val without a label"
+    assert "Traceback" not in line
+    assert nothing_half_written(tmp_path / "run")
+
+
+LISTS = {
+    "unknown id": ("3\n77\n", ["labeled.txt names images that are not there: '77'"]),
+    "a path that leads out": ("3\n../../secret\n", ["labeled.txt leads out of the data folder", "'..'"]),
+    "an id twice": ("3\n3\n", ["labeled.txt lists images more than once"]),
+    "no id": ("\n", ["labeled.txt is empty"]),
+    "no mask": ("3\n8\n", ["images without mask: '8'"]),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_a_wrong_list_is_named(case: str, refused: Refused, train: Any, data: Path, tmp_path: Path) -> None:
+    text, expected = LISTS[case]
+    (data / "splits" / "labeled.txt").write_text(text)
+    line = refused(*train(data=data))
+    for words in expected:
+        assert words in line
+    assert not (tmp_path / "run").exists()
+    (data / "splits" / "labeled.txt").write_text("3\n4\n")
+    (tmp_path / "labeled.txt").write_text(text)
+    assert expected[0].split()[-1] in refused(*train("--labeled", tmp_path / "labeled.txt", data=data))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_val_list_is_found_before_training(refused: Refused, train: Any, data: Path, tmp_path: Path) -> None:
+    (data / "splits" / "val.txt").write_text("")
+    assert "val.txt is empty" in refused(*train(data=data))
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_unlabelled_is_left(refused: Refused, train: Any, data: Path, tmp_path: Path) -> None:
+    for number in (7, 8, 9):
+        (data / "images" / f"{number}.png").unlink()
+    assert "every training image is labelled" in refused(*train(data=data, method="cutmix"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_of_one_image(refused: Refused, command: Callable[..., Any], train: Any, folder: Path, tmp_path: Path) -> None:
+    line = refused(*train(data=folder, train_batch=1))
+    assert "1 image per process is too few" in line
+    assert nothing_half_written(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    assert command(*train(data=folder, train_batch=1, method="cutmix")).exit_code == 0  # 1 + 1 images
+
+
+def test_a_folder_with_something_in_it_is_left_alone(refused: Refused, train: Any, run: Any, folder: Path, tmp_path: Path) -> None:
+    out, resume = run
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert "is not empty; add --resume" in refused(*resume[:-1])
+    assert "was started with another" in refused(*resume, "--seed", 5)
+    assert "was started with another method_name" in refused(*train("--resume", "--out", out, data=folder, method="cutmix"))
+    line = refused(*resume, "--set", "train.lr=0.5")
+    assert "was started with another options.train.lr" in line
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    (tmp_path / "run").write_text("a file")
+    assert "is not empty" in refused(*train(data=folder))
+    assert (tmp_path / "run").read_text() == "a file"
+
+
+def test_resuming_nothing(refused: Refused, train: Any, folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    assert "holds no run; leave --resume out" in refused(*train("--resume", data=folder))
+    monkeypatch.chdir(tmp_path)
+    line = [part for part in train("--resume", data=folder) if part not in ("--out", tmp_path / "run")]
+    assert "no run runs/blocks-suponly-<n> was started with this command" in refused(*line)
+    assert not list(tmp_path.iterdir())
+
+
+STATES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "truncated": lambda content: content[:-100],
+    "header only": lambda content: content[:50],
+    "another file": lambda content: b"not a state at all",
+}
+
+
+@pytest.mark.parametrize("case", STATES)
+def test_a_damaged_state(case: str, refused: Refused, run: Any) -> None:
+    out, resume = run
+    (out / "resume.safetensors").write_bytes(STATES[case]((out / "resume.safetensors").read_bytes()))
+    line = refused(*resume)
+    assert "resume.safetensors cannot be read" in line
+    assert "another --out" in line
+
+
+def test_a_state_of_something_else(refused: Refused, run: Any) -> None:
+    out, resume = run
+    tensors = load_file(out / "resume.safetensors")
+    save_file(tensors, out / "resume.safetensors")
+    assert "is not a state of this version" in refused(*resume)
+    tensors.pop(next(name for name in tensors if name.startswith("method.")))
+    save_file(tensors, out / "resume.safetensors", {"format": "u2pl-resume-1", "facts": "{}"})
+    assert "is of another network or method" in refused(*resume)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe"])
+def test_a_damaged_config_of_a_run(text: bytes, refused: Refused, run: Any) -> None:
+    out, resume = run
+    (out / "config.json").write_bytes(text)
+    assert f"{out / 'config.json'}" in refused(*resume)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("content", [None, b"", b"{}"])
+def test_a_damaged_model(name: str, content: bytes | None, refused: Refused, run: Any, folder: Path, tmp_path: Path) -> None:
+    out, _ = run
+    path = out / "last" / name
+    path.write_bytes(path.read_bytes()[:-40] if content is None else content)
+    for line in (
+        refused("evaluate", out, "--cpu"),
+        refused("predict", out, folder / "images", "--out", tmp_path / "to", "--cpu"),
+    ):
+        assert str(path) in line
+    assert not (tmp_path / "to").exists()
+
+
+def test_what_cannot_be_evaluated_or_predicted(
+    refused: Refused, run: Any, make_data: Callable[..., Path], folder: Path, tmp_path: Path
+) -> None:
+    out, _ = run
+    other = make_data(tmp_path / "other", classes=3)
+    assert "other has the classes class0" in refused("evaluate", out, "--data", other, "--cpu")
+    assert "blocks has no split 'vall'" in refused("evaluate", out, "--split", "vall", "--cpu")
+    assert "no trained network at" in refused("evaluate", tmp_path / "nowhere", "--cpu")
+    assert "scales" in refused("evaluate", out, "--scales", "0", "--cpu")
+    assert "there is no such file or folder" in refused("predict", out, tmp_path / "no.png", "--out", tmp_path / "to", "--cpu")
+    (tmp_path / "none").mkdir()
+    assert "holds no image" in refused("predict", out, tmp_path / "none", "--out", tmp_path / "to", "--cpu")
+    assert not (tmp_path / "to").exists()
+
+
+def test_encoder_weights_that_do_not_fit(refused: Refused, train: Any, folder: Path, tmp_path: Path) -> None:
+    save_file({"conv1.weight": torch.zeros(3)}, tmp_path / "wrong.safetensors")
+    line = refused(*train(data=folder, network_encoder_weights=tmp_path / "wrong.safetensors"))
+    assert "does not fit the encoder" in line
+    (tmp_path / "damaged.safetensors").write_bytes(b"xx")
+    assert "is damaged" in refused(*train(data=folder, network_encoder_weights=tmp_path / "damaged.safetensors"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("method", "term"), [("suponly", "sup"), ("u2plplus", "sup, unsup")])
+def test_a_loss_that_is_not_finite_names_step_and_term(
+    method: str, term: str, refused: Refused, train: Any, folder: Path, tmp_path: Path
+) -> None:
+    line = refused(*train("--steps", 6, data=folder, method=method, train_lr=1e30, train_log_every=4, train_checkpoint_every=1))
+    assert f"the loss is not finite at step 1: {term}" in line
+    assert "train.lr" in line
+    # the state is that of the last step whose loss was finite
+    assert (tmp_path / "run" / "resume.safetensors").exists()
+    assert all(json.loads(text)["loss/sup"] is not None for text in (tmp_path / "run" / "journal.jsonl").read_text().splitlines())
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    "place", ["os.replace", "os.fsync", "u2pl.train.checkpoint.save_file", "pathlib.Path.write_bytes", "PIL.Image.Image.save"]
+)
+def test_a_full_disk_loses_nothing(
+    place: str, refused: Refused, command: Callable[..., Any], train: Any, folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    out = tmp_path / "run"
+    line = train("--steps", 4, data=folder, train_evaluations=2, train_checkpoint_every=1)
+    with monkeypatch.context() as patch:
+        real, calls = _resolve(place), iter(range(1000))
+
+        def fills_up(*args: Any, **kwargs: Any) -> Any:
+            return real(*args, **kwargs) if next(calls) < _room(place) else full()
+
+        patch.setattr(place, fills_up)
+        error = refused(*line)
+    assert "No space left on device" in error or "disk is full" in error
+    assert not list(out.rglob("*.part"))
+    result = command(*line, "--resume")
+    assert result.exit_code == 0, result.output
+    whole = train("--steps", 4, "--out", tmp_path / "whole", data=folder, train_evaluations=2, train_checkpoint_every=1)
+    assert command(*whole).exit_code == 0
+    for name in ("resume.safetensors", "last/model.safetensors"):
+        one, two = load_file(out / name), load_file(tmp_path / "whole" / name)
+        assert all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+def _resolve(place: str) -> Any:
+    import importlib
+
+    parts = place.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:end]))
+        except ImportError:
+            continue
+        for part in parts[end:]:
+            found = getattr(found, part)
+        return found
+
+
+def _room(place: str) -> int:
+    """How many calls still succeed: the run has made its folder and at least one state."""
+    return {"os.replace": 3, "os.fsync": 3, "u2pl.train.checkpoint.save_file": 2, "pathlib.Path.write_bytes": 4}.get(place, 0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_journal_on_a_full_disk(refused: Refused, command: Callable[..., Any], train: Any, folder: Path, tmp_path: Path) -> None:
+    line, journal = train(data=folder), tmp_path / "run" / "journal.jsonl"
+    assert command(*line).exit_code == 0
+    shutil.rmtree(tmp_path / "run" / "last")
+    (tmp_path / "run" / "resume.safetensors").unlink()
+    journal.unlink()
+    journal.symlink_to("/dev/full")
+    error = refused(*line, "--resume")
+    assert "No space left on device" in error
+    assert "journal.jsonl" in error
