@@ -86,6 +86,17 @@ def test_every_valid_pixel_is_on_its_side_of_the_threshold(shape, alpha):
             assert reliable == (values[place] < gamma).item()
 
 
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("size", [1, 11, 31, 101])
+def test_the_value_at_the_percentile_is_unreliable_and_of_lowest_entropy(alpha, size):
+    """H >= gamma is unreliable; of the lowest alpha, H <= their percentile. Exact arithmetic says how many these are."""
+    prob, _ = random_case(size, (1, 7, 1, size))
+    part = partition(prob, torch.ones(1, 1, size, dtype=torch.bool), float(alpha))
+    expected = math.floor((size - 1) * alpha) + 1
+    assert part.unreliable_BHW.sum() == expected
+    assert lowest_entropy(part, float(alpha)).sum() == expected
+
+
 def test_pixels_of_equal_entropy_are_all_unreliable():
     part = partition(torch.full((2, 4, 3, 5), 0.25), torch.ones(2, 3, 5, dtype=torch.bool), 0.2)
     assert part.unreliable_BHW.all() and not part.reliable_BHW.any()

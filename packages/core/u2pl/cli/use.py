@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def evaluate_checkpoint(path: Path, data: str | None, split: str, changes: dict[
     console.print(score_table(config["classes"], scores))
     score = scores[name]
     result = {"data": source.name, "fingerprint": source.fingerprint(), "split": split, "protocol": protocol.describe(), **score._asdict()}
-    write_json(find_shared(path) / f"evaluation-{split}.json", result)
+    label = re.sub(r"[^a-z0-9]+", "-", f"{source.name} {split} {protocol.describe()}".lower())
+    write_json(find_shared(path) / f"evaluation-{label}.json", result)
     return score
 
 

@@ -14,7 +14,7 @@ from u2pl.errors import UserError
 
 # Raised whenever the same parameters draw other pixels.
 _FORMAT = 1
-_NUM_LABELED, _NUM_TRAIN, _NUM_VAL = 64, 364, 80
+_NUM_LABELED, _NUM_TRAIN, _NUM_VAL = 32, 332, 80
 
 #: Class name -> outline and pattern. Two outlines times two patterns need both to be told apart; the last two have their own.
 KINDS = {
