@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from list_queues import ListQueues
 from measure import Stopwatch, alternate, arguments, blocks, environment, milliseconds, peak_bytes, ratios, spread, times, write
+from step import Rival
 from torch import Tensor
 
 import u2pl.contrast as contrast_module
@@ -24,7 +25,10 @@ from u2pl.memory.prototypes import class_means
 from u2pl.notation import IGNORE, OUTPUT_STRIDE
 from u2pl.outputs import downsample
 from u2pl.pseudo.partition import Partition, entropy, upper_percentile
+from u2pl.train.memory import keep_freed_memory
 
+#: Ways to allocate on a CPU: freed pages go back to the system and are faulted in anew, or stay, as in training (`keep_freed_memory`).
+ALLOCATORS = ORDINARY, KEPT = "ordinary memory", "freed memory kept"
 #: Share of unreliable pixels (alpha_0 of 004), and how many images carry the same label block.
 ALPHA = 0.2
 CELL = 12
@@ -119,84 +123,104 @@ def stages(run: Callable[[Stopwatch], Any], repeats: int, device: torch.device) 
     return watch.report()
 
 
-def main() -> None:
-    """Measure, print, and write what was asked for."""
-    options = arguments(
-        __doc__, batch=4, width=256, size=129, classes=21, many_classes=150, queue=30_000, background=50_000,
-        anchors=256, negatives=50, dtype="float32", queue_dtype="float32", repeats=5,
-    )  # fmt: skip
-    options.float = getattr(torch, options.dtype)
-    device, idle = options.device, Stopwatch(options.device)
-    scene, module = make_scene(options, options.classes), make_contrast(options, options.classes)
-    lengths = module.queue.length.tolist()
-    lists = ListQueues(module.config, [rows.clone() for rows in module.queue.rows[:-1].float().split(lengths)])
-
-    seconds = alternate(
-        {
-            "ours": lambda: ours(module, scene, idle),
-            "reference": lambda: reference(lists, scene),
-            "clone": lambda: (scene.student.detach().clone(), scene.teacher.clone()),
-        },
-        options.repeats,
-        device,
-    )
-    losses = {"ours": ours(module, scene, idle).item(), "reference": reference(lists, scene).item()}
-    peaks = {
-        "ours": peak_bytes(lambda: ours(module, scene, idle), device),
-        "reference": peak_bytes(lambda: reference(lists, scene), device),
+def against_reference(options: argparse.Namespace, module: PixelContrast, lists: ListQueues, scene: Scene) -> dict[str, Any]:
+    """Seconds of both and of cloning both embeddings, and their ratios."""
+    idle = Stopwatch(options.device)
+    rivals: dict[str, Callable[[], Any]] = {
+        "ours": lambda: ours(module, scene, idle),
+        "reference": lambda: reference(lists, scene),
+        "clone": lambda: (scene.student.detach().clone(), scene.teacher.clone()),
     }
-    lists.queues.clear()
-    figures = environment(options) | {
+    seconds = alternate(rivals, options.repeats, options.device)
+    return {
         "seconds": {name: spread(values) for name, values in seconds.items()},
         "speedup": ratios(seconds["reference"], seconds["ours"]),
         "over_clone": ratios(seconds["ours"], seconds["clone"]),
-        "stages": stages(lambda watch: ours(module, scene, watch), options.repeats, device),
-        "losses": losses,
-        "peak_bytes": peaks,
-        "embedding_bytes": scene.teacher.numel() * scene.teacher.element_size(),
-        "queue_bytes": module.queue.nbytes,
+        "stages": stages(lambda watch: ours(module, scene, watch), options.repeats, options.device),
     }
-    if options.many_classes:
-        figures["many_classes"] = many_classes(options, module, scene)
-    report(options, figures)
-    write(options.json, figures)
 
 
 def many_classes(options: argparse.Namespace, module: PixelContrast, scene: Scene) -> dict[str, float]:
     """Ratio of our time with `options.many_classes` classes to that with `options.classes`."""
-    idle, other, crowded = (
-        Stopwatch(options.device),
-        make_contrast(options, options.many_classes),
-        make_scene(options, options.many_classes),
-    )
+    idle = Stopwatch(options.device)
+    other, crowded = make_contrast(options, options.many_classes), make_scene(options, options.many_classes)
     rivals = {"few": lambda: ours(module, scene, idle), "many": lambda: ours(other, crowded, idle)}
     seconds = alternate(rivals, max(2, options.repeats // 2), options.device)
     return ratios(seconds["many"], seconds["few"])
 
 
+def network_share(options: argparse.Namespace, module: PixelContrast, scene: Scene) -> dict[str, float]:
+    """Ratio of our time to the paper's network's in a step on images of this size."""
+    image = argparse.Namespace(**vars(options) | {"network": "paper", "size": OUTPUT_STRIDE * (options.size - 1) + 1})
+    idle, step = Stopwatch(options.device), Rival("u2pl", image)
+    rivals = {"contrast": lambda: ours(module, scene, idle), "network": lambda: step.bare(idle)}
+    seconds = alternate(rivals, options.repeats, options.device)
+    return ratios(seconds["contrast"], seconds["network"])
+
+
 def report(options: argparse.Namespace, figures: dict[str, Any]) -> None:
     """For a person."""
-    embed, batch = figures["embedding_bytes"], options.batch
     print(
-        f"contrast at [{batch}+{batch}, {options.width}, {options.size}, {options.size}], C = {options.classes}, {options.dtype}, on "
-        f"{figures['device']} with {figures['threads']} thread(s); {figures['clock']}, medians of {options.repeats} turns (min … max)"
+        f"contrast at [{options.batch}+{options.batch}, {options.width}, {options.size}, {options.size}], C = {options.classes}, "
+        f"{options.dtype}, on {figures['device']} with {figures['threads']} thread(s); {figures['clock']}, medians of {options.repeats} "
+        "turns (min … max)"
+    )
+    for allocator in ALLOCATORS:
+        if allocator in figures:
+            report_speed(allocator, figures[allocator])
+    if "many_classes" in figures:
+        linear = options.many_classes / options.classes
+        print(f"C = {options.many_classes} over C = {options.classes}: {times(figures['many_classes'])}; linear would be {linear:.3g}")
+    if "network_share" in figures:
+        print(f"share of the network's step {times(figures['network_share'])}")
+    for name, peak in figures["peak_bytes"].items():
+        print(f"peak extra memory, {name}: {peak / 2**20:.0f} MiB = {peak / figures['embedding_bytes']:.2f} embedding tensors")
+    print(f"queue memory {figures['queue_bytes'] / 2**20:.0f} MiB of {options.queue_dtype}")
+    print("losses: " + ", ".join(f"{name} {value:.4f}" for name, value in figures["losses"].items()))
+
+
+def report_speed(allocator: str, figures: dict[str, Any]) -> None:
+    """Both contrasts under one way to allocate."""
+    print(
+        f"{allocator}: faster than the reference by {times(figures['speedup'])}, times cloning both embeddings {times(figures['over_clone'])}"
     )
     for name, figure in figures["seconds"].items():
         print(f"{name:>24} {milliseconds(figure)}")
-    print("ours, stage by stage (measured apart)")
+    print("  ours, stage by stage (measured apart)")
     for name, figure in figures["stages"].items():
         print(f"{name:>24} {milliseconds(figure)}")
-    print(f"faster than the reference by {times(figures['speedup'])}")
-    print(f"times cloning both embeddings {times(figures['over_clone'])}")
+
+
+def main() -> None:
+    """Measure, print, and write what was asked for."""
+    options = arguments(
+        __doc__, batch=4, width=256, size=129, classes=21, many_classes=150, queue=30_000, background=50_000,
+        anchors=256, negatives=50, dtype="float32", queue_dtype="float32", repeats=4,
+    )  # fmt: skip
+    options.float = getattr(torch, options.dtype)
+    device, idle = options.device, Stopwatch(options.device)
+    scene, module = make_scene(options, options.classes), make_contrast(options, options.classes)
+    lists = ListQueues(module.config, [rows.clone() for rows in module.queue.rows[:-1].float().split(module.queue.length.tolist())])
+    rivals: dict[str, Callable[[], Tensor]] = {
+        "ours": lambda: ours(module, scene, idle),
+        "reference": lambda: reference(lists, scene),
+    }
+    figures = environment(options) | {
+        ORDINARY: against_reference(options, module, lists, scene),
+        "losses": {name: run().item() for name, run in rivals.items()},
+        "peak_bytes": {name: peak_bytes(run, device) for name, run in rivals.items()},
+        "embedding_bytes": scene.teacher.numel() * scene.teacher.element_size(),
+        "queue_bytes": module.queue.nbytes,
+    }
+    if device.type == "cpu" and keep_freed_memory():
+        figures[KEPT] = against_reference(options, module, lists, scene)
+    lists.queues.clear()
     if options.many_classes:
-        linear = options.many_classes / options.classes
-        print(f"C = {options.many_classes} over C = {options.classes}: {times(figures['many_classes'])}; linear would be {linear:.3g}")
-    print(
-        f"peak extra memory {figures['peak_bytes']['ours'] / 2**20:.0f} MiB = {figures['peak_bytes']['ours'] / embed:.2f} embedding tensors"
-    )
-    print(f"of the reference {figures['peak_bytes']['reference'] / 2**20:.0f} MiB = {figures['peak_bytes']['reference'] / embed:.2f}")
-    print(f"queue memory {figures['queue_bytes'] / 2**20:.0f} MiB of {options.queue_dtype}")
-    print("losses " + ", ".join(f"{name} {value:.4f}" for name, value in figures["losses"].items()))
+        figures["many_classes"] = many_classes(options, module, scene)
+    if device.type == "cuda":
+        figures["network_share"] = network_share(options, module, scene)
+    report(options, figures)
+    write(options.json, figures)
 
 
 if __name__ == "__main__":

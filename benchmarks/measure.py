@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from u2pl.train.memory import keep_freed_memory
 
 PROCESSOR, WALL = "processor time", "time by the clock"
 
@@ -139,7 +138,6 @@ def arguments(description: str | None, **options: Any) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    keep_freed_memory()  # as training does
     chosen.device = torch.device(chosen.device)
     return chosen
 

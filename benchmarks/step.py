@@ -31,6 +31,7 @@ from u2pl.notation import IGNORE
 from u2pl.outputs import upsample
 from u2pl.schedules import Progress
 from u2pl.train.config import TrainConfig
+from u2pl.train.memory import keep_freed_memory
 from u2pl.train.optimizer import build_optimizer
 
 NETWORKS = {
@@ -156,6 +157,7 @@ def main() -> None:
         __doc__, methods=["u2pl", "u2plplus"], network="paper" if cuda else "light", batch=8, size=513 if cuda else 128,
         classes=21 if cuda else 7, repeats=7,
     )  # fmt: skip
+    keep_freed_memory()  # as training does
     figures = environment(options)
     print(
         f"{options.network} network, {options.batch}+{options.batch} images of {options.size} pixels, C = {options.classes}, on "

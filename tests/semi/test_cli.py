@@ -181,13 +181,17 @@ def test_images_of_every_kind_train(
     assert result.exit_code == 0, result.output
 
 
-def test_a_class_that_no_labelled_image_holds_is_trained_without(
+def test_a_class_that_no_labelled_image_holds_stops_the_run_unless_allowed(
     command: Callable[..., Any], make_data: Callable[..., Path], tiny: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     data = make_data(tmp_path / "absent")
     (data / "classes.txt").write_text("".join(f"class{index}\n" for index in range(6)))
     options = tiny("u2plplus", method_warm_start=0, train_evaluations=1)
     base = ["train", "--data", data, "--preset", "demo", "--steps", 2, "--cpu", *options]
+    refused = command(*base, "--out", tmp_path / "run", "--labeled", 2)
+    assert refused.exit_code == 2 and "no labelled mask holds class4, class5" in refused.stderr
+    assert not (tmp_path / "run").exists()
+    base += ["--set", "data.allow_absent_classes=true"]
     result = command(*base, "--out", tmp_path / "run", "--labeled", 2)
     assert result.exit_code == 0, result.output
     assert "without class4, class5" in result.stdout

@@ -34,7 +34,7 @@ def run_of(folder: Path) -> dict[str, Any]:
     journal = [
         {k: v for k, v in json.loads(line).items() if k != "seconds"} for line in (folder / "journal.jsonl").read_text().splitlines()
     ]
-    summary = {k: v for k, v in json.loads((folder / "summary.json").read_text()).items() if k != "seconds"}
+    summary = {k: v for k, v in json.loads((folder / "summary.json").read_text()).items() if k not in ("seconds", "commit")}
     with safe_open(folder / "resume.safetensors", "pt") as file:
         facts = {k: v for k, v in json.loads(file.metadata()["facts"]).items() if k != "seconds"}
     return {"tensors": tensors, "journal": journal, "summary": summary, "facts": facts}

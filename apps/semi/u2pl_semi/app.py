@@ -58,12 +58,13 @@ def doctor(
     preset: Preset = None,
     set: Set = None,
     seed: Annotated[int, typer.Option(min=0, help="of everything random")] = 0,
+    cpu: Cpu = False,
 ) -> None:
     """Check whether this data and this recipe will work, before they cost hours."""
     from u2pl_semi.examination import examine
     from u2pl_semi.planning import Request
 
-    raise typer.Exit(examine(APP, Request(method, preset, data, labeled, tuple(set or ()), seed=seed), console()))
+    raise typer.Exit(examine(APP, Request(method, preset, data, labeled, tuple(set or ()), seed=seed, cpu=cpu), console()))
 
 
 def main() -> None:

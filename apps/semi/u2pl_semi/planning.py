@@ -14,7 +14,7 @@ from u2pl.cli.config import Resolved, recipe_path, resolve
 from u2pl.cli.discovery import load_method
 from u2pl.data.opening import open_source
 from u2pl.data.source import Source
-from u2pl.data.splits import LabeledSplit, choose_labeled
+from u2pl.data.splits import LabeledSplit, absent_classes, choose_labeled
 from u2pl.data.streams import Stream
 from u2pl.data.transforms import TrainTransform
 from u2pl.errors import UserError
@@ -96,6 +96,16 @@ def make_plan(app: App, request: Request) -> Plan:
     return Plan(request, source, split, preset, kind, resolved, total)
 
 
+def check_classes(plan: Plan) -> None:
+    """UserError when a class occurs in no labelled mask: it could never be learnt."""
+    absent = [] if plan.resolved.sections.data.allow_absent_classes else absent_classes(plan.source, plan.split.labeled)
+    if absent:
+        raise UserError(
+            f"{plan.source.name}: no labelled mask holds {', '.join(absent)}; label one, choose other images with --labeled, "
+            "or add --set data.allow_absent_classes=true"
+        )
+
+
 def build_method(plan: Plan) -> Method:
     """The network of the run's seed, and the method around it."""
     torch.manual_seed(plan.request.seed)
@@ -108,5 +118,5 @@ def build_dataset(plan: Plan) -> PairedStreams:
     data, seed = plan.resolved.sections.data, plan.request.seed
     transform = TrainTransform(data.crop, data.scale, data.flip, data.long_side)
     labeled = Stream(plan.source, plan.split.labeled, transform, seed, "labeled")
-    unlabeled = Stream(plan.source, plan.split.unlabeled, transform, seed, "unlabeled") if plan.kind.uses_unlabeled else None
+    unlabeled = Stream(plan.source, plan.split.unlabeled, transform, seed, "unlabeled", "extra") if plan.kind.uses_unlabeled else None
     return PairedStreams(labeled, unlabeled)

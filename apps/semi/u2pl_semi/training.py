@@ -20,7 +20,7 @@ from u2pl.train.loop import Job, Stopped, fit, local_batch, make_accelerator
 from u2pl.train.memory import keep_freed_memory
 from u2pl.train.provenance import versions
 from u2pl.train.run_folder import latest_folder, next_folder, open_folder
-from u2pl_semi.planning import Plan, Request, build_dataset, build_method, make_plan
+from u2pl_semi.planning import Plan, Request, build_dataset, build_method, check_classes, make_plan
 
 
 def run(app: App, request: Request, console: Console) -> int:
@@ -36,6 +36,7 @@ def run(app: App, request: Request, console: Console) -> int:
     # before the folder is made: whatever cannot work leaves nothing behind
     sections, source = plan.resolved.sections, plan.source
     validation = source.split("val")
+    check_classes(plan)
     method, dataset = build_method(plan), build_dataset(plan)
     folder = _folder(plan)
     distributed.barrier()  # every process has read the folders before the first one makes one

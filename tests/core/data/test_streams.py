@@ -21,7 +21,7 @@ def source(make_folder: Callable[..., Path]) -> Folder:
     return Folder(make_folder({id: [0, 1, 2] for id in IDS}))
 
 
-def _stream(source: Folder, seed: int = 0, name: str = "labelled", **other: bool) -> Stream:
+def _stream(source: Folder, seed: int = 0, name: str = "labelled", **other: str) -> Stream:
     return Stream(source, IDS, TrainTransform(5, (0.5, 2.0), flip=True), seed, name, **other)
 
 
@@ -80,10 +80,23 @@ def test_workers_change_nothing(source: Folder, workers: int) -> None:
 
 
 def test_masks_stay_closed_when_told(source: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_stream, closed = _stream(source), _stream(source, masks=False)
+    open_stream, closed = _stream(source), _stream(source, masks="never")
     assert (open_stream[0].label != 255).any()
     monkeypatch.setattr(source, "mask", lambda id: pytest.fail("opened"))
     assert (closed[0].label == 255).all()
+
+
+def test_a_broken_mask_stops_only_a_stream_that_needs_it(source: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed, extra = _stream(source), _stream(source, masks="extra")
+    assert _equal(needed[3], extra[3])
+
+    def broken(id: str) -> np.ndarray:
+        raise UserError("broken")
+
+    monkeypatch.setattr(source, "mask", broken)
+    assert (extra[0].label == 255).all()
+    with pytest.raises(UserError, match="broken"):
+        needed[0]
 
 
 def test_no_ids_is_said(source: Folder) -> None:

@@ -19,6 +19,9 @@ from u2pl.data.source import Source
 from u2pl.errors import UserError
 from u2pl.method import Method
 
+#: Share of its threads' time below which a trial is not alone on its machine.
+BUSY = 0.5
+
 
 @dataclass(frozen=True)
 class Prospect:
@@ -72,8 +75,10 @@ def say_costs(run: Prospect, diagnosis: Diagnosis) -> None:
             return
         batch = type(batch)(*(tensor.to(run.device) for tensor in batch))
         with diagnosis.console.status("trying some steps"):
+            begin, worked = time.perf_counter(), time.process_time()
             steps = try_steps(run.method, run.sections.train, batch, run.total, run.seed)
             scoring = try_scoring(run.method.networks(), run.source, run.scored, run.sections.evaluate) if run.scored else 0.0
+            share = (time.process_time() - worked) / (time.perf_counter() - begin) / torch.get_num_threads()
     except torch.OutOfMemoryError:
         limit = amount(memory_of(run.device))
         diagnosis.fix([f"a step does not fit into the GPU's {limit}: lower train.batch or data.crop, or share the batch between GPUs"])
@@ -83,6 +88,8 @@ def say_costs(run: Prospect, diagnosis: Diagnosis) -> None:
         return
     _say_times(run, steps, loading, scoring, diagnosis)
     diagnosis.say(f"memory: {amount(peak_memory(run.device))} at the peak, of {amount(memory_of(run.device))}" + _still_to_fill(run))
+    if run.device.type == "cpu" and share < BUSY:
+        diagnosis.warn(f"other programs keep this machine busy: the trial got {100 * share:.0f} % of its threads' time, alone it is faster")
     if loading > steps.last:
         diagnosis.warn(f"the steps wait for images: a batch loads in {loading:.2g} s with data.workers={workers}; raise it")
 

@@ -55,8 +55,10 @@ def try_one_image(student: nn.Module, image_3HW: Tensor) -> OneImage:
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             output = student(image_3HW[None])
         del output
-        seconds = _seconds(lambda: student(image_3HW[None]), image_3HW.device)
-    return OneImage(seconds, sum(kept.values()))
+        seconds: list[float] = []
+        while len(seconds) < 3 and sum(seconds) < 1:  # the fastest counts: what else the machine does is not the network's cost
+            seconds.append(_seconds(lambda: student(image_3HW[None]), image_3HW.device))
+    return OneImage(min(seconds), sum(kept.values()))
 
 
 def try_steps(method: Method, train: TrainConfig, batch: Any, total: int, seed: int) -> StepTimes:

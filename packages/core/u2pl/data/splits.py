@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -85,6 +86,16 @@ def _draw(source: Source, which: str, count: int, seed: int) -> tuple[list[str],
     if missing:
         facts += f", without {', '.join(source.classes[c] for c in missing)}"
     return labeled, f"{which} of {source.label_pool}, seed {seed}, stratified ({facts})"
+
+
+def absent_classes(source: Source, ids: Iterable[str]) -> list[str]:
+    """Names of the classes that occur in none of the masks; opens only as many as it takes to see all."""
+    missing = set(range(len(source.classes)))
+    for id in ids:
+        missing -= _classes_in(source, id)
+        if not missing:
+            break
+    return [source.classes[c] for c in sorted(missing)]
 
 
 def draw_stratified(source: Source, pool: list[str], count: int, seed: int) -> tuple[list[str], list[int]]:

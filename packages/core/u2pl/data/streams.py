@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
@@ -14,6 +15,8 @@ from torch.utils.data import Dataset, Sampler
 from u2pl.data.source import Source
 from u2pl.data.transforms import TrainSample, TrainTransform
 from u2pl.errors import UserError
+
+Masks = Literal["needed", "extra", "never"]
 
 _ORDER, _AUGMENT = 0, 1
 
@@ -27,12 +30,13 @@ class Stream(Dataset[TrainSample]):
         transform: cuts a training sample.
         seed: of the run.
         name: of the stream; two streams of a run differ in it, so their orders are independent.
-        masks: whether masks are opened where there are any; without them every label is 255.
+        masks: "needed": of each image; a broken one raises UserError. "extra": opened where there is one, for the journal alone, so a
+            broken one counts as none. "never": not opened. Without a mask every label is 255.
 
     Raises UserError when `ids` is empty.
     """
 
-    def __init__(self, source: Source, ids: Sequence[str], transform: TrainTransform, seed: int, name: str, masks: bool = True) -> None:
+    def __init__(self, source: Source, ids: Sequence[str], transform: TrainTransform, seed: int, name: str, masks: Masks = "needed") -> None:
         if not ids:
             raise UserError(f"there are no {name} images in {source.name}: choose fewer labelled ones, or another split")
         self.source, self.ids, self.transform, self.masks = source, tuple(ids), transform, masks
@@ -51,8 +55,18 @@ class Stream(Dataset[TrainSample]):
     def __getitem__(self, position: int) -> TrainSample:
         """The augmented sample at a global position >= 0."""
         id = self.id(position)
-        mask = self.source.mask(id) if self.masks and self.source.has_mask(id) else None
-        return self.transform(self.source.image(id), mask, np.random.default_rng([*self._key, _AUGMENT, position]))
+        image = self.source.image(id)
+        return self.transform(image, self._mask(id), np.random.default_rng([*self._key, _AUGMENT, position]))
+
+    def _mask(self, id: str) -> np.ndarray | None:
+        if self.masks == "never" or not self.source.has_mask(id):
+            return None
+        try:
+            return self.source.mask(id)
+        except UserError:
+            if self.masks == "needed":
+                raise
+            return None
 
 
 class StepSampler(Sampler[list[int]]):

@@ -97,20 +97,23 @@ class ClassQueue(nn.Module):
             taken: positions of new keys, as from `take_first`.
             rows_of: gives the rows [P, D] for positions [P]; called for a chunk at a time.
         """
-        place = torch.arange(taken.index_CK.shape[1], device=taken.index_CK.device)
-        count = torch.minimum(taken.count_C, self.length).unsqueeze(1)
+        count = torch.minimum(taken.count_C, self.length)
+        # on a CPU the counts are known without waiting: leave out the places beyond them instead of writing those to the spare row
+        on_cpu = count.device.type == "cpu"
+        index = taken.index_CK[:, : int(count.max())] if on_cpu else taken.index_CK
+        place = torch.arange(index.shape[1], device=index.device)
+        kept = place < count.unsqueeze(1)
         target = self.start.unsqueeze(1) + (self.head.unsqueeze(1) + place) % self.length.unsqueeze(1)
-        kept = place < count
-        if kept.device.type == "cpu":  # nothing to wait for: leave the others out instead of writing them to the spare row
-            source, target = taken.index_CK[kept], target[kept]
+        if on_cpu:
+            source, target = index[kept], target[kept]
         else:
-            source, target = taken.index_CK.flatten(), torch.where(kept, target, self.rows.shape[0] - 1).flatten()
+            source, target = index.flatten(), torch.where(kept, target, self.rows.shape[0] - 1).flatten()
         for begin in range(0, source.numel(), CHUNK):
             part = slice(begin, begin + CHUNK)
             rows = rows_of(source[part]).to(device=self.rows.device, dtype=self.dtype)
             self.rows.index_copy_(0, target[part].to(self.rows.device), rows)
-        self.head.copy_((self.head + count.squeeze(1)) % self.length)
-        self.filled.copy_(torch.minimum(self.filled + count.squeeze(1), self.length))
+        self.head.copy_((self.head + count) % self.length)
+        self.filled.copy_(torch.minimum(self.filled + count, self.length))
 
     def draw(self, uniform_CX: Tensor) -> Tensor:
         """Row numbers drawn with replacement from each class's queue; of an empty queue, its first row.

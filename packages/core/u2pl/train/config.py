@@ -40,5 +40,6 @@ class DataConfig(BaseModel):
     crop: int = Field(513, ge=32, description="side of the training crop in pixels (000 sec. 4.1)")
     long_side: int = Field(0, ge=0, description="larger images are first shrunk to this long side in pixels; 0 = never")
     scale: tuple[float, float] = Field((0.5, 2.0), description="images are resized by a random factor in this range (003 B)")
+    allow_absent_classes: bool = Field(False, description="train although a class occurs in no labelled mask")
     flip: bool = Field(True, description="mirror half of the images (003 B)")
     workers: int = Field(2, ge=0, description="processes that prepare images, per training process; 0 = none, the same numbers either way")

@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+
+from u2pl.cli.discovery import load_method, method_names
+from u2pl.errors import UserError
+
+METHOD = '''"""{first}
+
+More.
+"""
+
+from u2pl.method import Method
+
+
+class Mine(Method):
+    pass
+'''
+
+
+def test_a_file_is_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "some_methods"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "second.py").write_text(METHOD.format(first="The second one."))
+    (package / "first.py").write_text(METHOD.format(first="The first one."))
+    assert method_names(package) == {"first": "The first one.", "second": "The second one."}
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_method("some_methods", package, "second").__name__ == "Mine"
+    with pytest.raises(UserError, match=r"no method 'secnd' \(did you mean second\?\); there are first, second"):
+        load_method("some_methods", package, "secnd")
+    with pytest.raises(UserError, match=r"no method '\.\./first'; there are"):
+        load_method("some_methods", package, "../first")

@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+
+from u2pl.errors import UserError
+from u2pl.train.run_folder import differences, latest_folder, next_folder, open_folder, read_config
+
+
+def test_folders_are_numbered_after_the_highest(tmp_path: Path) -> None:
+    assert next_folder(tmp_path / "runs", "a") == tmp_path / "runs" / "a-1"
+    for name in ("a-2", "a-10", "a-b-11", "b-12", "a-x", "xa-13"):
+        (tmp_path / name).mkdir()
+    assert next_folder(tmp_path, "a") == tmp_path / "a-11"
+
+
+def test_the_newest_run_of_the_same_config_is_found(tmp_path: Path) -> None:
+    for number, seed in ((2, 0), (9, 1), (10, 0), (11, 1)):
+        open_folder(tmp_path / f"a-{number}", {"seed": seed}, resume=False)
+    (tmp_path / "a-12").mkdir()  # killed before it wrote anything
+    assert latest_folder(tmp_path, "a", {"seed": 0}) == tmp_path / "a-10"
+    with pytest.raises(UserError, match="was started with this command"):
+        latest_folder(tmp_path, "a", {"seed": 2})
+
+
+def test_what_changes_no_result_may_differ() -> None:
+    one = {"seed": 0, "data": {"workers": 1, "crop": 3, "name": "x"}, "train": {"log_every": 1, "checkpoint_every": 5}}
+    two = {"seed": 0, "data": {"workers": 2, "crop": 4, "name": "x"}, "train": {"log_every": 2, "checkpoint_every": 6}, "new": 1}
+    assert differences(one, two) == ["data.crop", "new"]
+    assert differences({"a": (1, 2)}, {"a": [1, 2]}) == []  # as JSON writes it
+
+
+def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.json.part").write_text("{")  # what a kill left half written
+    open_folder(tmp_path / "run", {"seed": 0}, resume=False)
+    assert read_config(tmp_path / "run") == {"seed": 0}
+    with pytest.raises(UserError, match="is not empty"):
+        open_folder(tmp_path / "run", {"seed": 0}, resume=False)
+    open_folder(tmp_path / "run", {"seed": 0}, resume=True)
+    with pytest.raises(UserError, match="with another seed"):
+        open_folder(tmp_path / "run", {"seed": 1}, resume=True)
+    with pytest.raises(UserError, match="holds no run"):
+        open_folder(tmp_path, {"seed": 1}, resume=True)
+    assert read_config(tmp_path / "run") == {"seed": 0}
+
+
+def test_a_folder_below_a_file_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot make the folder"):
+        open_folder(tmp_path / "file" / "run", {}, resume=False)
