@@ -53,6 +53,8 @@ DEMO = ("--preset", "demo", "--data", "demo", "--cpu")
 
 STUDIES = {
     "demo": Study(DEMO, paired(("mean_teacher", "u2pl"))),
+    # the released teacher, which follows the student closely at first
+    "demo-ramp": Study((*DEMO, "--set", "method.teacher.ramp=true"), (("u2plplus", 0), ("cutmix", 0))),
     # fewer and more labels: from a teacher that is too often wrong to be believed to one that leaves little to gain
     "demo-64": Study((*DEMO, "--labeled", "64"), paired()[:3]),
     "demo-16": Study((*DEMO, "--labeled", "16"), paired()[:3]),

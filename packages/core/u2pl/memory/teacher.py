@@ -18,6 +18,11 @@ class TeacherConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     momentum: float = Field(0.99, ge=0, lt=1, description="limit m0 of the momentum min(1 - 1/(t+1), m0) (000 Eq 2; value: released code)")
+    ramp: bool = Field(
+        True,
+        description="start as a plain mean of the students since the warm start (released); off: from a copy of the student at m0 at once, "
+        "steadier in runs of a few hundred steps",
+    )
     statistics: Literal["averaged", "own"] = Field(
         "averaged",
         description="BatchNorm of the teacher: averaged with the weights and fixed in its forward, or its own batches' (released)",
@@ -51,13 +56,18 @@ class Teacher(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.network(*args, **kwargs)
 
+    def _momentum(self, step: int) -> float:
+        if step <= 0:
+            return 0.0
+        return ema_momentum(step, self.config.momentum) if self.config.ramp else self.config.momentum
+
     @torch.no_grad()
     def update(self, student: nn.Module, step: int) -> None:
         """Follow the student after its step number `step`, counted from the end of the warm start; before that, copy it.
 
         Float buffers are averaged like parameters (once the teacher has statistics of its own: left alone), integer buffers copied.
         """
-        weight = 1 - ema_momentum(max(step, 0), self.config.momentum)
+        weight = 1 - self._momentum(step)
         own: list[Tensor] = list(self.network.parameters())
         theirs: list[Tensor] = list(student.parameters())
         if self.config.statistics == "averaged" or step <= 0:
