@@ -1,7 +1,7 @@
 """Measure the methods against each other: a list of (method, seed), one training run each, one file each in results/.
 
     uv run benchmarks/evidence.py demo
-    uv run benchmarks/evidence.py voc-animals-222 --data ../shared/data/voc-animals --weights ../shared/weights/tf_efficientnet_lite0.safetensors
+    uv run benchmarks/evidence.py voc-animals-222 --data VOC_ANIMALS --weights tf_efficientnet_lite0.safetensors
 
 A run whose file exists is left out and one that was cut short goes on where it stood, so the same command can be given again at any time.
 `benchmarks/tables.py` turns the files into docs/results.md.
