@@ -23,10 +23,20 @@ from u2pl_semi.planning import Request, build_dataset, build_method, make_plan
 STEPS = 8
 
 
-def without_batch_norm(module: nn.Module) -> nn.Module:
-    """The module with every BatchNorm replaced by a norm that looks at one image at a time."""
+def smooth(module: nn.Module) -> nn.Module:
+    """The module without BatchNorm, each one replaced by a norm that looks at one image at a time, and without kinks.
+
+    A rounding error that turns one ReLU on or off grows a thousandfold within a few steps; it would hide what is looked for.
+    """
     for name, child in module.named_children():
-        setattr(module, name, nn.GroupNorm(1, child.num_features) if isinstance(child, nn.BatchNorm2d) else without_batch_norm(child))
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, nn.GroupNorm(1, child.num_features))
+        elif isinstance(child, nn.ReLU):
+            setattr(module, name, nn.SiLU())
+        elif isinstance(child, nn.MaxPool2d):
+            setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
+        else:
+            smooth(child)
     return module
 
 
@@ -35,7 +45,7 @@ def train(data: str, out: Path, name: str, options: list[str]) -> None:
     accelerator = make_accelerator(cpu=True)
     plan = make_plan(APP, Request(name, "demo", data, None, tuple(options), STEPS))
     method, source = build_method(plan), plan.source
-    without_batch_norm(method)
+    smooth(method)
     for role, network in method.networks().items():
         network.requires_grad_(role == "student")
     torch.manual_seed(0)

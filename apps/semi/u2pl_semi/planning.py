@@ -90,9 +90,7 @@ def make_plan(app: App, request: Request) -> Plan:
     train = resolved.sections.train
     total = train.steps or max(1, round(train.epochs * len(epoch) / train.batch))
     if kind.uses_unlabeled and not split.unlabeled:
-        raise UserError(
-            f"{source.name}: no unlabelled image is left for {request.method}; add images or use suponly"
-        )
+        raise UserError(f"{source.name}: no unlabelled image is left for {request.method}; add images or use suponly")
     return Plan(request, source, split, preset, kind, resolved, total)
 
 

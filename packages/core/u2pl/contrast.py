@@ -181,7 +181,7 @@ class PixelContrast(nn.Module):
         loss = (loss_A * weight_A).sum()
         scalars = {
             "anchors": anchors.count_C.float(),
-            "negatives": keys.count_C.float(),
+            "negatives": torch.minimum(keys.count_C, self.queue.length).float(),
             "queue_fill": self.queue.filled / self.queue.length,
             "contrast_classes": active_C.sum().float(),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -57,6 +58,4 @@ def ema_momentum(step: int, limit: float) -> float:
 
 def sigmoid_ramp(step: int, length: int) -> float:
     """Consistency ramp of the mean teacher: exp(-5 (1 - step/length)^2), 1 once `length` steps are done."""
-    import math
-
     return math.exp(-5 * (1 - min(step / length, 1.0)) ** 2) if length else 1.0

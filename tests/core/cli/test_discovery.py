@@ -29,5 +29,5 @@ def test_a_file_is_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert load_method("some_methods", package, "second").__name__ == "Mine"
     with pytest.raises(UserError, match=r"no method 'secnd' \(did you mean second\?\); there are first, second"):
         load_method("some_methods", package, "secnd")
-    with pytest.raises(UserError, match=r"no method '\.\./first' \(did):
+    with pytest.raises(UserError, match=r"no method '\.\./first' \(did"):
         load_method("some_methods", package, "../first")

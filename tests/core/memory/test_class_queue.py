@@ -168,3 +168,18 @@ def test_pinned_rows_do_not_move():
     pinned, free = ClassQueue([4], 2, device="cpu"), ClassQueue([4], 2)
     assert pinned.to("meta").rows.device.type == "cpu"
     assert free.to("meta").rows.device.type == "meta"
+
+
+def test_both_ways_to_write_leave_the_same_rows():
+    """On a GPU every place is written, on a CPU only those that hold a key."""
+    draw = torch.Generator().manual_seed(3)
+    runs, full = (ClassQueue([5, 9, 4], 2) for _ in range(2))
+    for _ in range(6):
+        keys = torch.rand(12, 2, generator=draw)
+        taken = take_first(torch.rand(3, 12, generator=draw) < 0.4, 9)
+        count = torch.minimum(taken.count_C, full.length)
+        runs.push(taken, lambda index, keys=keys: keys[index])
+        full._write_all(taken.index_CK, count, lambda index, keys=keys: keys[index])
+        full.head.copy_((full.head + count) % full.length)
+        assert torch.equal(runs.head, full.head)
+        assert torch.equal(runs.rows[:-1], full.rows[:-1])

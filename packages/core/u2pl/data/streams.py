@@ -36,7 +36,9 @@ class Stream(Dataset[TrainSample]):
     Raises UserError when `ids` is empty.
     """
 
-    def __init__(self, source: Source, ids: Sequence[str], transform: TrainTransform, seed: int, name: str, masks: Masks = "needed") -> None:
+    def __init__(
+        self, source: Source, ids: Sequence[str], transform: TrainTransform, seed: int, name: str, masks: Masks = "needed"
+    ) -> None:
         if not ids:
             raise UserError(f"there are no {name} images in {source.name}: choose fewer labelled ones, or another split")
         self.source, self.ids, self.transform, self.masks = source, tuple(ids), transform, masks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -36,7 +37,7 @@ def take_first(member_CN: Tensor, limit: int, order_N: Tensor | None = None) -> 
     """
     classes, size = member_CN.shape
     limit = min(limit, size)
-    member = member_CN if order_N is None else member_CN.index_select(1, order_N)
+    member = member_CN if order_N is None else member_CN.gather(1, order_N.expand(classes, -1))
     source = torch.arange(size, device=member.device) if order_N is None else order_N
     place = member.cumsum(dim=1, dtype=torch.int32)
     count = place[:, -1].long().clamp(max=limit)
@@ -98,22 +99,29 @@ class ClassQueue(nn.Module):
             rows_of: gives the rows [P, D] for positions [P]; called for a chunk at a time.
         """
         count = torch.minimum(taken.count_C, self.length)
-        # on a CPU the counts are known without waiting: leave out the places beyond them instead of writing those to the spare row
-        on_cpu = count.device.type == "cpu"
-        index = taken.index_CK[:, : int(count.max())] if on_cpu else taken.index_CK
-        place = torch.arange(index.shape[1], device=index.device)
-        kept = place < count.unsqueeze(1)
-        target = self.start.unsqueeze(1) + (self.head.unsqueeze(1) + place) % self.length.unsqueeze(1)
-        if on_cpu:
-            source, target = index[kept], target[kept]
+        if taken.index_CK.device.type == "cpu":
+            self._write_runs(taken.index_CK, count, rows_of)
         else:
-            source, target = index.flatten(), torch.where(kept, target, self.rows.shape[0] - 1).flatten()
-        for begin in range(0, source.numel(), CHUNK):
-            part = slice(begin, begin + CHUNK)
-            rows = rows_of(source[part]).to(device=self.rows.device, dtype=self.dtype)
-            self.rows.index_copy_(0, target[part].to(self.rows.device), rows)
+            self._write_all(taken.index_CK, count, rows_of)
         self.head.copy_((self.head + count) % self.length)
         self.filled.copy_(torch.minimum(self.filled + count, self.length))
+
+    def _write_runs(self, index_CK: Tensor, count_C: Tensor, rows_of: Callable[[Tensor], Tensor]) -> None:
+        """Where the counts are known without waiting: each class's keys and no others, copied to where they follow one another."""
+        sizes = (tensor.tolist() for tensor in (self.start, self.head, self.length, count_C))
+        for index_K, start, head, length, count in zip(index_CK, *sizes, strict=True):
+            wrap = min(count, length - head)
+            for begin, end in pairwise([*range(0, wrap, CHUNK), *range(wrap, count, CHUNK), count]):
+                place = start + (head + begin) % length
+                self.rows[place : place + end - begin] = rows_of(index_K[begin:end])
+
+    def _write_all(self, index_CK: Tensor, count_C: Tensor, rows_of: Callable[[Tensor], Tensor]) -> None:
+        """Where they are not: every place is written, those beyond the count to the spare row."""
+        place = torch.arange(index_CK.shape[1], device=index_CK.device)
+        target = self.start.unsqueeze(1) + (self.head.unsqueeze(1) + place) % self.length.unsqueeze(1)
+        target = torch.where(place < count_C.unsqueeze(1), target, self.rows.shape[0] - 1).flatten()
+        for index, where in zip(index_CK.flatten().split(CHUNK), target.to(self.rows.device).split(CHUNK), strict=True):
+            self.rows.index_copy_(0, where, rows_of(index).to(self.rows.device, self.dtype))
 
     def draw(self, uniform_CX: Tensor) -> Tensor:
         """Row numbers drawn with replacement from each class's queue; of an empty queue, its first row.
