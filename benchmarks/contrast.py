@@ -149,9 +149,8 @@ def report(options: argparse.Namespace, figures: dict[str, Any]) -> None:
 
 def report_speed(allocator: str, figures: dict[str, Any]) -> None:
     """Both contrasts under one way to allocate."""
-    print(
-        f"{allocator}: {times(figures['speedup'])} times faster than the reference; clones of both embeddings: {times(figures['over_clone'])}"
-    )
+    speedup, clones = times(figures["speedup"]), times(figures["over_clone"])
+    print(f"{allocator}: {speedup} times faster than the reference; clones of both embeddings: {clones}")
     for name, figure in figures["seconds"].items():
         print(f"{name:>24} {milliseconds(figure)}")
     print("  ours, stage by stage (measured apart)")
