@@ -107,13 +107,64 @@ def study(name: str, runs: list[Run]) -> list[str]:
     return [f"## {name}", facts, "\n".join(study_table(runs) + curve_table(runs)), *([notes.read_text().strip()] if notes.exists() else [])]
 
 
+def ratio(figure: dict[str, float]) -> str:
+    """Median, and smallest to largest."""
+    return f"{figure['median']:.2f} ({figure['min']:.2f} to {figure['max']:.2f})"
+
+
+def circumstances(file: str, figures: dict[str, Any]) -> str:
+    """Where a benchmark's figures come from."""
+    return (
+        f"`{figures['command']}`, {figures['threads']} thread on a CPU, {figures['clock']}, torch {figures['versions']['torch']} ({file})."
+    )
+
+
+def contrast_speed(file: Path) -> list[str]:
+    """The contrast against a loop over classes."""
+    figures = json.loads(file.read_text())
+    shape = figures["options"]
+    rows = ["| memory | times faster than the loop | clones of both embeddings | ours, ms | loop, ms |", "|---|---|---|---|---|"]
+    for memory in ("ordinary memory", "freed memory kept"):
+        own = figures[memory]
+        seconds = [f"{1000 * own['seconds'][name]['median']:.0f}" for name in ("ours", "reference")]
+        rows.append(f"| {memory} | {ratio(own['speedup'])} | {ratio(own['over_clone'])} | {' | '.join(seconds)} |")
+    tensor = figures["embedding_bytes"]
+    return [
+        "## Speed of the contrast",
+        circumstances(file.name, figures),
+        f"{shape['batch']} + {shape['batch']} images, D = {shape['width']}, {shape['size']} x {shape['size']} pixels, C = {shape['classes']}, "
+        "queues full:",
+        "\n".join(rows),
+        f"As trained (freed memory kept) over the loop in an ordinary process: {figures['as_trained']:.1f}. "
+        f"C = {shape['many_classes']} takes {ratio(figures['many_classes'])} times as long as C = {shape['classes']}. Extra memory at the peak: "
+        f"{figures['peak_bytes']['ours'] / tensor:.2f} embedding tensors (the loop: {figures['peak_bytes']['reference'] / tensor:.2f}). "
+        f"The queues hold {figures['queue_bytes'] / 2**20:.0f} MiB.",
+    ]
+
+
+def step_speed(file: Path) -> list[str]:
+    """Whole steps over their network work."""
+    figures = json.loads(file.read_text())
+    shape = figures["options"]
+    rows = [f"| {name} | {ratio(figures[name]['over_bare'])} |" for name in ("u2pl", "u2plplus")]
+    return [
+        "## Speed of a step",
+        circumstances(file.name, figures),
+        f"A whole step over its bare network work (student forward and backward, teacher forwards, optimizer), {shape['network']} network, "
+        f"{shape['batch']} + {shape['batch']} images of {shape['size']} pixels, C = {shape['classes']}:",
+        "\n".join(["| method | step / bare work |", "|---|---|", *rows]),
+    ]
+
+
 def page() -> str:
     """The whole page."""
     parts = [INTRODUCTION]
     for name, runs in studies().items():
         parts += study(name, runs)
-    speed = ROOT / "results" / "benchmarks.md"
-    return "\n\n".join([*parts, *([speed.read_text().strip()] if speed.exists() else [])]) + "\n"
+    for name, section in (("contrast", contrast_speed), ("step", step_speed)):
+        file = ROOT / "results" / f"benchmark-{name}.json"
+        parts += section(file) if file.exists() else []
+    return "\n\n".join(parts) + "\n"
 
 
 def main() -> None:
