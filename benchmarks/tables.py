@@ -128,16 +128,16 @@ def contrast_speed(file: Path) -> list[str]:
         own = figures[memory]
         seconds = [f"{1000 * own['seconds'][name]['median']:.0f}" for name in ("ours", "reference")]
         rows.append(f"| {memory} | {ratio(own['speedup'])} | {ratio(own['over_clone'])} | {' | '.join(seconds)} |")
-    tensor = figures["embedding_bytes"]
+    tensor, area = figures["embedding_bytes"], f"{shape['size']} x {shape['size']}"
     return [
         "## Speed of the contrast",
         circumstances(file.name, figures),
-        f"{shape['batch']} + {shape['batch']} images, D = {shape['width']}, {shape['size']} x {shape['size']} pixels, C = {shape['classes']}, "
-        "queues full:",
+        f"{shape['batch']} + {shape['batch']} images, D = {shape['width']}, {area} pixels, C = {shape['classes']}, queues full:",
         "\n".join(rows),
         f"As trained (freed memory kept) over the loop in an ordinary process: {figures['as_trained']:.1f}. "
-        f"C = {shape['many_classes']} takes {ratio(figures['many_classes'])} times as long as C = {shape['classes']}. Extra memory at the peak: "
-        f"{figures['peak_bytes']['ours'] / tensor:.2f} embedding tensors (the loop: {figures['peak_bytes']['reference'] / tensor:.2f}). "
+        f"C = {shape['many_classes']} takes {ratio(figures['many_classes'])} times as long as C = {shape['classes']}. "
+        f"Extra memory at the peak: {figures['peak_bytes']['ours'] / tensor:.2f} embedding tensors (the loop: "
+        f"{figures['peak_bytes']['reference'] / tensor:.2f}). "
         f"The queues hold {figures['queue_bytes'] / 2**20:.0f} MiB.",
     ]
 
