@@ -42,7 +42,7 @@ def test_a_run_leaves_what_a_later_command_needs(trained: Any, folder: Path) -> 
     assert len(summary["data_fingerprint"]) == 12
     assert {"torch", "python"} <= summary["versions"].keys()
     config = json.loads((out / "config.json").read_text())
-    assert config["data"]["source"] == str(folder)  # as typed
+    assert config["data"] == str(folder)  # as typed
     for kind in ("last", "best"):
         assert {path.name for path in (out / kind).iterdir()} == {"model.safetensors", "config.json", "README.md"}
     lines = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
