@@ -6,7 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -115,8 +116,9 @@ def fit(job: Job, folder: Path, accelerator: Accelerator, reporter: Reporter, re
             save_checkpoint(folder, method, optimizer, asdict(facts))
 
     method.train()
-    with _StopSignal() as stop:
-        for step, batch in zip(range(facts.step, job.total), _batches(job, facts.step, device), strict=True):
+    # closed whatever happens: the workers end when they are told to, not by a signal (see `_outlive_sigterm`)
+    with _StopSignal() as stop, closing(_batches(job, facts.step, device)) as batches:
+        for step, batch in zip(range(facts.step, job.total), batches, strict=True):
             torch.manual_seed(step_seed(job.seed, step, distributed.rank()))
             lr = set_learning_rate(optimizer, config, step, job.total)
             progress = Progress(step, job.total, job.seed)
@@ -149,7 +151,7 @@ def fit(job: Job, folder: Path, accelerator: Accelerator, reporter: Reporter, re
     return facts
 
 
-def _batches(job: Job, start: int, device: torch.device) -> Any:
+def _batches(job: Job, start: int, device: torch.device) -> Generator[Any]:
     """The batches of the steps from `start` on, on the device."""
     sampler = StepSampler(start, job.total, local_batch(job.train.batch), distributed.rank(), distributed.world_size())
     workers = job.data.workers
