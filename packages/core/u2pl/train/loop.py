@@ -158,14 +158,12 @@ def _batches(job: Job, start: int, device: torch.device) -> Generator[Any]:
     loader: DataLoader[Any] = DataLoader(
         job.dataset, batch_sampler=sampler, num_workers=workers, pin_memory=device.type == "cuda", worker_init_fn=_outlive_sigterm
     )
-    failure = ""
     try:
         for batch in loader:
             yield type(batch)(*(tensor.to(device, non_blocking=True) for tensor in batch))
     except UserError as error:  # out of a worker it comes with the worker's traceback in front
-        failure = str(error).rstrip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
-    if failure:  # raised here, since the first error's frames would keep the workers
-        raise UserError(failure)
+        error.__traceback__ = None  # its frames would keep the workers
+        raise UserError(str(error).rstrip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")) from None
 
 
 def _outlive_sigterm(worker: int) -> None:
