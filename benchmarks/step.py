@@ -95,7 +95,7 @@ class Rival:
             "contrast: selection": (PixelContrast, "select"),
             "contrast: the rest": (PixelContrast, "forward"),
             "prototypes": (Prototypes, "update"),
-            "denoising": (type(self.method), "denoised_label"),
+            "denoising": (Prototypes, "denoised_label"),
             "mixing": (type(self.method.mix), "__call__"),
             "unsupervised loss": (story, "unsupervised_loss"),
             "partition": (story, "partition"),

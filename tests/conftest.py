@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(ROOT / "packages" / "core"), str(ROOT / "apps" / "semi"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    [*(str(ROOT / part) for part in ("packages/core", "apps/semi", "apps/domain_adapt")), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
 
 import pytest  # noqa: E402

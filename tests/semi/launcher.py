@@ -10,7 +10,8 @@ import sys
 cli = sys.argv[1]
 sys.path[:0] = [os.path.join(os.path.dirname(cli)), os.path.join(os.path.dirname(cli), "..", "..", "packages", "core")]
 
-import u2pl_semi.training  # noqa: E402, F401  everything heavy, before the first fork
+import u2pl.cli.training  # noqa: E402, F401  everything heavy, before the first fork
+import u2pl_semi.planning  # noqa: E402, F401
 
 
 def child(args: list[str], log: str) -> None:

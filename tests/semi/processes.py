@@ -18,7 +18,7 @@ from u2pl.cli.console import SilentReporter
 from u2pl.evaluate.run import evaluate
 from u2pl.train.loop import Job, fit, make_accelerator
 from u2pl_semi.app import APP
-from u2pl_semi.planning import Request, build_dataset, build_method, make_plan
+from u2pl_semi.planning import SemiRequest, make_plan
 
 STEPS = 8
 
@@ -43,8 +43,8 @@ def smooth(module: nn.Module) -> nn.Module:
 def train(data: str, out: Path, name: str, options: list[str]) -> None:
     """One run in `out`: journal and state."""
     accelerator = make_accelerator(cpu=True)
-    plan = make_plan(APP, Request(name, "demo", data, None, tuple(options), STEPS))
-    method, source = build_method(plan), plan.source
+    plan = make_plan(APP, SemiRequest(name, "demo", tuple(options), STEPS, data=data))
+    method, source = plan.build_method(), plan.source
     smooth(method)
     for role, network in method.networks().items():
         network.requires_grad_(role == "student")
@@ -54,13 +54,13 @@ def train(data: str, out: Path, name: str, options: list[str]) -> None:
     distributed.barrier()
     job = Job(
         method=method,
-        dataset=build_dataset(plan),
-        train=plan.resolved.sections.train,
-        data=plan.resolved.sections.data,
+        dataset=plan.build_dataset(),
+        train=plan.sections.train,
+        data=plan.sections.data,
         total=STEPS,
         seed=0,
         evaluate=lambda networks, progress: evaluate(
-            networks, source, source.split("val"), plan.resolved.sections.evaluate, "cpu", len(source.classes), progress
+            networks, source, source.split("val"), plan.sections.evaluate, "cpu", len(source.classes), progress
         ),
         keep=lambda *_: None,
     )

@@ -20,7 +20,7 @@ from u2pl.train.checkpoint import load_checkpoint, save_checkpoint
 from u2pl.train.config import TrainConfig
 from u2pl.train.optimizer import build_optimizer
 from u2pl_semi.app import APP
-from u2pl_semi.planning import Request, build_dataset, build_method, make_plan
+from u2pl_semi.planning import SemiRequest, make_plan
 
 METHODS = sorted(method_names(APP.methods))
 TOTAL = 10
@@ -36,9 +36,9 @@ def build(folder: Path, tiny: Callable[..., list[str]]) -> Build:
 
     def make(name: str, seed: int = 0) -> tuple[Method, PairBatch]:
         options = tuple(tiny(name, **({} if name == "suponly" else {"method_warm_start": 0.3}))[1::2])
-        plan = make_plan(APP, Request(name, "demo", str(folder), None, options, TOTAL, seed))
-        dataset = build_dataset(plan)
-        return build_method(plan).train(), default_collate([dataset[index] for index in range(2)])
+        plan = make_plan(APP, SemiRequest(name, "demo", options, TOTAL, seed, data=str(folder)))
+        dataset = plan.build_dataset()
+        return plan.build_method().train(), default_collate([dataset[index] for index in range(2)])
 
     return make
 

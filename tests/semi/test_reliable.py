@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from u2pl import distributed
+from u2pl.method import partition_scalars
 from u2pl.pseudo.partition import partition
-from u2pl_semi.reliable import UnsupervisedConfig, partition_scalars, unsupervised_loss
+from u2pl_semi.reliable import UnsupervisedConfig, unsupervised_loss
 
 IGNORE = 255
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from u2pl.cli.app import App, Cpu, console, new_app, one_line_errors
+from u2pl.cli.app import App, Cpu, Deterministic, Out, Preset, Resume, Seed, Set, Steps, console, new_app, one_line_errors
 
 APP = App("u2pl-semi", "u2pl_semi", Path(__file__).parent)
 
@@ -22,31 +23,30 @@ Data = Annotated[str, typer.Option(help="demo, a folder (images/, masks/, classe
 Labeled = Annotated[
     str | None, typer.Option(help="which images count as labelled: a number, a fraction (1/16, 0.1), a split's name or a file of ids")
 ]
-Preset = Annotated[str | None, typer.Option(help="a recipe, see `presets`; chosen by the data if left out")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, repeatable; `show` lists all options")]
+Method = Annotated[str, typer.Argument(help="a method, see `methods`")]
 
 
 @program.command()
 @one_line_errors
 def train(
-    method: Annotated[str, typer.Argument(help="a method, see `methods`")] = "u2plplus",
+    method: Method = "u2plplus",
     preset: Preset = None,
     data: Data = "demo",
     labeled: Labeled = None,
     set: Set = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="optimizer steps, instead of the preset's")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of everything random")] = 0,
-    out: Annotated[Path | None, typer.Option(help="folder of the run; runs/<data>-<method>-<n> if left out")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out, or with the latest one of this command")] = False,
-    deterministic: Annotated[bool, typer.Option("--deterministic", help="the same numbers on every run on a GPU too; slower")] = False,
+    steps: Steps = None,
+    seed: Seed = 0,
+    out: Out = None,
+    resume: Resume = False,
+    deterministic: Deterministic = False,
     cpu: Cpu = False,
 ) -> None:
     """Train, score and keep a network. Starts on several GPUs with `accelerate launch`."""
-    from u2pl_semi.planning import Request
-    from u2pl_semi.training import run
+    from u2pl.cli.training import run
+    from u2pl_semi.planning import SemiRequest, make_plan
 
-    request = Request(method, preset, data, labeled, tuple(set or ()), steps, seed, out, resume, deterministic, cpu)
-    raise typer.Exit(run(APP, request, console()))
+    request = SemiRequest(method, preset, tuple(set or ()), steps, seed, out, resume, deterministic, cpu, data, labeled)
+    raise typer.Exit(run(request, lambda: make_plan(APP, request), console()))
 
 
 @program.command()
@@ -57,14 +57,17 @@ def doctor(
     method: Annotated[str, typer.Option(help="a method, see `methods`")] = "u2plplus",
     preset: Preset = None,
     set: Set = None,
-    seed: Annotated[int, typer.Option(min=0, help="of everything random")] = 0,
+    seed: Seed = 0,
     cpu: Cpu = False,
 ) -> None:
     """Check whether this data and this recipe will work, before they cost hours."""
-    from u2pl_semi.examination import examine
-    from u2pl_semi.planning import Request
+    from u2pl.cli.examination import examine
+    from u2pl_semi.examination import look, look_without_split
+    from u2pl_semi.planning import SemiRequest, make_plan
 
-    raise typer.Exit(examine(APP, Request(method, preset, data, labeled, tuple(set or ()), seed=seed, cpu=cpu), console()))
+    request = SemiRequest(method, preset, tuple(set or ()), seed=seed, cpu=cpu, data=data, labeled=labeled)
+    code = examine(request, lambda: make_plan(APP, request), look, partial(look_without_split, request), console())
+    raise typer.Exit(code)
 
 
 def main() -> None:

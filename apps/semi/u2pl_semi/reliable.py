@@ -1,4 +1,4 @@
-"""The reliable part of U2PL and U2PL+: the loss on believed pseudo-labels, and what the journal says of the partition."""
+"""The reliable part of U2PL and U2PL+: the loss on believed pseudo-labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from u2pl import distributed
 from u2pl.losses.pseudo_label import adaptive_weight, symmetric_cross_entropy
-from u2pl.method import label_accuracy
 from u2pl.notation import IGNORE
 from u2pl.pseudo.partition import Partition
 
@@ -37,14 +36,3 @@ def unsupervised_loss(config: UnsupervisedConfig, logits_BCHW: Tensor, label_BHW
         symmetric_cross_entropy(logits_BCHW, target, config.xi_1, config.xi_2, reliable),
         adaptive_weight(counted, reliable, config.eta),
     )
-
-
-def partition_scalars(part: Partition, label_BHW: Tensor, truth_BHW: Tensor) -> dict[str, Tensor]:
-    """For the journal: the threshold, the share of reliable pixels, and how right the pseudo-labels are where masks exist."""
-    reliable, unreliable = distributed.total(part.reliable_BHW.sum()), distributed.total(part.unreliable_BHW.sum())
-    return {
-        "gamma_t": part.gamma,
-        "reliable_share": reliable / (reliable + unreliable).clamp(min=1),
-        "accuracy/reliable": label_accuracy(label_BHW, truth_BHW, part.reliable_BHW),
-        "accuracy/unreliable": label_accuracy(label_BHW, truth_BHW, part.unreliable_BHW),
-    }

@@ -20,6 +20,11 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def device() -> torch.device:
+    """Where tensors must lie to be sent: on the GPU when the processes talk through NCCL, else in main memory."""
+    return torch.device("cuda" if world_size() > 1 and dist.get_backend() == "nccl" else "cpu")
+
+
 def total(value: Tensor) -> Tensor:
     """Sum over processes; carries no gradient."""
     if world_size() == 1:

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from u2pl import distributed
 from u2pl.losses.supervised import connected_zero, cross_entropy, hard_pixels, valid_count
+from u2pl.notation import IGNORE
 from u2pl.outputs import StepResult, upsample, weighted_sum
+from u2pl.pseudo.partition import Partition
 from u2pl.schedules import Progress
 
 
@@ -47,6 +49,8 @@ class Method(nn.Module):
     #: does the student need a representation head, does the batch need unlabelled images
     uses_embedding: ClassVar[bool] = False
     uses_unlabeled: ClassVar[bool] = True
+    #: what the steps of a warm start are like
+    warming: ClassVar[str] = "supervised only"
 
     def __init__(self, config: Any, student: nn.Module, num_classes: int) -> None:
         super().__init__()
@@ -87,6 +91,17 @@ class Method(nn.Module):
 @torch.no_grad()
 def label_accuracy(label_BHW: Tensor, truth_BHW: Tensor, where_BHW: Tensor) -> Tensor:
     """Share of right pseudo-labels where a truth is known, over all processes; NaN where none is. For the journal only."""
-    known = where_BHW & (truth_BHW != 255)
+    known = where_BHW & (truth_BHW != IGNORE)
     counts = distributed.total(torch.stack([((label_BHW == truth_BHW) & known).sum(), known.sum()]).float())
     return counts[0] / counts[1]
+
+
+def partition_scalars(part: Partition, label_BHW: Tensor, truth_BHW: Tensor) -> dict[str, Tensor]:
+    """For the journal: the threshold, the share of reliable pixels, and how right the pseudo-labels are where masks exist."""
+    reliable, unreliable = distributed.total(part.reliable_BHW.sum()), distributed.total(part.unreliable_BHW.sum())
+    return {
+        "gamma_t": part.gamma,
+        "reliable_share": reliable / (reliable + unreliable).clamp(min=1),
+        "accuracy/reliable": label_accuracy(label_BHW, truth_BHW, part.reliable_BHW),
+        "accuracy/unreliable": label_accuracy(label_BHW, truth_BHW, part.unreliable_BHW),
+    }

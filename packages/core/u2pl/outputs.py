@@ -17,6 +17,7 @@ class SegOutput(NamedTuple):
 
     logits: Tensor  # [B, C, h, w]
     embed: Tensor | None = None  # [B, D, h, w]
+    deep: Tensor | None = None  # [B, D', H/32, W/32] the encoder's last feature map, padding included; H/8 or H/16 at that output stride
 
 
 class StepResult(NamedTuple):

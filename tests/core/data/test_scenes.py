@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from u2pl.data.opening import open_source
 from u2pl.data.scene_paint import SIZE, Look
 from u2pl.data.scene_shapes import OUTLINES
 from u2pl.data.scenes import Scenes
@@ -103,6 +104,24 @@ def test_another_look_keeps_the_masks_and_changes_the_pixels(demo: Scenes) -> No
     assert _images(dusk, "labeled").mean() < 0.7 * _images(demo, "labeled").mean()
     with pytest.raises(dataclasses.FrozenInstanceError):
         dusk.look.noise = 0.1  # type: ignore[misc]
+
+
+def test_source_and_target_are_a_domain_apart_and_share_the_classes(demo: Scenes) -> None:
+    day, dusk = open_source("demo-source"), open_source("demo-target")
+    assert isinstance(day, Scenes) and isinstance(dusk, Scenes)
+    assert day.classes == dusk.classes == demo.classes and day.things == demo.classes[1:]
+    assert not np.array_equal(_masks(day, "labeled"), _masks(dusk, "labeled"))
+    for source in (day, dusk):
+        masks = _masks(source, "labeled")
+        assert all(((masks == c).sum(axis=(1, 2)) > 0.02 * SIZE**2).sum() >= 2 for c in range(7))
+    bright, dark = _images(day, "labeled") / 255, _images(dusk, "labeled") / 255
+    assert bright.mean() > 1.5 * dark.mean() and bright.std() > 1.5 * dark.std()
+    warmth = [images[..., 0].mean() / images[..., 2].mean() for images in (bright, dark)]
+    assert warmth[0] > 1.1 > 0.9 > warmth[1]
+
+
+def test_the_demo_is_the_one_it_always_was(demo: Scenes) -> None:
+    assert demo.fingerprint() == open_source("demo").fingerprint() == "c6af62880fc5"
 
 
 def test_fingerprint_follows_what_is_drawn(demo: Scenes) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from u2pl.data.opening import open_source
+from u2pl.data.source import Source
 from u2pl.errors import UserError
 
 
@@ -20,15 +21,28 @@ def test_a_path_with_a_colon_is_still_a_path(make_folder: Callable[..., Path], t
     assert open_source(str(tmp_path / "set:1")).name == "set:1"
 
 
-def test_demo_is_opened_by_name() -> None:
-    pytest.importorskip("u2pl.data.scenes")
-    assert "train" in open_source("demo").splits()
+@pytest.mark.parametrize("name", ["demo", "demo-source", "demo-target"])
+def test_demos_are_opened_by_name(name: str) -> None:
+    source = open_source(name)
+    assert source.name == name and source.splits() == ("train", "val", "labeled")
+
+
+def test_what_a_source_does_not_say_is_empty(make_folder: Callable[..., Path]) -> None:
+    assert (Source.things, Source.void_rows, dict(Source.subsets)) == ((), (0.0, 0.0), {})
+    with pytest.raises(TypeError):
+        open_source(str(make_folder({"a": [0]}))).subsets["shared by all"] = ()  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("vok:/data", "unknown data source 'vok'"),
+        (
+            "vok:/data",
+            "unknown data source 'vok' in 'vok:/data': write demo, demo-source, demo-target, a folder, voc:PATH, cityscapes:PATH",
+        ),
+        ("gta:/data", "gta5:PATH, synthia:PATH or hf:NAME"),
+        ("gta5:/data?a=b", "unknown option 'a'; write gta5:PATH, no options"),
+        ("synthia:", "no path; write synthia:PATH"),
         ("voc:", "no path; write voc:PATH"),
         ("voc:/data?protcol=blender", "unknown option 'protcol'; write voc:PATH, ?protocol=…"),
         ("voc:/data?blender", "unknown option 'blender'"),
@@ -42,6 +56,6 @@ def test_wrong_sources_are_named(text: str, message: str) -> None:
 
 
 def test_sources_and_splits_import_neither_torch_nor_datasets() -> None:
-    modules = "source, folder, voc, cityscapes, hub, splits, survey"
+    modules = "source, folder, voc, cityscapes, gta5, synthia, scenes, hub, splits, survey"
     code = f"import sys; from u2pl.data import {modules}; print([m for m in ('torch', 'datasets', 'pyarrow') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

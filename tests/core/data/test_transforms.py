@@ -97,6 +97,46 @@ def test_crops_reach_every_edge() -> None:
     assert corners == {(x, y) for x in range(5) for y in range(5)}
 
 
+@pytest.mark.parametrize("scale", [0.3, 1.0, 1.7])
+def test_drawing_and_cutting_are_the_whole(scale: float) -> None:
+    image, mask = _ramp(60, 45)
+    transform = TrainTransform(32, (scale, scale), flip=True, long_side=50)
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        geometry = transform.draw(image.size, rng)
+        assert rng.random() == np.random.default_rng(seed).random(5)[4]
+        sample, whole = transform.cut(image, mask, geometry), transform(image, mask, np.random.default_rng(seed))
+        assert all(torch.equal(a, b) for a, b in zip(sample, whole, strict=True))
+        assert (transform.cut_mask(mask, geometry) == whole.label.numpy()).all()
+
+
+def test_void_rows_of_an_image_become_the_border() -> None:
+    transform = TrainTransform(512, (1.0, 1.0), flip=True, void_rows=(15 / 512, 120 / 512))
+    border = transform(Image.new("RGB", (1024, 512)), None, np.random.default_rng(0)).border
+    assert border.dtype == torch.bool and border.nonzero().flatten().tolist() == [*range(15), *range(392, 512)]
+
+
+@pytest.mark.parametrize(("scale", "long_side"), [(1.0, 0), (0.5, 0), (2.0, 0), (1.0, 40)])
+def test_the_border_follows_the_crop(scale: float, long_side: int) -> None:
+    """Rows of the image in three shades of green say where a crop's row comes from; only at the seams may both answers be given."""
+    pixels = np.zeros((60, 90, 3), np.uint8)
+    pixels[:12, :, 1], pixels[12:39, :, 1], pixels[39:, :, 1] = 255, 0, 255
+    transform = TrainTransform(30, (scale, scale), True, long_side, (12 / 60, 21 / 60))
+    seen = set()
+    for seed in range(20):
+        sample = transform(Image.fromarray(pixels), None, np.random.default_rng(seed))
+        rows = sample.valid.any(dim=1)
+        green, border = sample.image[1, :, 0], sample.border
+        assert (border[rows] == (green[rows] > 127))[(green[rows] == 0) | (green[rows] == 255)].all()
+        assert not border[~rows].any()
+        seen |= set(border[rows].tolist())
+    assert seen == {True, False}
+
+
+def test_without_void_rows_there_is_no_border() -> None:
+    assert not TrainTransform(8, (0.5, 2.0), flip=True)(Image.new("RGB", (9, 9)), None, np.random.default_rng(0)).border.any()
+
+
 @pytest.mark.parametrize(("crop", "scale"), [(0, (1.0, 1.0)), (8, (0.0, 1.0)), (8, (2.0, 1.0))])
 def test_wrong_settings_are_named(crop: int, scale: tuple[float, float]) -> None:
     with pytest.raises(UserError, match=r"crop 0|scale \("):

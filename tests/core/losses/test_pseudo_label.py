@@ -23,8 +23,14 @@ def random_pair(seed: int, shape, ignored: float = 0.2):
     return logits, label
 
 
-def slow_reverse(logits, label, floor=1e-4, count=None):
+def random_weight(seed: int, label: torch.Tensor) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    return torch.rand(label.shape, generator=draw) * (torch.rand(label.shape, generator=draw) < 0.8)
+
+
+def slow_reverse(logits, label, floor=1e-4, count=None, weight=None):
     """-sum_c p_c log max(onehot_c, floor), class by class and pixel by pixel, with the derivative of the softmax written out."""
+    weight = torch.ones(label.shape) if weight is None else weight
     grad, total, seen = torch.zeros(logits.shape, dtype=torch.float64), 0.0, 0
     for b, i, j in np.ndindex(*label.shape):
         if label[b, i, j] == IGNORE:
@@ -32,22 +38,24 @@ def slow_reverse(logits, label, floor=1e-4, count=None):
         seen += 1
         prob = logits[b, :, i, j].double().softmax(0).tolist()
         cost = [-math.log(1.0 if c == label[b, i, j] else floor) for c in range(len(prob))]
-        mean = sum(p * k for p, k in zip(prob, cost, strict=True))
-        total += mean
+        mean, w = sum(p * k for p, k in zip(prob, cost, strict=True)), weight[b, i, j].item()
+        total += w * mean
         for c, p in enumerate(prob):
-            grad[b, c, i, j] = p * (cost[c] - mean)
+            grad[b, c, i, j] = w * p * (cost[c] - mean)
     divisor = max(seen if count is None else count, 1)
     return total / divisor, grad / divisor
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("count", [None, 11.0])
-def test_reverse_cross_entropy_and_its_gradient_equal_the_loop(shape, count):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_reverse_cross_entropy_and_its_gradient_equal_the_loop(shape, count, weighted):
     logits, label = random_pair(sum(shape), shape)
+    weight = random_weight(1, label) if weighted else None
     logits.requires_grad_()
-    loss = reverse_cross_entropy(logits, label, None if count is None else torch.tensor(count))
+    loss = reverse_cross_entropy(logits, label, None if count is None else torch.tensor(count), weight_BHW=weight)
     loss.backward()
-    value, grad = slow_reverse(logits.detach(), label, count=count)
+    value, grad = slow_reverse(logits.detach(), label, count=count, weight=weight)
     assert loss.item() == pytest.approx(value, rel=1e-5, abs=1e-6)
     torch.testing.assert_close(logits.grad.double(), grad, rtol=1e-4, atol=1e-6)
 
@@ -74,6 +82,17 @@ def test_symmetric_cross_entropy_weighs_both(xi):
 def test_symmetric_cross_entropy_defaults_are_the_papers():
     logits, label = random_pair(5, (2, 4, 7, 9))
     assert symmetric_cross_entropy(logits, label) == symmetric_cross_entropy(logits, label, 1.0, 0.1)
+
+
+@pytest.mark.parametrize("xi", [(1.0, 0.1), (0.0, 1.0), (1.0, 0.0)])
+def test_a_weight_is_that_of_both_terms(xi):
+    logits, label = random_pair(6, (2, 4, 7, 9))
+    weight, count = random_weight(2, label), torch.tensor(float(label.numel()))
+    parts = cross_entropy(logits, label, count, weight), reverse_cross_entropy(logits, label, count, weight_BHW=weight)
+    expected = xi[0] * parts[0] + xi[1] * parts[1]
+    torch.testing.assert_close(symmetric_cross_entropy(logits, label, *xi, count, weight), expected)
+    one = torch.ones(label.shape)
+    torch.testing.assert_close(symmetric_cross_entropy(logits, label, *xi, count, one), symmetric_cross_entropy(logits, label, *xi, count))
 
 
 def test_ignored_pixels_have_neither_influence_nor_gradient():

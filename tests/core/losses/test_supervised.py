@@ -28,17 +28,19 @@ def slow_probability(logits: torch.Tensor, b: int, i: int, j: int) -> list[float
     return [e / sum(exps) for e in exps]
 
 
-def slow_cross_entropy(logits, label, count=None):
+def slow_cross_entropy(logits, label, count=None, weight=None):
     """The mean of -log p_y pixel by pixel, and its gradient (p - onehot) / count."""
+    weight = torch.ones(label.shape) if weight is None else weight
     grad, total, seen = torch.zeros(logits.shape, dtype=torch.float64), 0.0, 0
     for b, i, j in np.ndindex(*label.shape):
         y = int(label[b, i, j])
         if y == IGNORE:
             continue
         prob = slow_probability(logits, b, i, j)
-        total, seen = total - math.log(prob[y]), seen + 1
+        w = weight[b, i, j].item()
+        total, seen = total - w * math.log(prob[y]), seen + 1
         for c, p in enumerate(prob):
-            grad[b, c, i, j] = p - (c == y)
+            grad[b, c, i, j] = w * (p - (c == y))
     divisor = max(seen if count is None else count, 1)
     return total / divisor, grad / divisor
 
@@ -70,10 +72,29 @@ def test_cross_entropy_and_its_gradient_equal_the_loop(shape, count):
     torch.testing.assert_close(logits.grad.double(), grad, rtol=1e-4, atol=1e-7)
 
 
+def random_weight(seed: int, label: torch.Tensor) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    return torch.rand(label.shape, generator=draw) * (torch.rand(label.shape, generator=draw) < 0.8)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("count", [None, 7.0])
+def test_weighted_cross_entropy_and_its_gradient_equal_the_loop(shape, count):
+    logits, label = random_pair(sum(shape), shape)
+    weight = random_weight(1, label)
+    logits.requires_grad_()
+    loss = cross_entropy(logits, label, None if count is None else torch.tensor(count), weight)
+    loss.backward()
+    value, grad = slow_cross_entropy(logits.detach(), label, count, weight)
+    assert loss.item() == pytest.approx(value, rel=1e-5, abs=1e-7)
+    torch.testing.assert_close(logits.grad.double(), grad, rtol=1e-4, atol=1e-7)
+
+
 def test_cross_entropy_is_computed_in_float32():
     logits, label = random_pair(0, (2, 5, 9, 11))
-    half = logits.bfloat16()
+    half, weight = logits.bfloat16(), random_weight(2, label)
     assert cross_entropy(half, label) == cross_entropy(half.float(), label)
+    assert cross_entropy(half, label, weight_BHW=weight) == cross_entropy(half.float(), label, weight_BHW=weight)
 
 
 def test_ignored_pixels_have_neither_influence_nor_gradient():
@@ -121,6 +142,43 @@ def test_counts_averaged_over_two_parts_give_the_gradient_of_the_whole():
     count = valid_count(label) / 2
     sum(cross_entropy(parts[s], label[s], count) for s in (slice(0, 2), slice(2, 4))).div(2).backward()
     torch.testing.assert_close(parts.grad, whole.grad)
+
+
+def test_the_weight_of_an_ignored_pixel_does_not_matter():
+    logits, label = random_pair(5, (2, 5, 9, 11), ignored=0.5)
+    weight = random_weight(3, label)
+    other = torch.where(label == IGNORE, 1e6, weight)
+    assert cross_entropy(logits, label, weight_BHW=other) == cross_entropy(logits, label, weight_BHW=weight)
+
+
+def test_a_pixel_of_weight_0_has_no_gradient():
+    logits, label = random_pair(6, (2, 5, 9, 11))
+    weight = random_weight(4, label)
+    logits.requires_grad_()
+    cross_entropy(logits, label, weight_BHW=weight).backward()
+    idle = (weight == 0).unsqueeze(1).expand_as(logits)
+    assert not logits.grad[idle].any() and logits.grad[~idle].any()
+
+
+def test_a_weighted_batch_without_labels_gives_a_connected_zero():
+    logits, label = random_pair(3, (2, 4, 5, 6), ignored=2.0)
+    logits.requires_grad_()
+    loss = cross_entropy(logits, label, weight_BHW=random_weight(0, label))
+    loss.backward()
+    assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()
+
+
+def test_means_over_all_pixels_match_the_fixture(shared):
+    """DAFormer divides by all pixels, ignored ones included."""
+    z = np.load(shared("fixtures/classmix.npz"))
+    logits = torch.tensor(z["in_student_logits"], requires_grad=True)
+    mixed, weight, source = (torch.tensor(z[name]) for name in ("out_mixed_label", "out_mixed_weight", "in_cm_label"))
+    count = torch.tensor(float(mixed.numel()))
+    loss = cross_entropy(logits, mixed, count, weight)
+    loss.backward()
+    np.testing.assert_allclose(loss.item(), z["out_mix_ce"], rtol=1e-5)
+    np.testing.assert_allclose(logits.grad.numpy(), z["out_mix_ce_grad"], rtol=1e-4, atol=1e-10)
+    np.testing.assert_allclose(cross_entropy(logits, source.squeeze(1), count).item(), z["out_source_ce"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

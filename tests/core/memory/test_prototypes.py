@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from u2pl import distributed
-from u2pl.memory.prototypes import Prototypes, class_means
+from u2pl.memory.prototypes import PrototypeConfig, Prototypes, class_means
 
 IGNORE = 255
 
@@ -89,7 +89,7 @@ def test_two_processes_have_the_means_of_one(twins, monkeypatch):
 @pytest.mark.parametrize("momentum", [0.0, 0.6, 0.999])
 def test_updates_equal_the_loop(momentum):
     classes, width = 5, 4
-    prototypes = Prototypes(classes, width, momentum)
+    prototypes = Prototypes(PrototypeConfig(momentum=momentum), classes, width)
     slow, sightings = [torch.zeros(width, dtype=torch.float64) for _ in range(classes)], [0] * classes
     for step, present in enumerate([[1, 3], [1], [], [0, 1, 3], [3], [0, 1, 3], [1]]):
         embed, label = random_case(step, classes, width, present=present)
@@ -107,7 +107,7 @@ def test_updates_equal_the_loop(momentum):
 
 
 def test_an_absent_class_keeps_its_prototype_bit_for_bit():
-    prototypes = Prototypes(3, 4)
+    prototypes = Prototypes(PrototypeConfig(), 3, 4)
     prototypes.update(*random_case(0, 3, 4))
     before = prototypes.center.clone()
     prototypes.update(*random_case(1, 3, 4, present=[0, 2]))
@@ -116,7 +116,7 @@ def test_an_absent_class_keeps_its_prototype_bit_for_bit():
 
 
 def test_early_on_a_prototype_is_the_plain_mean_of_the_steps():
-    prototypes, means = Prototypes(2, 4, 0.999), []
+    prototypes, means = Prototypes(PrototypeConfig(), 2, 4), []
     for step in range(6):
         embed, label = random_case(step, 2, 4)
         prototypes.update(embed, label)
@@ -125,7 +125,7 @@ def test_early_on_a_prototype_is_the_plain_mean_of_the_steps():
 
 
 def test_prototypes_carry_no_gradient_and_survive_a_checkpoint():
-    prototypes, other = Prototypes(3, 4), Prototypes(3, 4)
+    prototypes, other = Prototypes(PrototypeConfig(), 3, 4), Prototypes(PrototypeConfig(), 3, 4)
     embed, label = random_case(0, 3, 4)
     prototypes.update(embed.requires_grad_(), label)
     assert not prototypes.center.requires_grad

@@ -86,6 +86,19 @@ def test_averaging_matches_the_fixture(shared):
         np.testing.assert_allclose(teacher.network.weight.detach().numpy()[0], z["out_ema_daformer"][step], rtol=1e-5, atol=1e-6)
 
 
+def test_a_copy_that_is_updated_with_the_steps_done_matches_the_fixture(shared):
+    """DAFormer averages before its step i >= 1, thus after i optimizer steps; the copy it starts from is the untrained student."""
+    z = np.load(shared("fixtures/schedules.npz"))
+    first, *later = torch.tensor(z["in_ema_student"])
+    student = nn.Linear(len(first), 1, bias=False)
+    student.weight.data.copy_(first)
+    teacher = Teacher(student, TeacherConfig(momentum=float(z["cfg_ema_alpha"]), statistics="own"))
+    for done, row in enumerate(later, start=1):
+        student.weight.data.copy_(row)
+        teacher.update(student, done)
+        np.testing.assert_allclose(teacher.network.weight.detach().numpy()[0], z["out_ema_daformer"][done], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("statistics", ["averaged", "own"])
 def test_the_forward_has_no_dropout_and_no_gradient(statistics):
     student = student_at(0)

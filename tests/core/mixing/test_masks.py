@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from u2pl.mixing.masks import box_mask, half_of_classes, random_boxes
+from u2pl.mixing.blend import paste
+from u2pl.mixing.masks import box_mask, half_of_batch_classes, half_of_classes, random_boxes
 
 IGNORE = 255
 
@@ -106,3 +107,63 @@ def test_every_class_is_drawn_equally_often(seed):
     label = torch.arange(4).view(1, 2, 2).expand(2000, 2, 2)
     taken = half_of_classes(label, torch.rand(2000, 4, generator=draw)).flatten(1).float().mean(dim=0)
     assert (taken - 0.5).abs().max() < 0.05
+
+
+def slow_batch_mask(label, score):
+    """Of the values anywhere in the batch, 255 among them, (n + n mod 2) / 2 with the lowest scores for each image."""
+    values = sorted(set(label.flatten().tolist()))
+    mask, size = torch.zeros(label.shape, dtype=torch.bool), (len(values) + len(values) % 2) // 2
+    for b in range(len(label)):
+        lowest = sorted(values, key=lambda value: float(score[b, -1 if value == IGNORE else value]))[:size]
+        for i, j in np.ndindex(*label.shape[1:]):
+            mask[b, i, j] = label[b, i, j].item() in lowest
+    return mask
+
+
+@pytest.mark.parametrize("classes", [[3], [0, 4], [0, 2, 4], [0, 1, 2, 3, 4, 5], [0, 2, 4, IGNORE], [1, IGNORE], [IGNORE]])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_half_of_the_batchs_classes_equals_the_loop(classes, dtype):
+    label = random_label(len(classes), classes).to(dtype)
+    label[0] = label[0, 0, 0]  # an image that shows one class draws from all of them as well
+    score = torch.rand(3, 7, generator=torch.Generator().manual_seed(6))
+    mask = half_of_batch_classes(label, score)
+    assert mask.dtype == torch.bool and torch.equal(mask, slow_batch_mask(label, score))
+
+
+def test_a_permutation_of_the_classes_permutes_the_draw():
+    label, order = random_label(2, [0, 2, 3, 5, IGNORE]), torch.tensor([3, 1, 5, 0, 2, 4])
+    table = torch.full((256,), IGNORE)
+    table[:6] = order
+    score = torch.rand(3, 7, generator=torch.Generator().manual_seed(7))
+    renamed = score.clone()
+    renamed[:, order] = score[:, :6]
+    assert torch.equal(half_of_batch_classes(table[label], renamed), half_of_batch_classes(label, score))
+
+
+@pytest.mark.parametrize("first", [[0, 1], [IGNORE], [2, 3, IGNORE]])
+def test_two_processes_draw_from_the_classes_of_both(twins, first):
+    label = torch.cat([random_label(3, first, (2, 9, 7)), random_label(4, [2, 3, 4], (2, 9, 7))])
+    score = torch.rand(4, 6, generator=torch.Generator().manual_seed(8))
+    part = [slice(0, 2), slice(2, 4)]
+    halves = twins.run(lambda rank: half_of_batch_classes(label[part[rank]], score[part[rank]], twins.gather))
+    assert torch.equal(torch.cat(halves), half_of_batch_classes(label, score))
+
+
+def test_the_released_mix_matches_the_fixture(shared):
+    z = np.load(shared("fixtures/classmix.npz"))
+    label = torch.tensor(z["in_cm_label"]).squeeze(1)
+    values = label.unique().tolist()
+    assert values == z["out_cm_classes_in_batch"].tolist()
+    score = torch.full((len(label), 20), 0.9)
+    for b, drawn in enumerate(z["in_cm_choice_idx"].tolist()):
+        assert [values[place] for place in drawn] == z["out_cm_chosen_classes"][b].tolist()
+        score[b, [min(values[place], 19) for place in drawn]] = 0.1
+    mask = half_of_batch_classes(label, score)
+    assert np.array_equal(mask.unsqueeze(1).numpy(), z["out_cm_mask"] == 1)
+    maps = {
+        "image": (z["in_source_image"], z["in_target_image"]),
+        "label": (label.numpy(), z["out_pseudo_label"]),
+        "weight": (np.ones_like(z["out_pseudo_weight"]), z["out_pseudo_weight"]),
+    }
+    for name, (source, target) in maps.items():
+        assert np.array_equal(paste(mask, torch.tensor(source), torch.tensor(target)).numpy(), z[f"out_mixed_{name}"]), name

@@ -12,7 +12,29 @@ from u2pl.networks.config import RANDOM, NetworkConfig
 def test_defaults_are_the_papers() -> None:
     config = NetworkConfig()
     assert (config.decoder, config.encoder, config.output_stride, config.atrous_rates) == ("deeplabv3plus", "resnet101", 8, (12, 24, 36))
-    assert (config.embed_dim, config.dropout, config.encoder_weights) == (256, 0.1, "imagenet")
+    assert (config.width, config.embed_dim, config.dropout, config.encoder_weights) == (256, 256, 0.1, "imagenet")
+
+
+def test_daformer_has_strides_and_rates_of_its_own_unless_told() -> None:
+    config = NetworkConfig(decoder="daformer")
+    assert (config.output_stride, config.atrous_rates, config.width, config.embed_dim) == (32, (6, 12, 18), 256, 256)
+    assert NetworkConfig(decoder="daformer", output_stride=16, atrous_rates=(1, 2, 3)).atrous_rates == (1, 2, 3)
+
+
+def test_a_dump_from_before_there_was_a_width_is_read() -> None:
+    old = {key: value for key, value in NetworkConfig().model_dump(mode="json").items() if key != "width"}
+    assert NetworkConfig.model_validate(old) == NetworkConfig()
+
+
+@pytest.mark.parametrize(
+    ("decoder", "stride", "says"),
+    [("daformer", 8, "runs at 16 or 32"), ("deeplabv3plus", 32, "8 or 16"), ("deeplabv3plus_light", 32, "8 or 16")],
+)
+def test_strides_that_a_decoder_cannot_use_are_refused_by_name(decoder: str, stride: int, says: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        NetworkConfig(decoder=decoder, output_stride=stride)
+    first = caught.value.errors()[0]
+    assert first["loc"] == ("output_stride",) and f"decoder {decoder} " in first["msg"] and says in first["msg"]
 
 
 def test_light_decoder_has_a_narrow_representation_unless_told() -> None:
@@ -28,7 +50,8 @@ def test_no_weights_is_one_value_that_any_file_format_can_hold(weights: str | No
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"output_stride": 32}, {"decodr": "deeplabv3plus"}, {"dropout": 1.0}, {"embed_dim": -1}, {"atrous_rates": (6, 12)}]
+    "wrong",
+    [{"output_stride": 32}, {"decodr": "deeplabv3plus"}, {"dropout": 1.0}, {"embed_dim": -1}, {"atrous_rates": (6, 12)}, {"width": 0}],
 )
 def test_wrong_values_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

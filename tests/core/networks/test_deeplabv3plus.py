@@ -41,20 +41,32 @@ def test_dropout_is_per_channel_in_the_fusion_and_twice_in_each_head() -> None:
 
 @torch.no_grad()
 def test_aspp_branches_see_as_far_as_their_rates() -> None:
-    aspp = Aspp(4, (12, 24, 36)).eval()
+    aspp = Aspp(4, (12, 24, 36), width=16).eval()
     dot = torch.zeros(1, 4, 81, 81)
     dot[..., 40, 40] = 1
     for rate, branch in zip((12, 24, 36), aspp.dilated, strict=True):
         seen = branch[0](dot)[0].abs().sum(0).nonzero() - 40
         assert sorted(set(seen.flatten().tolist())) == [-rate, 0, rate]
-    pooled = aspp(dot)[:, :256]
+    pooled = aspp(dot)[:, :16]
     torch.testing.assert_close(pooled, aspp.pooled(dot).expand_as(pooled))
 
 
 @torch.no_grad()
 def test_decoder_resizes_deep_to_low() -> None:
-    decoder = Decoder(8, 6, (1, 2, 3), dropout=0.1).eval()
+    decoder = Decoder(8, 6, (1, 2, 3), width=24, dropout=0.1).eval()
     features = [torch.randn(1, 3, 40, 48), torch.randn(1, 5, 20, 24), torch.randn(1, 6, 10, 12), torch.randn(1, 8, 5, 6)]
     fused = decoder(features)
-    assert fused.shape == (1, 512, 10, 12)
-    torch.testing.assert_close(fused[:, :256], decoder.low(features[2]))
+    assert fused.shape == (1, 48, 10, 12)
+    torch.testing.assert_close(fused[:, :24], decoder.low(features[2]))
+
+
+@torch.no_grad()
+def test_mit_runs_at_stride_16_and_width_is_that_of_every_part() -> None:
+    config = NetworkConfig(encoder="mit_b0", encoder_weights="none", output_stride=16, width=24, embed_dim=8)
+    network = build_segmentor(config, 5).eval()
+    output = network(torch.rand(1, 3, 75, 101))
+    assert output.logits.shape == (1, 5, 19, 26) and output.embed.shape == (1, 8, 19, 26) and output.deep.shape == (1, 256, 6, 8)
+    wide = [
+        module.out_channels for part in (network.decoder, network.classifier) for module in part.modules() if isinstance(module, nn.Conv2d)
+    ]
+    assert sorted(set(wide)) == [5, 24]

@@ -4,6 +4,7 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 
+from u2pl.errors import UserError
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 
@@ -28,3 +29,19 @@ def test_representation_head_is_narrow() -> None:
     network = build_segmentor(NetworkConfig(decoder="deeplabv3plus_light", encoder="tf_efficientnet_lite0", encoder_weights="none"), 7)
     head = sum(parameter.numel() for parameter in network.embedder.parameters())
     assert head < 0.01 * sum(parameter.numel() for parameter in network.parameters())
+
+
+@torch.no_grad()
+def test_width_is_that_of_the_decoder() -> None:
+    network = build_segmentor(
+        NetworkConfig(decoder="deeplabv3plus_light", encoder="resnet10t", encoder_weights="none", output_stride=16, width=24), 7
+    ).eval()
+    assert network.classifier.weight.shape == (7, 24, 1, 1) and network.embedder[0].weight.shape == (64, 24, 1, 1)
+    assert network(torch.rand(1, 3, 32, 32)).logits.shape == (1, 7, 8, 8)
+
+
+def test_mit_is_refused_in_one_line() -> None:
+    config = NetworkConfig(decoder="deeplabv3plus_light", encoder="mit_b0", encoder_weights="none", output_stride=16)
+    with pytest.raises(UserError, match=r"cannot take mit_b0; try network\.decoder=daformer") as caught:
+        build_segmentor(config, 7)
+    assert "\n" not in str(caught.value)

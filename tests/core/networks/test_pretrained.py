@@ -9,12 +9,14 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from torch import nn
 
 from u2pl.errors import UserError
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.encoder import build_encoder
+from u2pl.networks.mit import VARIANTS
 from u2pl.networks.pretrained import hub_weights, load_encoder, load_pretrained, offline_if_unreachable, read_weights
 
 
@@ -121,6 +123,64 @@ def test_files_that_cannot_be_read(tmp_path: Path, resnet: dict[str, torch.Tenso
         read_weights(tmp_path / "other.pth")
 
 
+DIMS = {"mit_b0": (32, 64, 160, 256), "mit_b1": (64, 128, 320, 512)}
+
+
+def released(name: str) -> dict[str, torch.Tensor]:
+    """Tensors under the names, and of the shapes, in SegFormer's files of B0 and B1, the ImageNet classifier included."""
+    shapes: dict[str, tuple[int, ...]] = {"head": (1000, DIMS[name][-1])}
+    before = 3
+    for stage, (dim, reduction) in enumerate(zip(DIMS[name], (8, 4, 2, 1), strict=True), 1):
+        kernel = 7 if stage == 1 else 3
+        shapes |= {f"patch_embed{stage}.proj": (dim, before, kernel, kernel), f"patch_embed{stage}.norm": (dim,), f"norm{stage}": (dim,)}
+        before = dim
+        for block in (f"block{stage}.0.", f"block{stage}.1."):
+            shapes |= {block + "norm1": (dim,), block + "norm2": (dim,)}
+            shapes |= {block + "attn.q": (dim, dim), block + "attn.kv": (2 * dim, dim), block + "attn.proj": (dim, dim)}
+            shapes |= {block + "attn.sr": (dim, dim, reduction, reduction), block + "attn.norm": (dim,)} if reduction > 1 else {}
+            shapes |= {
+                block + "mlp.fc1": (4 * dim, dim),
+                block + "mlp.dwconv.dwconv": (4 * dim, 1, 3, 3),
+                block + "mlp.fc2": (dim, 4 * dim),
+            }
+    draw = torch.Generator().manual_seed(0)
+    weights = {f"{key}.weight": torch.rand(shape, generator=draw) for key, shape in shapes.items()}
+    return weights | {f"{key}.bias": torch.rand(shape[0], generator=draw) for key, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "module.backbone."])
+@pytest.mark.parametrize("name", ["mit_b0.safetensors", "mit_b0.pth"])
+def test_released_files_fill_mit(tmp_path: Path, name: str, prefix: str) -> None:
+    state = released("mit_b0")
+    save = save_file if name.endswith("safetensors") else torch.save
+    save({prefix + key: tensor for key, tensor in state.items()}, tmp_path / name)
+    encoder = build_encoder("mit_b0", 32)
+    report = load_pretrained(encoder, "mit_b0", str(tmp_path / name))
+    assert (len(report.matched), report.missing, report.unexpected) == (176, [], [])
+    own = encoder.model.state_dict()
+    for ours, theirs in {
+        "patch_embed.proj.weight": "patch_embed1.proj.weight",
+        "stages.2.downsample.norm.bias": "patch_embed3.norm.bias",
+        "stages.0.blocks.1.attn.sr.weight": "block1.1.attn.sr.weight",
+        "stages.3.blocks.0.mlp.dwconv.weight": "block4.0.mlp.dwconv.dwconv.weight",
+        "stages.3.norm.bias": "norm4.bias",
+    }.items():
+        assert torch.equal(own[ours], state[theirs]), ours
+    # timm's own names load too
+    assert not load_encoder(build_encoder("mit_b0", 16), own, "timm").missing
+
+
+def test_released_files_that_do_not_fit_mit_are_refused() -> None:
+    state, encoder = released("mit_b0"), build_encoder("mit_b0", 32)
+    del state["block1.0.attn.q.weight"]
+    assert load_encoder(encoder, state, "file").missing == ["stages.0.blocks.0.attn.q.weight"]
+    del state["norm4.bias"]
+    with refused("2 missing, 0 unexpected.*first: .*stages.3.norm.bias"):
+        load_encoder(encoder, state, "file")
+    with refused(r"mit_b1.pth does not fit the encoder: .* of another shape; first: patch_embed.proj.weight"):
+        load_encoder(encoder, released("mit_b1"), "mit_b1.pth")
+
+
 class Trap:
     def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
         return (open, (str(Path(__file__)),))
@@ -138,6 +198,31 @@ def test_hub_out_of_reach_is_one_line_that_says_what_to_do(tmp_path: Path, monke
         hub_weights("resnet10t")
     with refused("no ImageNet weights"):
         hub_weights("resnet50t")
+    with refused("ImageNet weights of mit_b5 are not in the cache and the hub is out of reach.*--set network.encoder_weights=FILE"):
+        hub_weights("mit_b5")
+
+
+def test_imagenet_weights_of_mit_come_from_the_hub_at_a_pinned_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, asked = released("mit_b0"), []
+    save_file(state, tmp_path / "model.safetensors")
+
+    def download(repository: str, filename: str, *, revision: str) -> str:
+        asked.append((repository, filename, len(revision)))
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    network = build_segmentor(NetworkConfig(decoder="daformer", encoder="mit_b0", width=16), 5)
+    assert asked == [("smp-hub/mit_b0.imagenet", "model.safetensors", 40)]
+    assert torch.equal(network.encoder.model.state_dict()["stages.0.norm.weight"], state["norm1.weight"])
+
+
+@pytest.mark.skipif("mit_b0" not in smp_encoders, reason="this smp has no MiT to compare with")
+def test_commits_of_mits_weights_are_those_that_smp_names() -> None:
+    for name, variant in VARIANTS.items():
+        assert smp_encoders[name]["pretrained_settings"]["imagenet"] == {
+            "repo_id": f"smp-hub/{name}.imagenet",
+            "revision": variant.revision,
+        }
 
 
 def test_without_a_route_only_the_cache_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.segmentor import Segmentor
 
-DECODERS = {"deeplabv3plus": 8, "deeplabv3plus_light": 16}
+DECODERS = {"deeplabv3plus": 8, "deeplabv3plus_light": 16, "daformer": 32}
 CLASSES, CHANNELS = 5, 16
 
 
@@ -22,6 +22,7 @@ def network(request: pytest.FixtureRequest) -> Segmentor:
         encoder_weights="none",
         output_stride=DECODERS[request.param],
         embed_dim=CHANNELS,
+        width=32,
     )
     return build_segmentor(config, CLASSES).eval()
 
@@ -49,7 +50,7 @@ def test_bytes_and_fractions_are_the_same_image(network: Segmentor) -> None:
 @torch.no_grad()
 def test_padding_is_the_mean_colour_and_is_cut_off(network: Segmentor) -> None:
     image = photo(33, 47) / 255
-    padded = network.mean.expand(2, 3, 40 if network.divisor == 8 else 48, 48).clone()
+    padded = network.mean.expand(2, 3, *(-(-side // network.divisor) * network.divisor for side in (33, 47))).clone()
     padded[..., :33, :47] = image
     output, whole = network(image), network(padded)
     torch.testing.assert_close(output.logits, whole.logits[..., :9, :12])
@@ -69,6 +70,14 @@ def test_without_embed_the_representation_head_does_not_run(network: Segmentor) 
     handle.remove()
     assert without.embed is None and len(runs) == 1
     assert torch.equal(without.logits, with_embed.logits)
+
+
+@torch.no_grad()
+def test_deep_is_the_encoders_last_map_padding_included(network: Segmentor) -> None:
+    image = photo(33, 47)
+    deep = network(image, embed=False).deep
+    assert deep.shape[-2:] == tuple(-(-side // network.divisor) for side in (33, 47))
+    assert torch.equal(deep, network.encoder(network.prepare(image))[-1])
 
 
 @torch.no_grad()
@@ -92,7 +101,7 @@ def test_gradient_reaches_every_parameter_and_the_two_lists_hold_each_once(netwo
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_without_a_representation_there_is_no_head_and_nothing_unused(decoder: str) -> None:
-    config = NetworkConfig(decoder=decoder, encoder="resnet10t", encoder_weights="none", output_stride=16, embed_dim=0)
+    config = NetworkConfig(decoder=decoder, encoder="resnet10t", encoder_weights="none", output_stride=16, embed_dim=0, width=16)
     network = build_segmentor(config, CLASSES)
     output = network(photo(48, 48))
     output.logits.square().mean().backward()
@@ -101,10 +110,13 @@ def test_without_a_representation_there_is_no_head_and_nothing_unused(decoder: s
     assert not any(key.startswith("embedder") for key in network.state_dict())
 
 
-def test_one_image_cannot_be_trained_on_and_the_error_says_so(network: Segmentor) -> None:
+def test_one_image_cannot_be_pooled_over_and_the_error_says_so(network: Segmentor) -> None:
     network.train()
-    with pytest.raises(UserError, match="1 image per process"):
-        network(photo(32, 32, images=1))
+    if network.min_images > 1:
+        with pytest.raises(UserError, match="1 image per process"):
+            network(photo(32, 32, images=1))
+    else:
+        assert network(photo(64, 64, images=1)).logits.isfinite().all()
     network.eval()
     network(photo(32, 32, images=1))
 
@@ -125,7 +137,7 @@ def test_normalisation_is_no_part_of_the_state(network: Segmentor) -> None:
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_same_seed_same_network(decoder: str) -> None:
-    config = NetworkConfig(decoder=decoder, encoder="resnet10t", encoder_weights="none", output_stride=16, embed_dim=8)
+    config = NetworkConfig(decoder=decoder, encoder="resnet10t", encoder_weights="none", output_stride=16, embed_dim=8, width=16)
     states = []
     for _ in range(2):
         torch.manual_seed(3)

@@ -69,6 +69,24 @@ def test_round_trip(network: Segmentor, folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
 
 
+@torch.no_grad()
+def test_round_trip_of_daformer_on_mit(tmp_path: Path) -> None:
+    config = NetworkConfig(decoder="daformer", encoder="mit_b0", encoder_weights="none", width=16, embed_dim=8)
+    network = build_segmentor(config, len(CLASSES)).eval()
+    save_shared(tmp_path / "model", network, INFO | {"network": config.model_dump(mode="json")})
+    loaded, _ = load_shared(tmp_path / "model")
+    assert same(network, loaded)
+    image = torch.randint(0, 256, (1, 3, 33, 47), dtype=torch.uint8)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(network(image), loaded(image), strict=True))
+
+
+def test_a_config_from_before_there_was_a_width_loads(network: Segmentor, folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    assert config["network"].pop("width") == 256
+    (folder / "config.json").write_text(json.dumps(config))
+    assert same(load_shared(folder)[0], network)
+
+
 def test_weights_that_share_memory_or_are_not_contiguous_are_written(tmp_path: Path) -> None:
     network = build(1)
     network.classifier.weight.data = network.classifier.weight.data.to(memory_format=torch.channels_last)

@@ -2,16 +2,24 @@
 
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from u2pl.batches import PairBatch
 from u2pl.errors import UserError
+from u2pl.evaluate.confusion import Score
+from u2pl.method import Method, MethodConfig
+from u2pl.outputs import StepResult, weighted_sum
+from u2pl.schedules import Progress
+from u2pl.train.checkpoint import has_checkpoint
 from u2pl.train.config import DataConfig, TrainConfig
-from u2pl.train.loop import Job, _batches, _evaluation_steps, _StopSignal
+from u2pl.train.loop import Job, _batches, _evaluation_steps, _StopSignal, fit, make_accelerator
 
 
 class Broken(Dataset[PairBatch]):
@@ -63,3 +71,75 @@ def test_a_loop_in_another_thread_does_without_the_signal() -> None:
     thread.start()
     thread.join()
     assert asked == [False]
+
+
+class Constant(Dataset[PairBatch]):
+    def __getitem__(self, position: int) -> PairBatch:
+        image = torch.full((3, 2, 2), position % 7, dtype=torch.uint8)
+        return PairBatch(image, image[0], image, image[0].bool(), image[0])
+
+
+class Overflowing(Method):
+    """Its loss is 1 in every step; at one step the gradient is not finite."""
+
+    def __init__(self, bad_step: int, bad: float) -> None:
+        super().__init__(MethodConfig(), nn.Linear(3, 2), 2)
+        self.bad_step, self.bad = bad_step, bad
+
+    def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
+        score = self.student(batch.image_l.float().mean(dim=(2, 3)) / 7).sum()
+        loss = score - score.detach() + 1
+        if progress.step == self.bad_step:
+            loss.register_hook(lambda grad: grad * self.bad)
+        return weighted_sum({}, sup=loss)
+
+
+class Silent:
+    def step(self, step: int, total: int, entries: dict[str, Any]) -> None: ...
+
+    def evaluating(self, done: int, total: int) -> None: ...
+
+    def scored(self, step: int, scores: dict[str, Score], best: bool) -> None: ...
+
+
+def run_overflowing(folder: Path, bad_step: int, bad: float, **train: Any) -> list[Tensor]:
+    """Six steps, scored after the third and the last; returns the weights that were kept for sharing."""
+    kept: list[Tensor] = []
+    score = Score([50.0, 50.0], 50.0, 50.0)
+    config = TrainConfig(batch=2, lr=0.1, evaluations=2, **{"log_every": 100, "checkpoint_every": 2, **train})
+    job = Job(
+        Overflowing(bad_step, bad), Constant(), config, DataConfig(workers=0), 6, 0,
+        lambda networks, report: dict.fromkeys(networks, score),
+        lambda kind, network, facts: kept.append(network.weight.detach().clone()),
+    )  # fmt: skip
+    try:
+        fit(job, folder, make_accelerator(cpu=True), Silent())
+    finally:
+        assert all(weight.isfinite().all() for weight in kept)
+        if has_checkpoint(folder):
+            state = load_file(folder / "resume.safetensors")
+            assert all(value.isfinite().all() for value in state.values())
+    return kept
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("bad_step", "noticed"), [(0, 2), (1, 2), (2, 3), (3, 4), (5, 6)])
+def test_weights_that_are_not_finite_are_never_kept(tmp_path: Path, bad: float, bad_step: int, noticed: int) -> None:
+    """A step's loss tells of the weights before it: without another look the state of this step would be written."""
+    with pytest.raises(UserError) as caught:
+        run_overflowing(tmp_path, bad_step, bad)
+    line = str(caught.value)
+    if noticed == bad_step + 1:
+        assert line.startswith(f"the weights are not finite after step {noticed}; lower train.lr")
+    else:  # the next step's loss has told first
+        assert line.startswith(f"the loss is not finite at step {bad_step + 1}: sup; lower train.lr")
+    assert "\n" not in line and has_checkpoint(tmp_path) == (noticed > 2)
+
+
+def test_a_gradient_that_is_finite_goes_through(tmp_path: Path) -> None:
+    assert len(run_overflowing(tmp_path, 99, 1.0)) == 3  # last and best, then last
+
+
+def test_clipping_does_not_hide_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the weights are not finite after step 6"):
+        run_overflowing(tmp_path, 5, float("inf"), clip_norm=1.0)

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from u2pl.batches import PairBatch
+from u2pl.memory.prototypes import PrototypeConfig
 from u2pl.mixing.mixers import MixConfig
 from u2pl.outputs import SegOutput
 from u2pl.schedules import Progress
-from u2pl_semi.methods.u2plplus import PrototypeConfig, U2PLPlus, U2PLPlusConfig
+from u2pl_semi.methods.u2plplus import U2PLPlus, U2PLPlusConfig
 
 IGNORE = 255
 CLASSES = 5

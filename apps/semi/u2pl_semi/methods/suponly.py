@@ -1,43 +1,9 @@
-"""SupOnly: the labelled images alone, the baseline of every table (004 Tab. 1).
-
-Its moving average is evaluated beside it, since averaging weights alone often gains more than a method does.
-"""
+"""SupOnly: the labelled images alone, the baseline of every table (004 Tab. 1)."""
 
 from __future__ import annotations
 
-from pydantic import Field
-from torch import nn
-
-from u2pl import distributed
-from u2pl.batches import PairBatch
-from u2pl.memory.teacher import Teacher, TeacherConfig
-from u2pl.method import Method, MethodConfig
-from u2pl.outputs import StepResult
-from u2pl.schedules import Progress
+from u2pl.supervised import Baseline
 
 
-class SupOnlyConfig(MethodConfig):
-    """Options of suponly."""
-
-    teacher: TeacherConfig = Field(TeacherConfig(), description="the moving average that is evaluated beside the student")
-
-
-class SupOnly(Method):
+class SupOnly(Baseline):
     """L = L_s."""
-
-    Config = SupOnlyConfig
-    uses_unlabeled = False
-
-    def __init__(self, config: SupOnlyConfig, student: nn.Module, num_classes: int) -> None:
-        super().__init__(config, student, num_classes)
-        self.ema = Teacher(student, config.teacher)
-
-    def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
-        return self.supervised_step(batch.image_l, batch.label_l)
-
-    def after_step(self, progress: Progress) -> None:
-        distributed.average_buffers(self.student)
-        self.ema.update(self.student, progress.step)
-
-    def networks(self) -> dict[str, nn.Module]:
-        return {"student": self.student, "ema": self.ema.network}

@@ -11,11 +11,12 @@ from u2pl import distributed
 from u2pl.batches import PairBatch
 from u2pl.contrast import ContrastConfig, PixelContrast
 from u2pl.memory.prototypes import class_means
+from u2pl.method import partition_scalars
 from u2pl.networks.segmentor import Segmentor
 from u2pl.outputs import StepResult, upsample, weighted_sum
 from u2pl.pseudo.partition import partition
 from u2pl.schedules import Progress, unreliable_share
-from u2pl_semi.reliable import UnsupervisedConfig, partition_scalars, unsupervised_loss
+from u2pl_semi.reliable import UnsupervisedConfig, unsupervised_loss
 from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 
 

@@ -8,30 +8,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from u2pl import distributed
 from u2pl.batches import PairBatch
 from u2pl.contrast import ContrastConfig, PixelContrast
-from u2pl.memory.prototypes import Prototypes
+from u2pl.memory.prototypes import PrototypeConfig, Prototypes
+from u2pl.method import partition_scalars
 from u2pl.networks.segmentor import Segmentor
 from u2pl.notation import IGNORE
 from u2pl.outputs import StepResult, downsample, upsample, weighted_sum
-from u2pl.pseudo.denoise import denoise, prototype_weight
 from u2pl.pseudo.partition import partition
 from u2pl.schedules import Progress, unreliable_share
-from u2pl_semi.reliable import UnsupervisedConfig, partition_scalars, unsupervised_loss
+from u2pl_semi.reliable import UnsupervisedConfig, unsupervised_loss
 from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
-
-
-class PrototypeConfig(BaseModel):
-    """Class prototypes and what they correct."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    momentum: float = Field(0.999, ge=0, lt=1, description="momentum of the prototypes (000 Eq 18)")
-    denoise: bool = Field(True, description="correct pseudo-labels by the distance to the prototypes (000 Eqs 19-20)")
-    raw_distance: bool = Field(False, description="distances of the vectors as they are, not of unit vectors (000 Eq 19 to the letter)")
 
 
 class U2PLPlusConfig(SelfTrainingConfig):
@@ -52,7 +42,7 @@ class U2PLPlus(SelfTraining):
     def __init__(self, config: U2PLPlusConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
         self.contrast = PixelContrast(config.contrast, num_classes, student.embed_dim)
-        self.prototypes = Prototypes(num_classes, student.embed_dim, config.prototypes.momentum)
+        self.prototypes = Prototypes(config.prototypes, num_classes, student.embed_dim)
 
     @classmethod
     def notes(cls, config: Any, num_classes: int) -> list[str]:
@@ -66,7 +56,7 @@ class U2PLPlus(SelfTraining):
         # 1. the teacher labels clean images, the prototypes correct it; CutMix mixes images, labels and validity alike
         clean = self.teacher(batch.image_u)
         prob = upsample(clean.logits, size).float().softmax(dim=1)
-        raw_u, label_u = prob.argmax(dim=1), self.denoised_label(prob, clean.embed)
+        raw_u, label_u = prob.argmax(dim=1), self.prototypes.denoised_label(prob, clean.embed)
         image_u, valid_u, (label_u, raw_u, truth_u) = self.mix(generator, batch.image_u, batch.valid_u, label_u, raw_u, batch.truth_u)
 
         # 2. student and teacher look at the same pixels
@@ -88,11 +78,3 @@ class U2PLPlus(SelfTraining):
         contrast = self.contrast(student.embed, teacher.embed, chosen, self.prototypes.center, generator)
         result = weighted_sum({"unsup": lambda_u, "contrast": self.config.lambda_c}, sup=sup, unsup=unsup, contrast=contrast.loss)
         return result.log(alpha_t=alpha_t, **partition_scalars(part, label_u, truth_u), **contrast.scalars)
-
-    def denoised_label(self, prob_BCHW: torch.Tensor, embed_BDhw: torch.Tensor) -> torch.Tensor:
-        """argmax_c of w(c) p(c) (000 Eqs 19-20), int64 [B, H, W]."""
-        options, prototypes = self.config.prototypes, self.prototypes
-        if not options.denoise:
-            return prob_BCHW.argmax(dim=1)
-        weight = prototype_weight(embed_BDhw, prototypes.center, prototypes.known, options.raw_distance)
-        return denoise(prob_BCHW, upsample(weight, prob_BCHW.shape[-2:])).argmax(dim=1)

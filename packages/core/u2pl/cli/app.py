@@ -23,6 +23,12 @@ Body = TypeVar("Body", bound=Callable[..., Any])
 GRACE = 5.0
 
 
+def _shared_sections() -> Any:
+    from u2pl.cli.config import Sections
+
+    return Sections
+
+
 @dataclass(frozen=True)
 class App:
     """One of the command line programs."""
@@ -30,6 +36,7 @@ class App:
     name: str  # u2pl-semi
     package: str  # u2pl_semi
     folder: Path  # of the package
+    sections: Callable[[], Any] = _shared_sections  # imports the class of the options that its methods share
 
     @property
     def methods(self) -> Path:
@@ -118,16 +125,16 @@ def _add_lists(program: typer.Typer, app: App) -> None:
         from u2pl.cli.discovery import load_method
 
         kind = load_method(f"{app.package}.methods", app.methods, method)
-        console().print(option_table(resolve(recipe_path(app.recipes, preset), kind.Config, set or [])))
+        console().print(option_table(resolve(recipe_path(app.recipes, preset), kind.Config, set or [], sections=app.sections())))
 
 
 def option_table(resolved: Any) -> Table:
     """All options of a resolved config with their meaning."""
-    from u2pl.cli.config import METHOD, Sections, flat_keys
+    from u2pl.cli.config import METHOD, flat_keys
 
     values = resolved.dump()
     table = Table("option", "value", "meaning", box=None)
-    keys = [*flat_keys(Sections), *((f"{METHOD}.{key}", text) for key, text in flat_keys(type(resolved.method)))]
+    keys = [*flat_keys(type(resolved.sections)), *((f"{METHOD}.{key}", text) for key, text in flat_keys(type(resolved.method)))]
     for key, text in keys:
         value: Any = values
         for part in key.split("."):
@@ -136,6 +143,13 @@ def option_table(resolved: Any) -> Table:
     return table
 
 
+Preset = Annotated[str | None, typer.Option(help="a recipe, see `presets`; chosen by the data if left out")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, repeatable; `show` lists all options")]
+Steps = Annotated[int | None, typer.Option(min=1, help="optimizer steps, instead of the preset's")]
+Seed = Annotated[int, typer.Option(min=0, help="of everything random")]
+Out = Annotated[Path | None, typer.Option(help="folder of the run; runs/<data>-<method>-<n> if left out")]
+Resume = Annotated[bool, typer.Option("--resume", help="go on with the run in --out, or with the latest one of this command")]
+Deterministic = Annotated[bool, typer.Option("--deterministic", help="the same numbers on every run on a GPU too; slower")]
 Scored = Annotated[Path, typer.Argument(help="a run folder (its last model), a folder with model.safetensors, or RUN/best")]
 Mode = Annotated[
     Literal["whole", "center-crop", "slide"] | None, typer.Option(help="how images are shown to the network; the run's own way if left out")
@@ -152,7 +166,7 @@ def _add_evaluate(program: typer.Typer, app: App) -> None:
     def evaluate(
         checkpoint: Scored,
         data: Annotated[str | None, typer.Option(help="a data source; the one it was trained on if left out")] = None,
-        split: Annotated[str, typer.Option(help="which images")] = "val",
+        split: Annotated[str | None, typer.Option(help="which images; val, or what the run was scored on, if left out")] = None,
         mode: Mode = None,
         crop: Crop = None,
         scales: Scales = None,

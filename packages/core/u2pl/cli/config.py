@@ -52,7 +52,13 @@ def recipe_path(recipes: Path, name: str) -> Path:
     return path
 
 
-def resolve(recipe: Path, method_config: type[BaseModel], assignments: Sequence[str] = (), extra: dict[str, Any] | None = None) -> Resolved:
+def resolve(
+    recipe: Path,
+    method_config: type[BaseModel],
+    assignments: Sequence[str] = (),
+    extra: dict[str, Any] | None = None,
+    sections: type[Sections] = Sections,
+) -> Resolved:
     """Defaults, then the recipe, then `extra`, then `--set` assignments.
 
     A recipe's [method] section serves every method: what this one has no field for is left out.
@@ -62,6 +68,7 @@ def resolve(recipe: Path, method_config: type[BaseModel], assignments: Sequence[
         method_config: the method's own config class.
         assignments: "section.key=value" strings.
         extra: nested values of other options of the command.
+        sections: what the app's methods share.
     """
     values = tomllib.loads(recipe.read_text())
     # on top of the method's own defaults: those of a nested config differ between methods
@@ -69,7 +76,7 @@ def resolve(recipe: Path, method_config: type[BaseModel], assignments: Sequence[
     _merge(method_values, {key: value for key, value in values.get(METHOD, {}).items() if key in method_config.model_fields})
     values[METHOD] = method_values
     _merge(values, extra or {})
-    known = {**{key: "" for key, _ in flat_keys(Sections)}, **{f"{METHOD}.{key}": "" for key, _ in flat_keys(method_config)}}
+    known = {**{key: "" for key, _ in flat_keys(sections)}, **{f"{METHOD}.{key}": "" for key, _ in flat_keys(method_config)}}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
@@ -82,7 +89,7 @@ def resolve(recipe: Path, method_config: type[BaseModel], assignments: Sequence[
         _merge(values, nested)
     try:
         method = method_config.model_validate(values.pop(METHOD))
-        return Resolved(sections=Sections.model_validate(values), method=method)
+        return Resolved(sections=sections.model_validate(values), method=method)
     except ValidationError as error:
         raise UserError(explain(error)) from error
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two plain lines.
 PAUSE = 5.0
+#: Seconds after which something that was quick in most cases is worth a word.
+SOON = 1.0
 
 
 def loss_words(entries: dict[str, Any]) -> str:
@@ -122,3 +126,31 @@ def make_reporter(console: Console, main: bool) -> TerminalReporter | PlainRepor
     if not main:
         return SilentReporter()
     return TerminalReporter(console) if console.is_terminal else PlainReporter(console)
+
+
+@contextmanager
+def counting(what: str, main: bool) -> Iterator[Callable[[int, int], None]]:
+    """Tell how far something goes that has to be done before anything else: a bar on a terminal, a line elsewhere, once it takes a while.
+
+    Yields what is to be called with (done, to do).
+    """
+    console, begin, said = Console(stderr=True), time.monotonic(), False
+    bar = Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True)
+    task = bar.add_task(what)
+
+    def show(done: int, total: int) -> None:
+        nonlocal said
+        if not main:
+            return
+        bar.update(task, completed=done, total=total)
+        if not said and time.monotonic() - begin > SOON:
+            said = True
+            if console.is_terminal:
+                bar.start()
+            else:
+                console.print(f"{what}: {total}", soft_wrap=True)
+
+    try:
+        yield show
+    finally:
+        bar.stop()

@@ -15,7 +15,7 @@ from rich.progress import track
 from u2pl.cli.config import explain
 from u2pl.data.opening import open_source
 from u2pl.errors import UserError
-from u2pl.evaluate.confusion import Score
+from u2pl.evaluate.confusion import Score, subset_mious
 from u2pl.evaluate.predict import predict_files
 from u2pl.evaluate.protocol import Protocol
 from u2pl.evaluate.run import evaluate
@@ -42,7 +42,7 @@ def own_protocol(config: dict[str, Any], changes: dict[str, Any]) -> Protocol:
         raise UserError(explain(error)) from error
 
 
-def evaluate_checkpoint(path: Path, data: str | None, split: str, changes: dict[str, Any], cpu: bool, console: Console) -> Score:
+def evaluate_checkpoint(path: Path, data: str | None, split: str | None, changes: dict[str, Any], cpu: bool, console: Console) -> Score:
     """Print and write down the scores of a shared network."""
     network, config = load_shared(path)
     text = data or config.get("source")
@@ -52,15 +52,17 @@ def evaluate_checkpoint(path: Path, data: str | None, split: str, changes: dict[
     if tuple(source.classes) != tuple(config["classes"]):
         theirs, ours = (f"{len(names)} classes ({', '.join(names[:4])}, ...)" for names in (source.classes, config["classes"]))
         raise UserError(f"{source.name} has {theirs}; the network has {ours}")
+    split = split or (config.get("split", "val") if data is None else "val")
     ids = source.split(split)
     steps = iter(track(range(len(ids)), "scoring", console=console, disable=not console.is_terminal))
     name = config.get("scores", {}).get("network", "network")
     scores = evaluate({name: network.to(device)}, source, ids, protocol, device, len(config["classes"]), lambda *_: next(steps, None))
     facts = f"split {split} ({len(ids)} images, data {source.fingerprint()})"
     console.print(f"{find_shared(path)} on {source.name}, {facts}: {protocol.describe()}", soft_wrap=True)
-    console.print(score_table(config["classes"], scores))
+    console.print(score_table(config["classes"], scores, source.subsets))
     score = scores[name]
     result = {"data": source.name, "fingerprint": source.fingerprint(), "split": split, "protocol": protocol.describe(), **score._asdict()}
+    result |= {"subset_miou": subset_mious(score, source.classes, source.subsets)} if source.subsets else {}
     label = re.sub(r"[^a-z0-9]+", "-", f"{source.name} {split} {protocol.describe()}".lower())
     write_json(find_shared(path) / f"evaluation-{label}.json", result)
     return score

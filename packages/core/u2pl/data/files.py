@@ -62,11 +62,15 @@ class FileSource(Source):
         if id not in self.masks:
             raise UserError(f"{self.name}: image {id!r} has no mask: add one, or use the image without label")
         file, image = self.masks[id], self._image_file(id)
-        return check_size(self.decode_mask(file), image, str(file), str(image))
+        return self.match_size(self.decode_mask(file), file, image)
 
     def decode_mask(self, file: Path) -> np.ndarray:
         """Class ids, uint8 [H, W], of one mask file; sources with another encoding override this."""
         return check_range(read_ids(file), len(self.classes), str(file))
+
+    def match_size(self, ids: np.ndarray, file: Path, image: Path) -> np.ndarray:
+        """Return the mask when it is as large as its image, UserError when not; a source of known faults overrides this."""
+        return check_size(ids, image, str(file), str(image))
 
     def fingerprint(self) -> str:
         """12 hex digits over classes, ids, lists and file sizes."""

@@ -1,4 +1,4 @@
-"""A folder of photos: images/, masks/, splits/*.txt, classes.txt."""
+"""A folder of photos: images/, masks/, splits/*.txt, classes.txt, meta.toml."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from u2pl.data.classes import read_classes
 from u2pl.data.files import FileSource, IdList, files_by_id
 from u2pl.data.ids import IMAGE_SUFFIXES, first_three, hold_out, match_id, read_lines
+from u2pl.data.meta import read_meta
 from u2pl.errors import UserError
 
 
@@ -15,7 +16,9 @@ class Folder(FileSource):
 
     Without splits/val.txt a fifth of the masked images that no list names is held out as val;
     without splits/train.txt all images that are in no val or test list are train.
-    Raises UserError when images/ or classes.txt is missing or wrong.
+    `meta.toml` (optional) says which classes are things and which rows are void; it changes no image and no label, so the fingerprint
+    leaves it out.
+    Raises UserError when images/ or classes.txt is missing or wrong, or meta.toml is wrong.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -27,6 +30,7 @@ class Folder(FileSource):
         if not self.images:
             raise UserError(f"{root / 'images'} holds no images: put {', '.join(IMAGE_SUFFIXES)} files there")
         self.classes, self.palette = read_classes(root / "classes.txt")
+        self.things, self.void_rows = read_meta(root / "meta.toml", self.classes)
         masks = files_by_id(root / "masks", (".png",))
         self.masks = {id: file for id, file in masks.items() if id in self.images}
         stray = [id for id in masks if id not in self.images]

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from u2pl.data.scenes import DEMOS, Scenes
 from u2pl.data.source import Source
 from u2pl.errors import UserError
 
@@ -13,19 +14,21 @@ from u2pl.errors import UserError
 _SCHEMES = {
     "voc": ("u2pl.data.voc", "Voc", ("protocol",)),
     "cityscapes": ("u2pl.data.cityscapes", "Cityscapes", ()),
+    "gta5": ("u2pl.data.gta5", "Gta5", ()),
+    "synthia": ("u2pl.data.synthia", "Synthia", ()),
     "hf": ("u2pl.data.hub", "Hub", ("classes",)),
 }
 
 
 def open_source(text: str) -> Source:
-    """Open `demo`, a folder, `voc:PATH[?protocol=classic|blender]`, `cityscapes:PATH` or `hf:NAME|PARQUET|FOLDER[?classes=FILE]`.
+    """Open a demo (`demo`, `demo-source`, `demo-target`), a folder, or one of these.
 
+    `voc:PATH[?protocol=classic|blender]`, `cityscapes:PATH`, `gta5:PATH`, `synthia:PATH`, `hf:NAME|PARQUET|FOLDER[?classes=FILE]`.
     Raises UserError when there is no such source, or what it needs is missing.
     """
-    if text == "demo":
-        from u2pl.data.scenes import Scenes
-
-        return Scenes()
+    if text in DEMOS:
+        look, seed = DEMOS[text]
+        return Scenes(text, look, seed=seed)
     scheme, colon, rest = text.partition(":")
     if colon and scheme in _SCHEMES:
         module, kind, allowed = _SCHEMES[scheme]
@@ -42,5 +45,6 @@ def open_source(text: str) -> Source:
     from u2pl.data.folder import Folder
 
     if colon and scheme.isalnum() and len(scheme) > 1 and not Path(text).expanduser().exists():
-        raise UserError(f"unknown data source {scheme!r} in {text!r}: write demo, a folder, voc:PATH, cityscapes:PATH or hf:NAME")
+        schemes = ", ".join(f"{name}:PATH" for name in _SCHEMES if name != "hf")
+        raise UserError(f"unknown data source {scheme!r} in {text!r}: write {', '.join(DEMOS)}, a folder, {schemes} or hf:NAME")
     return Folder(text)

@@ -52,6 +52,30 @@ def read_ids(file: Path | bytes, where: str = "") -> np.ndarray:
     return ids.astype(np.uint8) // np.uint8(_STRETCHED.get(image.info.get("rawmode", ""), 1))
 
 
+def read_first_of_16_bits(file: Path) -> np.ndarray:
+    """Decode a 16-bit RGB PNG, which Pillow cuts down to 8 bits, and return its first channel: uint16 [H, W].
+
+    Raises UserError when the file is missing, truncated or another kind of PNG, which could hold any sort of ids.
+    """
+    import torch
+
+    instead = f"write train ids into {file.stem}_labelTrainIds.png"
+    try:
+        from torchvision.io import decode_png
+    except ImportError:  # announced since torchvision 0.29
+        raise UserError(f"{file} is a 16-bit RGB PNG, which this torchvision does not decode: install 0.29, or {instead}") from None
+    try:
+        pixels = decode_png(torch.from_numpy(np.fromfile(file, np.uint8)))
+    except FileNotFoundError:
+        raise _missing(str(file)) from None
+    except (OSError, RuntimeError):  # its own words name a line of torchvision's sources
+        raise _broken(str(file), ValueError("truncated, or no PNG")) from None
+    if pixels.dtype != torch.uint16 or len(pixels) != 3:
+        bits = 8 * pixels.element_size()
+        raise UserError(f"{file} has {len(pixels)} channels of {bits} bits instead of 3 of 16: use the label as published, or {instead}")
+    return pixels[0].numpy()
+
+
 def check_range(ids: np.ndarray, classes: int, where: str) -> np.ndarray:
     """Return `ids` (uint8 [H, W]) when each is below `classes` or 255, raise UserError with the others."""
     present = np.flatnonzero(np.bincount(ids.ravel(), minlength=IGNORE + 1))
@@ -65,9 +89,15 @@ def check_range(ids: np.ndarray, classes: int, where: str) -> np.ndarray:
     return ids
 
 
+def read_size(image: Path | bytes, where: str = "") -> tuple[int, int]:
+    """Width and height from an image's header alone; UserError when the file is missing or no image."""
+    with _header(image, where) as header:
+        return header.size
+
+
 def check_size(ids: np.ndarray, image: Path | bytes, mask_name: str, image_name: str) -> np.ndarray:
     """Return the mask when it is as large as its image; UserError naming both sizes when not. Reads the image's header only."""
-    size = _header(image, image_name).size
+    size = read_size(image, image_name)
     mask_size = (ids.shape[1], ids.shape[0])
     if size != mask_size:
         turned = " (turned by its EXIF header? Save it upright)" if size == mask_size[::-1] else ""
@@ -86,7 +116,7 @@ def _header(file: Path | bytes, where: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
     except FileNotFoundError:
-        raise UserError(f"{_name(file, where)} does not exist: restore the file, or take its id out of the split") from None
+        raise _missing(_name(file, where)) from None
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise _broken(_name(file, where), error) from None
 
@@ -101,6 +131,10 @@ def _decode(file: Path | bytes, where: str) -> Image.Image:
             raise _broken(_name(file, where), error) from None
         image.info["rawmode"] = rawmode if isinstance(rawmode, str) else ""
         return image
+
+
+def _missing(where: str) -> UserError:
+    return UserError(f"{where} does not exist: restore the file, or take its id out of the split")
 
 
 def _broken(where: str, error: Exception) -> UserError:

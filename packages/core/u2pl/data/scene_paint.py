@@ -43,6 +43,21 @@ class Look:
     noise: float = 0.02
 
 
+#: Two looks that are a domain apart: a bright, sharp day in warm colours, and its dusk, bluish, flat, blurred and noisy.
+DAY = Look(hue=(-0.1, 0.4), saturation=(0.35, 0.9), value=(0.4, 1.0), contrast=0.4, grain=0.04, light=0.15, blur=(0.2, 0.5), noise=0.01)
+DUSK = Look(
+    hue=(0.5, 0.75),
+    saturation=(0.2, 0.6),
+    value=(0.05, 0.5),
+    contrast=0.25,
+    period=(7.0, 9.5),
+    grain=0.1,
+    light=0.6,
+    blur=(0.7, 1.1),
+    noise=0.04,
+)
+
+
 class Item(NamedTuple):
     """One thing in a scene; x, y and radius in pixels, angle in radians."""
 

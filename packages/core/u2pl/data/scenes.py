@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 from PIL import Image
 
-from u2pl.data.scene_paint import SIZE, Item, Look, paint
+from u2pl.data.scene_paint import DAY, DUSK, SIZE, Item, Look, paint
 from u2pl.data.scene_shapes import PATTERNS
 from u2pl.data.source import Source
 from u2pl.errors import UserError
@@ -30,6 +30,10 @@ DISTRACTORS = [(outline, pattern) for outline in ("disc", "square", "triangle") 
     (outline, "blotches") for outline in ("fish", "star", "ring")
 ]
 _PALETTE = [[32, 36, 48], [240, 163, 10], [214, 73, 51], [162, 62, 190], [58, 134, 255], [17, 168, 150], [138, 201, 38]]
+
+
+#: What a demo is called -> its look and seed. Source and target have the same classes and no scene in common.
+DEMOS = {"demo": (Look(), 0), "demo-source": (DAY, 1), "demo-target": (DUSK, 2)}
 
 
 def lay_out(rng: np.random.Generator, objects: tuple[int, int], front: int) -> list[Item]:
@@ -63,6 +67,8 @@ class Scenes(Source):
         objects: fewest (at least 1) and most objects in an image.
         seed: another seed has other scenes.
     """
+
+    things = tuple(KINDS)
 
     def __init__(self, name: str = "demo", look: Look | None = None, objects: tuple[int, int] = (2, 3), seed: int = 0) -> None:
         self.name, self.look, self.objects, self.seed = name, look or Look(), objects, seed

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
@@ -24,6 +25,9 @@ class Source(ABC):
     protocol: str = ""  # the benchmark protocol that the two above follow, printed in front of the split's name
     notes: tuple[str, ...] = ()  # what the source decided by itself; commands print these once
     id_ending: str = ""  # what file names have behind the id
+    things: tuple[str, ...] = ()  # names of the classes whose objects can be counted
+    void_rows: tuple[float, float] = (0.0, 0.0)  # shares of the height at top and bottom that show nothing of the scene
+    subsets: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # name -> the classes over which a benchmark reports mIoU too
 
     @abstractmethod
     def splits(self) -> tuple[str, ...]:

@@ -58,7 +58,11 @@ class Stream(Dataset[TrainSample]):
         """The augmented sample at a global position >= 0."""
         id = self.id(position)
         image = self.source.image(id)
-        return self.transform(image, self._mask(id), np.random.default_rng([*self._key, _AUGMENT, position]))
+        return self.transform(image, self._mask(id), self.generator(position))
+
+    def generator(self, position: int) -> np.random.Generator:
+        """The position's own random numbers, always from their beginning."""
+        return np.random.default_rng([*self._key, _AUGMENT, position])
 
     def _mask(self, id: str) -> np.ndarray | None:
         if self.masks == "never" or not self.source.has_mask(id):

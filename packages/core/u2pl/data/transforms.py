@@ -19,6 +19,17 @@ class TrainSample(NamedTuple):
     image: Tensor  # uint8 [3, crop, crop]
     label: Tensor  # uint8 [crop, crop]; 255 everywhere when there is no mask
     valid: Tensor  # bool [crop, crop]; False on padding
+    border: Tensor  # bool [crop]; True on rows among the image's void ones
+
+
+class Geometry(NamedTuple):
+    """Which part of an image becomes a crop."""
+
+    full: tuple[int, int]  # width and height of the whole image, scaled
+    corner: tuple[int, int]  # left and top of the part in it
+    size: tuple[int, int]  # width and height of the part, at most the crop's
+    box: tuple[float, float, float, float]  # the part in the image's own pixels
+    mirror: bool  # whether left and right are swapped
 
 
 class TrainTransform:
@@ -29,41 +40,59 @@ class TrainTransform:
         scale: smallest and largest factor, drawn uniformly.
         flip: whether to mirror left and right half of the time.
         long_side: an image whose longer side exceeds this is shrunk to it before anything else; 0 leaves every image as it is.
+        void_rows: shares of the image's height at its top and its bottom that become a sample's `border`.
 
     Raises UserError when crop is not positive or scale is not a range of positive factors.
     """
 
-    def __init__(self, crop: int, scale: tuple[float, float], flip: bool, long_side: int = 0) -> None:
+    def __init__(
+        self, crop: int, scale: tuple[float, float], flip: bool, long_side: int = 0, void_rows: tuple[float, float] = (0.0, 0.0)
+    ) -> None:
         if crop < 1:
             raise UserError(f"crop {crop} must be at least 1 pixel")
         if not 0 < scale[0] <= scale[1]:
             raise UserError(f"scale {scale} must be two positive factors, the smaller one first")
-        self.crop, self.scale, self.flip, self.long_side = crop, scale, flip, long_side
+        self.crop, self.scale, self.flip, self.long_side, self.void_rows = crop, scale, flip, long_side, void_rows
 
     def __call__(self, image: Image.Image, mask: np.ndarray | None, rng: np.random.Generator) -> TrainSample:
         """Cut one sample from an RGB image and its mask, uint8 [H, W]; four draws of `rng`, whatever the image."""
-        zoom, left, top, mirror = rng.random(4)
-        factor = (self.scale[0] + zoom * (self.scale[1] - self.scale[0])) * shrink_factor(image.size, self.long_side)
-        full = [max(1, round(side * factor)) for side in image.size]
-        size = (min(self.crop, full[0]), min(self.crop, full[1]))
-        x, y = int(left * (full[0] - size[0] + 1)), int(top * (full[1] - size[1] + 1))
-        across, down = image.width / full[0], image.height / full[1]
-        # Resizing only this box gives the same pixels as cutting it from the resized image.
-        box = (x * across, y * down, min((x + size[0]) * across, image.width), min((y + size[1]) * down, image.height))
-        pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
-        ids = None if mask is None else np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST, box=box))
-        if self.flip and mirror < 0.5:
-            pixels, ids = pixels[:, ::-1], None if ids is None else ids[:, ::-1]
-        return self._padded(pixels, ids)
+        return self.cut(image, mask, self.draw(image.size, rng))
 
-    def _padded(self, pixels: np.ndarray, ids: np.ndarray | None) -> TrainSample:
-        height, width = pixels.shape[:2]
-        image = np.empty((3, self.crop, self.crop), np.uint8)
-        image[:] = np.array(PADDING, np.uint8)[:, None, None]
-        image[:, :height, :width] = pixels.transpose(2, 0, 1)
+    def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Geometry:
+        """Draw what is cut from an image of `size`, width and height; four draws of `rng`, whatever the size."""
+        zoom, left, top, mirror = rng.random(4)
+        factor = (self.scale[0] + zoom * (self.scale[1] - self.scale[0])) * shrink_factor(size, self.long_side)
+        width, height = (max(1, round(side * factor)) for side in size)
+        part = (min(self.crop, width), min(self.crop, height))
+        x, y = int(left * (width - part[0] + 1)), int(top * (height - part[1] + 1))
+        across, down = size[0] / width, size[1] / height
+        # Resizing only this box gives the same pixels as cutting it from the resized image.
+        box = (x * across, y * down, min((x + part[0]) * across, size[0]), min((y + part[1]) * down, size[1]))
+        return Geometry((width, height), (x, y), part, box, bool(self.flip and mirror < 0.5))
+
+    def cut_mask(self, mask: np.ndarray, geometry: Geometry) -> np.ndarray:
+        """Cut from a mask, uint8 [H, W], alone: uint8 [crop, crop], 255 on padding."""
         label = np.full((self.crop, self.crop), IGNORE, np.uint8)
-        if ids is not None:
-            label[:height, :width] = ids
+        ids = np.asarray(Image.fromarray(mask).resize(geometry.size, Image.Resampling.NEAREST, box=geometry.box))
+        label[: geometry.size[1], : geometry.size[0]] = ids[:, ::-1] if geometry.mirror else ids
+        return label
+
+    def cut(self, image: Image.Image, mask: np.ndarray | None, geometry: Geometry) -> TrainSample:
+        """Cut from an RGB image and its mask, uint8 [H, W], what was drawn for the image's size."""
+        width, height = geometry.size
+        pixels = np.asarray(image.resize(geometry.size, Image.Resampling.BILINEAR, box=geometry.box))
+        padded = np.empty((3, self.crop, self.crop), np.uint8)
+        padded[:] = np.array(PADDING, np.uint8)[:, None, None]
+        padded[:, :height, :width] = (pixels[:, ::-1] if geometry.mirror else pixels).transpose(2, 0, 1)
+        label = np.full((self.crop, self.crop), IGNORE, np.uint8) if mask is None else self.cut_mask(mask, geometry)
         valid = np.zeros((self.crop, self.crop), np.bool_)
         valid[:height, :width] = True
-        return TrainSample(torch.from_numpy(image), torch.from_numpy(label), torch.from_numpy(valid))
+        return TrainSample(*(torch.from_numpy(array) for array in (padded, label, valid, self._border(geometry))))
+
+    def _border(self, geometry: Geometry) -> np.ndarray:
+        """A row is void when its centre is; padding is not."""
+        border = np.zeros(self.crop, np.bool_)
+        height = geometry.size[1]
+        centres = (geometry.corner[1] + np.arange(height) + 0.5) / geometry.full[1]
+        border[:height] = (centres < self.void_rows[0]) | (centres > 1 - self.void_rows[1])
+        return border

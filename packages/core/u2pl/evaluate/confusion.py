@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,13 @@ class Score(NamedTuple):
     per_class_iou: list[float | None]  # by class id; None: the class does not occur in the split's ground truth
     miou: float  # mean over the classes that occur in the ground truth
     pixel_accuracy: float
+
+
+def subset_mious(score: Score, classes: Sequence[str], subsets: Mapping[str, Sequence[str]]) -> dict[str, float | None]:
+    """mIoU over each named subset of the classes, in percent; None where none of its classes occurs in the ground truth."""
+    iou = dict(zip(classes, score.per_class_iou, strict=True))
+    values = {name: [value for value in map(iou.__getitem__, members) if value is not None] for name, members in subsets.items()}
+    return {name: sum(found) / len(found) if found else None for name, found in values.items()}
 
 
 class Confusion:

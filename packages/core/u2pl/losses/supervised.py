@@ -20,15 +20,20 @@ def valid_count(label_BHW: Tensor) -> Tensor:
     return (label_BHW != IGNORE).sum().float()
 
 
-def cross_entropy(logits_BCHW: Tensor, label_BHW: Tensor, count: Tensor | None = None) -> Tensor:
+def cross_entropy(logits_BCHW: Tensor, label_BHW: Tensor, count: Tensor | None = None, weight_BHW: Tensor | None = None) -> Tensor:
     """Mean cross entropy over labelled pixels (004 Eq 2, 000 Eq 3); a connected zero where there is none.
 
     Args:
         logits_BCHW: float scores; computed in float32.
         label_BHW: integer class ids, 255 = ignore.
         count: what to divide by; the labelled pixels of this batch when None.
+        weight_BHW: float factor of each pixel's term; it does not change what is divided by.
     """
-    total = F.cross_entropy(logits_BCHW.float(), label_BHW.long(), ignore_index=IGNORE, reduction="sum")
+    score, label = logits_BCHW.float(), label_BHW.long()
+    if weight_BHW is None:
+        total = F.cross_entropy(score, label, ignore_index=IGNORE, reduction="sum")
+    else:
+        total = (weight_BHW * F.cross_entropy(score, label, ignore_index=IGNORE, reduction="none")).sum()
     return total / (valid_count(label_BHW) if count is None else count).clamp(min=1)
 
 

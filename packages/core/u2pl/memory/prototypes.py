@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from u2pl import distributed
 from u2pl.notation import IGNORE
+from u2pl.outputs import upsample
+from u2pl.pseudo.denoise import denoise, prototype_weight
+
+
+class PrototypeConfig(BaseModel):
+    """Class prototypes and what they correct."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    momentum: float = Field(0.999, ge=0, lt=1, description="momentum of the prototypes (000 Eq 18)")
+    denoise: bool = Field(True, description="correct pseudo-labels by the distance to the prototypes (000 Eqs 19-20)")
+    raw_distance: bool = Field(False, description="distances of the vectors as they are, not of unit vectors (000 Eq 19 to the letter)")
 
 
 def class_means(embed_BDhw: Tensor, label_Bhw: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -36,14 +49,14 @@ class Prototypes(nn.Module):
     The momentum is min(1 - 1/n_c, m) with n_c the steps that saw class c (ours), so a prototype starts as a plain mean and not near zero.
 
     Args:
+        config: momentum m, and how pseudo-labels are corrected.
         num_classes: C.
         width: D.
-        momentum: m.
     """
 
-    def __init__(self, num_classes: int, width: int, momentum: float = 0.999) -> None:
+    def __init__(self, config: PrototypeConfig, num_classes: int, width: int) -> None:
         super().__init__()
-        self.momentum = momentum
+        self.config = config
         self.register_buffer("center", torch.zeros(num_classes, width))
         self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.int64))
 
@@ -61,5 +74,12 @@ class Prototypes(nn.Module):
         mean, count = class_means(embed_BDhw, label_Bhw, len(self.seen))
         present = count > 0
         self.seen += present
-        weight = (1 - (1 - 1 / self.seen.clamp(min=1)).clamp(max=self.momentum)) * present
+        weight = (1 - (1 - 1 / self.seen.clamp(min=1)).clamp(max=self.config.momentum)) * present
         self.center.lerp_(mean, weight.unsqueeze(1))
+
+    def denoised_label(self, prob_BCHW: Tensor, embed_BDhw: Tensor) -> Tensor:
+        """argmax_c of w(c) p(c) (000 Eqs 19-20), int64 [B, H, W]; argmax_c of p(c) where nothing is to be corrected."""
+        if not self.config.denoise:
+            return prob_BCHW.argmax(dim=1)
+        weight = prototype_weight(embed_BDhw, self.center, self.known, self.config.raw_distance)
+        return denoise(prob_BCHW, upsample(weight, prob_BCHW.shape[-2:])).argmax(dim=1)

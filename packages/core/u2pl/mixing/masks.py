@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from u2pl.notation import IGNORE
@@ -45,10 +47,40 @@ def half_of_classes(label_BHW: Tensor, score_BC: Tensor) -> Tensor:
         label_BHW: labels whose classes are drawn.
         score_BC: random numbers in [0, 1); the classes with the lowest ones are taken.
     """
-    batch, num_classes = score_BC.shape
-    flat = torch.where(label_BHW == IGNORE, num_classes, label_BHW).flatten(1).long()
-    present = torch.zeros(batch, num_classes + 1, device=flat.device).scatter_(1, flat, 1.0)[:, :num_classes] > 0
-    place = torch.where(present, score_BC, 2.0).argsort(dim=1).argsort(dim=1)
-    wanted = (present.sum(dim=1, keepdim=True) + 1) // 2
-    chosen = torch.cat([place < wanted, place.new_zeros(batch, 1, dtype=torch.bool)], dim=1)
-    return chosen.gather(1, flat).view(label_BHW.shape)
+    slot_BN = _slots(label_BHW, score_BC.shape[1])
+    chosen_BC = _lowest_half(_present(slot_BN, score_BC.shape[1] + 1)[:, :-1], score_BC)
+    return F.pad(chosen_BC, (0, 1)).gather(1, slot_BN).view(label_BHW.shape)
+
+
+def half_of_batch_classes(label_BHW: Tensor, score_BC1: Tensor, gather: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+    """ClassMix as released with DAFormer: half of the n values that occur anywhere in the batch, rounded up; 255 is one of them.
+
+    Each image draws for itself, so it may well show none of what it draws:
+
+        values = sorted(set(label_BHW)); for each image: mask = label in choice(values, (n + n mod 2) / 2)
+
+    Args:
+        label_BHW: labels whose classes are drawn.
+        score_BC1: random numbers in [0, 1), one for each of the C classes and a last one for 255; the lowest ones are taken.
+        gather: joins a vector over processes.
+    """
+    slots = score_BC1.shape[1]
+    slot_BN = _slots(label_BHW, slots - 1)
+    present_C = gather(_present(slot_BN, slots).any(dim=0, keepdim=True)).any(dim=0)
+    return _lowest_half(present_C.expand_as(score_BC1), score_BC1).gather(1, slot_BN).view(label_BHW.shape)
+
+
+def _slots(label_BHW: Tensor, num_classes: int) -> Tensor:
+    """Class ids with C in the place of 255, int64 [B, H x W]."""
+    return torch.where(label_BHW == IGNORE, num_classes, label_BHW).flatten(1).long()
+
+
+def _present(slot_BN: Tensor, slots: int) -> Tensor:
+    """Bool [B, slots]: which of them occur in each image."""
+    return torch.zeros(len(slot_BN), slots, device=slot_BN.device).scatter_(1, slot_BN, 1.0) > 0
+
+
+def _lowest_half(present_BC: Tensor, score_BC: Tensor) -> Tensor:
+    """Bool [B, C]: of those present in each row the half with the lowest scores, rounded up."""
+    place = torch.where(present_BC, score_BC, 2.0).argsort(dim=1).argsort(dim=1)
+    return place < (present_BC.sum(dim=1, keepdim=True) + 1) // 2

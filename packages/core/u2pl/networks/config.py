@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
-DecoderName = Literal["deeplabv3plus", "deeplabv3plus_light"]
+DecoderName = Literal["deeplabv3plus", "deeplabv3plus_light", "daformer"]
+
+#: Strides of the last feature map that a decoder can use; DAFormer's fuses maps of different sizes, and at 8 three would be alike.
+DECODER_STRIDES: dict[str, tuple[int, ...]] = {"deeplabv3plus": (8, 16), "deeplabv3plus_light": (8, 16), "daformer": (16, 32)}
 
 #: `encoder_weights` of an encoder that starts from random numbers.
 RANDOM = "none"
@@ -19,26 +22,49 @@ class NetworkConfig(BaseModel):
 
     decoder: DecoderName = Field(
         "deeplabv3plus",
-        description="deeplabv3plus: U2PL's decoder and heads (004, sec. 4.1); deeplabv3plus_light: separable convolutions, narrow heads",
+        description="deeplabv3plus: U2PL's decoder and heads (004, sec. 4.1); deeplabv3plus_light: separable convolutions, narrow heads; "
+        "daformer: DAFormer's fusion of four feature maps (000, sec. 4.2)",
     )
     encoder: str = Field(
         "resnet101",
-        description="any timm encoder that can run at output_stride; resnet101 in 004, resnet101s has the deep stem of its released code",
+        description="any timm encoder that can run at output_stride, or mit_b0 to mit_b5 at 16 or 32 (mit_b5 in 000, sec. 4.2); "
+        "resnet101 in 004, resnet101s has the deep stem of its released code",
     )
     encoder_weights: str = Field(
-        "imagenet", description="imagenet: timm's weights for this name; none: random; or a .safetensors or .pth file of the encoder"
+        "imagenet",
+        description="imagenet: the hub's weights for this name (timm's; for mit_b* NVIDIA's, not for commercial use); none: random; "
+        "or a .safetensors or .pth file of the encoder",
     )
-    output_stride: Literal[8, 16] = Field(8, description="image pixels per pixel of the encoder's last feature map; 8 in 004")
+    output_stride: Literal[8, 16, 32] = Field(
+        default_factory=lambda fields: 32 if fields["decoder"] == "daformer" else 8,
+        description="image pixels per pixel of the encoder's last feature map; 8 (004) or 16 for DeepLabv3+, 32 (000) or 16 for daformer",
+    )
     atrous_rates: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
-        (12, 24, 36), description="dilations of the three 3x3 branches of ASPP (DeepLabv3+ at stride 8; 6, 12, 18 at stride 16)"
+        default_factory=lambda fields: (6, 12, 18) if fields["decoder"] == "daformer" else (12, 24, 36),
+        description="dilations of the three 3x3 branches of ASPP (DeepLabv3+: 12, 24, 36 at stride 8, 6, 12, 18 at stride 16; "
+        "daformer: 6, 12, 18), which has a 1x1 branch besides",
     )
+    width: PositiveInt = Field(256, description="channels of the decoder's branches and of what they are fused to; 256 in 004 and 000")
     embed_dim: NonNegativeInt = Field(
         default_factory=lambda fields: 64 if fields["decoder"] == "deeplabv3plus_light" else 256,
         description="channels D of the representation; 256 in 004, 64 with the light decoder; 0: none, for methods without contrast",
     )
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout in the decoder and, in U2PL's, in both heads; 0.1 in the released code")
+    dropout: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="dropout in the decoder and, in U2PL's, in both heads; in daformer's, before the classifier; 0.1 in the released code",
+    )
 
     @field_validator("encoder_weights", mode="before")
     @classmethod
     def _none_is_random(cls, value: object) -> object:
         return RANDOM if value is None or (isinstance(value, str) and value.lower() in ("", RANDOM)) else value
+
+    @field_validator("output_stride")
+    @classmethod
+    def _decoder_runs_at(cls, value: int, info: ValidationInfo) -> int:
+        strides = DECODER_STRIDES.get(info.data.get("decoder", ""), (value,))
+        if value not in strides:
+            raise ValueError(f"decoder {info.data['decoder']} runs at {' or '.join(map(str, strides))}")
+        return value

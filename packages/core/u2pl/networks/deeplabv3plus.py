@@ -13,48 +13,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.networks.config import NetworkConfig
+from u2pl.networks.convolution import conv_norm_relu
 from u2pl.networks.encoder import build_encoder
 from u2pl.networks.parts import Parts
-
-WIDTH = 256
 
 
 def build(config: NetworkConfig, num_classes: int) -> Parts:
     """Encoder, decoder and two equal heads, with random weights."""
     encoder = build_encoder(config.encoder, config.output_stride)
-    decoder = Decoder(encoder.out_channels[-1], encoder.out_channels[2], config.atrous_rates, config.dropout)
-    return Parts(encoder, decoder, head(num_classes, config.dropout), head(config.embed_dim, config.dropout) if config.embed_dim else None)
+    width, dropout = config.width, config.dropout
+    decoder = Decoder(encoder.out_channels[-1], encoder.out_channels[2], config.atrous_rates, width, dropout)
+    return Parts(encoder, decoder, head(num_classes, width, dropout), head(config.embed_dim, width, dropout) if config.embed_dim else None)
 
 
-def head(out_channels: int, dropout: float) -> nn.Sequential:
-    """Two 3x3 convolutions to 256 channels and a 1x1 to the answer."""
+def head(out_channels: int, width: int, dropout: float) -> nn.Sequential:
+    """Two 3x3 convolutions to `width` channels and a 1x1 to the answer."""
     return nn.Sequential(
-        *conv_norm_relu(2 * WIDTH, WIDTH, kernel=3),
+        *conv_norm_relu(2 * width, width, kernel=3),
         nn.Dropout2d(dropout),
-        *conv_norm_relu(WIDTH, WIDTH, kernel=3),
+        *conv_norm_relu(width, width, kernel=3),
         nn.Dropout2d(dropout),
-        nn.Conv2d(WIDTH, out_channels, 1),
-    )
-
-
-def conv_norm_relu(in_channels: int, out_channels: int, kernel: int, dilation: int = 1) -> nn.Sequential:
-    """Convolution that keeps the size, batch norm, ReLU."""
-    padding = dilation * (kernel // 2)
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
+        nn.Conv2d(width, out_channels, 1),
     )
 
 
 class Aspp(nn.Module):
-    """Atrous spatial pyramid pooling: [B, in_channels, h, w] -> [B, 5 * 256, h, w]; trains with two images or more."""
+    """Atrous spatial pyramid pooling: [B, in_channels, h, w] -> [B, 5 * width, h, w]; trains with two images or more."""
 
-    def __init__(self, in_channels: int, rates: Sequence[int]) -> None:
+    def __init__(self, in_channels: int, rates: Sequence[int], width: int) -> None:
         super().__init__()
-        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), *conv_norm_relu(in_channels, WIDTH, kernel=1))
-        self.pointwise = conv_norm_relu(in_channels, WIDTH, kernel=1)
-        self.dilated = nn.ModuleList(conv_norm_relu(in_channels, WIDTH, kernel=3, dilation=rate) for rate in rates)
+        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), *conv_norm_relu(in_channels, width, kernel=1))
+        self.pointwise = conv_norm_relu(in_channels, width, kernel=1)
+        self.dilated = nn.ModuleList(conv_norm_relu(in_channels, width, kernel=3, dilation=rate) for rate in rates)
 
     def forward(self, feature: Tensor) -> Tensor:
         pooled = self.pooled(feature).expand(-1, -1, *feature.shape[-2:])
@@ -62,13 +52,13 @@ class Aspp(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Fused deep features beside low-level ones: feature maps -> [B, 512, h, w] at a quarter of the image's size."""
+    """Fused deep features beside low-level ones: feature maps -> [B, 2 * width, h, w] at a quarter of the image's size."""
 
-    def __init__(self, deep_channels: int, low_channels: int, rates: Sequence[int], dropout: float) -> None:
+    def __init__(self, deep_channels: int, low_channels: int, rates: Sequence[int], width: int, dropout: float) -> None:
         super().__init__()
-        self.aspp = Aspp(deep_channels, rates)
-        self.fuse = nn.Sequential(*conv_norm_relu((2 + len(rates)) * WIDTH, WIDTH, kernel=3), nn.Dropout2d(dropout))
-        self.low = conv_norm_relu(low_channels, WIDTH, kernel=1)
+        self.aspp = Aspp(deep_channels, rates, width)
+        self.fuse = nn.Sequential(*conv_norm_relu((2 + len(rates)) * width, width, kernel=3), nn.Dropout2d(dropout))
+        self.low = conv_norm_relu(low_channels, width, kernel=1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         low = self.low(features[2])

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from u2pl.errors import UserError
+from u2pl.networks import mit
 
 #: Keys of an ImageNet classifier that an encoder has no place for.
 CLASSIFIER_KEYS = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm.", "norm_head.", "fc_norm.")
@@ -45,7 +46,7 @@ class LoadReport(NamedTuple):
 
 
 def load_pretrained(encoder: nn.Module, name: str, weights: str) -> LoadReport:
-    """Fill `encoder` (timm's `name`) with ImageNet weights of that name (`weights` = "imagenet") or with a file's.
+    """Fill `encoder` (timm's or MiT's `name`) with ImageNet weights of that name (`weights` = "imagenet") or with a file's.
 
     Raises:
         UserError: No such weights, an unreadable file, or less than 99 % of either side's keys in the other.
@@ -59,7 +60,10 @@ def load_pretrained(encoder: nn.Module, name: str, weights: str) -> LoadReport:
 def load_encoder(encoder: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadReport:
     """Copy `state` into `encoder`; nothing is copied unless 99 % of the keys fit and no shape differs (UserError)."""
     own = {unwrapped(key): tensor for key, tensor in encoder.state_dict().items()}
-    given = by_own_key(own, encoder_part(state))
+    part = encoder_part(state)
+    if isinstance(encoder, mit.MixTransformer):
+        part = {mit.timm_key(key): tensor for key, tensor in part.items()}
+    given = by_own_key(own, part)
     report = compare(own, given)
     total = len(report.matched) + max(len(report.missing), len(report.unexpected))
     if report.reshaped or len(report.matched) < MIN_MATCHED * total:
@@ -122,17 +126,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def hub_weights(name: str) -> dict[str, Tensor]:
-    """timm's ImageNet weights for `name`, from the hub or its local cache."""
+    """ImageNet weights for `name`, timm's or MiT's, from the hub or its local cache."""
     advice = "give a file with --set network.encoder_weights=FILE, or start from random weights with none"
-    if not timm.models.is_model_pretrained(name):
+    if name not in mit.VARIANTS and not timm.models.is_model_pretrained(name):
         raise UserError(f"timm has no ImageNet weights for {name}; {advice}")
     try:
         with offline_if_unreachable():
-            return timm.create_model(name, pretrained=True).state_dict()
+            return mit_weights(name) if name in mit.VARIANTS else timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # whatever a network, a proxy or a cache can raise
         raise UserError(
             f"ImageNet weights of {name} are not in the cache and the hub is out of reach ({type(error).__name__}); {advice}"
         ) from error
+
+
+def mit_weights(name: str) -> dict[str, Tensor]:
+    """The ImageNet weights that SegFormer's authors released for `name`, under their names; NVIDIA's, not for commercial use."""
+    repository, revision = f"smp-hub/{name}.imagenet", mit.VARIANTS[name].revision
+    return safetensors.torch.load_file(huggingface_hub.hf_hub_download(repository, "model.safetensors", revision=revision))
 
 
 @contextmanager

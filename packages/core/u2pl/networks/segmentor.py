@@ -57,7 +57,7 @@ class Segmentor(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, image_B3HW: Tensor, embed: bool = True) -> SegOutput:
-        """Logits and, if asked for, representations.
+        """Logits, the encoder's last feature map and, if asked for, representations.
 
         Args:
             image_B3HW: RGB, uint8 or floating point in [0, 1].
@@ -68,9 +68,11 @@ class Segmentor(nn.Module):
         """
         height, width = (-(-side // OUTPUT_STRIDE) for side in image_B3HW.shape[-2:])
         self._check_batch(len(image_B3HW))
-        fused = self.decoder(self.encoder(self.prepare(image_B3HW)))
+        features = self.encoder(self.prepare(image_B3HW))
+        fused = self.decoder(features)
         logits = self.classifier(fused)[..., :height, :width]
-        return SegOutput(logits, self.embedder(fused)[..., :height, :width] if embed and self.embedder is not None else None)
+        representation = self.embedder(fused)[..., :height, :width] if embed and self.embedder is not None else None
+        return SegOutput(logits, representation, features[-1])
 
     def prepare(self, image_B3HW: Tensor) -> Tensor:
         """Normalise colours, then pad bottom and right with the mean colour to multiples of `divisor`."""

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from u2pl.evaluate.confusion import Score
+from u2pl.evaluate.confusion import Score, subset_mious
 
 
-def score_table(classes: Sequence[str], scores: Mapping[str, Score]) -> Table:
-    """IoU in percent per class and network, their means and the pixel accuracy; classes without ground truth are `absent`."""
+def score_table(classes: Sequence[str], scores: Mapping[str, Score], subsets: Mapping[str, Sequence[str]] | None = None) -> Table:
+    """IoU in percent per class and network, their means and the pixel accuracy; classes without ground truth are `absent`.
+
+    Args:
+        classes: names by id.
+        scores: by network.
+        subsets: names of classes over which the mean is given as well.
+    """
     table = Table()
     table.add_column("IoU %")
     for name in scores:
@@ -22,6 +26,9 @@ def score_table(classes: Sequence[str], scores: Mapping[str, Score]) -> Table:
         table.add_row(Text(name), *(_cell(score.per_class_iou[id]) for score in scores.values()))
     table.add_section()
     table.add_row("mIoU", *(_cell(score.miou) for score in scores.values()), style="bold")
+    means = [subset_mious(score, classes, subsets or {}) for score in scores.values()]
+    for name in subsets or {}:
+        table.add_row(Text(f"mIoU, {name}"), *(_cell(mean[name]) for mean in means))
     table.add_row("pixel accuracy", *(_cell(score.pixel_accuracy) for score in scores.values()))
     return table
 

@@ -21,6 +21,10 @@ class TrainConfig(BaseModel):
     head_lr_factor: float = Field(10.0, gt=0, description="the rest of the network learns so much faster (000 sec. 4.1)")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay (000 sec. 4.1)")
     poly_power: float = Field(0.9, ge=0, description="learning rate = lr (1 - step/total)^poly_power (000 sec. 4.1)")
+    warmup: float = Field(
+        0.0, ge=0, le=1, description="share of the run over which the learning rate also grows, from 1e-6 of itself; DAFormer: 0.0375"
+    )
+    norm_decay: bool = Field(True, description="weight decay on the weights and biases of normalisation layers too; DAFormer: off")
     clip_norm: float = Field(0.0, ge=0, description="largest norm of the gradient; 0 = as it is")
     evaluations: int = Field(4, ge=1, description="how often the validation split is scored, evenly spaced; the last time at the end")
     checkpoint_every: int = Field(500, ge=1, description="steps between two states to resume from")

@@ -1,12 +1,14 @@
-"""Noticing a loss that is not finite without waiting for the device at every step."""
+"""Noticing numbers that are not finite without waiting for the device at every step."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from u2pl import distributed
 from u2pl.errors import UserError
+
+ADVICE = "lower train.lr or set train.clip_norm and start again with another --out"
 
 
 class FiniteGuard:
@@ -31,6 +33,15 @@ class FiniteGuard:
         if bad:
             step = min(bad.values())
             terms = ", ".join(name.removeprefix("loss/") for name, first in bad.items() if first == step)
-            raise UserError(
-                f"the loss is not finite at step {step}: {terms}; lower train.lr or set train.clip_norm and start again with another --out"
-            )
+            raise UserError(f"the loss is not finite at step {step}: {terms}; {ADVICE}")
+
+
+@torch.no_grad()
+def check_weights(module: nn.Module, steps: int) -> None:
+    """Raise UserError when a trained weight is not finite after `steps` steps, on every process if it happened on one.
+
+    A gradient may overflow under a finite loss; the next loss would tell, but what is kept first would not. Waits for the device.
+    """
+    norm = nn.utils.get_total_norm([parameter for parameter in module.parameters() if parameter.requires_grad])
+    if distributed.total((~norm.isfinite()).float()) > 0:
+        raise UserError(f"the weights are not finite after step {steps}; {ADVICE}")

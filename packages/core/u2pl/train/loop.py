@@ -26,7 +26,7 @@ from u2pl.method import Method
 from u2pl.schedules import Progress, step_seed
 from u2pl.train.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from u2pl.train.config import DataConfig, TrainConfig
-from u2pl.train.guard import FiniteGuard
+from u2pl.train.guard import FiniteGuard, check_weights
 from u2pl.train.journal import Journal, numbers
 from u2pl.train.optimizer import build_optimizer, set_learning_rate
 from u2pl.train.run_folder import JOURNAL
@@ -93,7 +93,7 @@ def local_batch(batch: int) -> int:
 def fit(job: Job, folder: Path, accelerator: Accelerator, reporter: Reporter, resume: bool = False) -> Facts:
     """Train to the last step; returns what happened.
 
-    Raises UserError when a loss is not finite or the disk is full, and Stopped after SIGTERM, once the state is written.
+    Raises UserError when a loss or a weight is not finite or the disk is full, and Stopped after SIGTERM, once the state is written.
     """
     config, main, device = job.train, accelerator.is_main_process, accelerator.device
     method = job.method.to(device)
@@ -108,8 +108,12 @@ def fit(job: Job, folder: Path, accelerator: Accelerator, reporter: Reporter, re
     journal = Journal(folder / JOURNAL if main else None, facts.step)
     guard, begin = FiniteGuard(), time.monotonic() - facts.seconds
 
-    def keep_state() -> None:
+    def check() -> None:
         guard.check()
+        check_weights(method, facts.step)
+
+    def keep_state() -> None:
+        check()
         facts.seconds = time.monotonic() - begin
         facts.scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
         if main:
@@ -140,7 +144,7 @@ def fit(job: Job, folder: Path, accelerator: Accelerator, reporter: Reporter, re
                 reporter.step(facts.step, job.total, entries)
             scored = facts.step in _evaluation_steps(job)
             if scored:
-                guard.check()
+                check()
                 _score(job, method, facts, journal, reporter, main)
             stopping = stop.asked(step)
             if scored or stopping or facts.step % config.checkpoint_every == 0:

@@ -1,0 +1,1 @@
+"""Domain adaptation: from labelled source images to unlabelled target images."""

@@ -1,0 +1,41 @@
+"""What a training step is fed: labelled source images beside target images without labels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from u2pl.data.streams import Stream
+
+
+class DomainBatch(NamedTuple):
+    """B source and B target images of one size. Without target images their fields are empty (B = 0)."""
+
+    image_l: Tensor  # uint8 [B, 3, H, W], source
+    label_l: Tensor  # uint8 [B, H, W], 255 = ignore or padding
+    image_t: Tensor  # uint8 [B, 3, H, W], target
+    valid_t: Tensor  # bool [B, H, W], False on padding
+    border_t: Tensor  # bool [B, H], True on rows that show nothing of the scene
+    truth_t: Tensor  # uint8 [B, H, W], 255 = unknown: only to log how good pseudo-labels are
+
+
+class DomainStreams(Dataset[DomainBatch]):
+    """Sample number g of the source beside sample number g of the target.
+
+    Args:
+        source: stream of images with masks.
+        target: stream of images; None where a method has no use for them.
+    """
+
+    def __init__(self, source: Stream, target: Stream | None) -> None:
+        self.source = source
+        self.target = target
+
+    def __getitem__(self, position: int) -> DomainBatch:
+        own = self.source[position]
+        other = self.target[position] if self.target is not None else None
+        if other is None:
+            return DomainBatch(own.image, own.label, own.image[:, :0, :0], own.valid[:0, :0], own.border[:0], own.label[:0, :0])
+        return DomainBatch(own.image, own.label, other.image, other.valid, other.border, other.label)

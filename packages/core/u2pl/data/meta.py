@@ -1,0 +1,52 @@
+"""What a folder of photos may say of itself beyond its classes: meta.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from u2pl.data.ids import first_three
+from u2pl.errors import UserError
+
+
+class Meta(NamedTuple):
+    """The values of `Source` of the same names; by default there is nothing to say."""
+
+    things: tuple[str, ...] = ()
+    void_rows: tuple[float, float] = (0.0, 0.0)
+
+
+def read_meta(path: Path, classes: tuple[str, ...]) -> Meta:
+    """Read meta.toml: `things`, names out of `classes`, and `void_top` and `void_bottom`, shares of the image's height.
+
+    A file that is not there says nothing. Raises UserError when it is no TOML, or holds an unknown key, class or share.
+    """
+    if not path.exists():
+        return Meta()
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f'{path} cannot be read as TOML ({error}): write lines such as things = ["car"] and void_top = 0.03') from None
+    unknown = sorted(found.keys() - {"things", "void_top", "void_bottom"})
+    if unknown:
+        raise UserError(f"{path} has an unknown key {unknown[0]!r}: it may hold things, void_top and void_bottom")
+    top, bottom = (_share(path, key, found.get(key, 0.0)) for key in ("void_top", "void_bottom"))
+    if top + bottom >= 1:
+        raise UserError(f"{path}: void_top {top} and void_bottom {bottom} leave nothing of the image: together they must be below 1")
+    return Meta(_things(path, found.get("things", []), classes), (top, bottom))
+
+
+def _share(path: Path, key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise UserError(f"{path}: {key} is {value!r}: write a share of the image's height, from 0 to below 1")
+    return float(value)
+
+
+def _things(path: Path, value: Any, classes: tuple[str, ...]) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise UserError(f'{path}: things must be a list of class names, such as ["car", "person"]')
+    unknown = [name for name in value if name not in classes]
+    if unknown:
+        raise UserError(f"{path}: things names classes that classes.txt does not have: {first_three(unknown)}: correct the names")
+    return tuple(dict.fromkeys(value))

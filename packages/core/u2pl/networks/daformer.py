@@ -1,0 +1,76 @@
+"""DAFormer's head (000, sec. 4.2): four feature maps side by side, fused with a look around at several distances.
+
+Same as the released code: separable dilated convolutions beside a 1x1 branch, no image pooling, 3x3 fusion.
+Ours: the representation head is two 1x1 convolutions on the same concatenation (1024 -> 512 -> 256); the papers give no kernel, and 3x3
+would triple the whole head's cost. Convolutions start as torch starts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from u2pl.networks.config import NetworkConfig
+from u2pl.networks.convolution import conv_norm_relu
+from u2pl.networks.encoder import build_encoder
+from u2pl.networks.parts import Parts
+
+#: Feature maps that are fused: those at strides 4, 8, 16 and the output stride.
+MAPS = 4
+
+
+def build(config: NetworkConfig, num_classes: int) -> Parts:
+    """Encoder, linear embedding of its maps and two heads on them, with random weights; trains with one image."""
+    encoder = build_encoder(config.encoder, config.output_stride)
+    decoder = Decoder(encoder.out_channels[-MAPS:], config.width)
+    classifier = fusion(num_classes, config.width, config.atrous_rates, config.dropout)
+    return Parts(encoder, decoder, classifier, embedder(config.embed_dim, config.width) if config.embed_dim else None, min_images=1)
+
+
+class Decoder(nn.Module):
+    """Linear embedding of the last four maps: feature maps -> [B, 4 * width, h, w] at the size of the first of them."""
+
+    def __init__(self, in_channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.linear = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in in_channels)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        first, *others = (linear(feature) for linear, feature in zip(self.linear, features[-MAPS:], strict=True))
+        size = first.shape[-2:]
+        return torch.cat([first, *(F.interpolate(other, size=size, mode="bilinear", align_corners=False) for other in others)], dim=1)
+
+
+class SeparableAspp(nn.Module):
+    """Atrous spatial pyramid without image pooling: [B, in_channels, h, w] -> [B, (1 + rates) * width, h, w]."""
+
+    def __init__(self, in_channels: int, width: int, rates: Sequence[int]) -> None:
+        super().__init__()
+        self.pointwise = conv_norm_relu(in_channels, width, kernel=1)
+        self.dilated = nn.ModuleList(
+            nn.Sequential(
+                conv_norm_relu(in_channels, in_channels, kernel=3, dilation=rate, groups=in_channels),
+                conv_norm_relu(in_channels, width, kernel=1),
+            )
+            for rate in rates
+        )
+
+    def forward(self, feature: Tensor) -> Tensor:
+        return torch.cat([self.pointwise(feature), *(branch(feature) for branch in self.dilated)], dim=1)
+
+
+def fusion(num_classes: int, width: int, rates: Sequence[int], dropout: float) -> nn.Sequential:
+    """From the four maps to class logits: pyramid, 3x3 to `width`, 1x1 to the answer."""
+    return nn.Sequential(
+        SeparableAspp(MAPS * width, width, rates),
+        conv_norm_relu((1 + len(rates)) * width, width, kernel=3),
+        nn.Dropout2d(dropout),
+        nn.Conv2d(width, num_classes, 1),
+    )
+
+
+def embedder(embed_dim: int, width: int) -> nn.Sequential:
+    """From the four maps to the representation, pixel by pixel."""
+    return nn.Sequential(*conv_norm_relu(MAPS * width, 2 * width, kernel=1), nn.Conv2d(2 * width, embed_dim, 1))
