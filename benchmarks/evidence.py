@@ -2,6 +2,7 @@
 
     uv run benchmarks/evidence.py demo
     uv run benchmarks/evidence.py voc-animals-222 --data VOC_ANIMALS --weights tf_efficientnet_lite0.safetensors
+    uv run benchmarks/evidence.py camvid-dusk --data CAMVID --weights tf_efficientnet_lite0.safetensors
 
 A run whose file exists is left out and one that was cut short goes on where it stood, so the same command can be given again at any time.
 `benchmarks/tables.py` turns the files into docs/results.md.
@@ -30,6 +31,8 @@ class Study:
 
     options: tuple[str, ...]
     runs: tuple[tuple[str, int], ...]  # (method, seed), in the order they are run
+    app: str = "semi"
+    splits: tuple[str, ...] = ()  # further lists of the scored data that the result is scored on
 
 
 def paired(single: tuple[str, ...] = ()) -> tuple[tuple[str, int], ...]:
@@ -51,6 +54,29 @@ def voc_animals(labeled: str, steps: int, warm_start: float) -> Study:
 
 DEMO = ("--preset", "demo", "--data", "demo", "--cpu")
 
+
+def adapted(seeds: int) -> tuple[tuple[str, int], ...]:
+    """The methods of domain adaptation, and what the labels of the target would give."""
+    return tuple((method, seed) for seed in range(seeds) for method in ("source_only", "daformer", "u2plplus", UPPER_BOUND))
+
+
+def camvid(*options: str) -> tuple[str, ...]:
+    """Day to dusk: 160-pixel crops, 4 + 4 images, a narrow DAFormer head."""
+    return (
+        "--preset", "light", "--source-split", "train_day", "--target-split", "train_dusk", "--score-split", "test_dusk",
+        "--steps", "400", "--cpu",
+        "--set", "network.width=64", "--set", "data.crop=160", "--set", "data.scale=[0.5,1.0]", "--set", "data.workers=1",
+        "--set", "train.batch=4", "--set", "train.lr=3e-4", "--set", "train.evaluations=1", *options,
+    )  # fmt: skip
+
+
+#: source_only trained on the target's own labels.
+UPPER_BOUND = "upper_bound"
+#: Car, pedestrian, bicyclist and sign are CamVid's things; its folder has no meta.toml to say so.
+THINGS = ("--set", "method.feature_distance.things=[6,8,9,10]")
+#: Averages that forget the first steps of so short a run.
+BRIEF = ("--set", "method.teacher.momentum=0.99", "--set", "method.teacher.ramp=false")
+
 STUDIES = {
     "demo": Study(DEMO, paired(("mean_teacher", "u2pl"))),
     # the released teacher, which follows the student closely at first
@@ -59,12 +85,22 @@ STUDIES = {
     "demo-16": Study((*DEMO, "--labeled", "16"), paired()[:3]),
     "voc-animals-222": voc_animals("labeled_222", 800, 0.375),
     "voc-animals-65": voc_animals("labeled_65", 400, 0.5),
+    "adapt-demo": Study(("--preset", "demo", "--cpu"), adapted(3), "domain_adapt"),
+    "camvid-dusk": Study(camvid(*BRIEF, *THINGS), adapted(3), "domain_adapt", ("test_day",)),
+    "camvid-dusk-mit": Study(
+        camvid(*BRIEF, "--set", "network.encoder=mit_b0", "--set", "method.feature_distance.weight=0"),
+        adapted(1),
+        "domain_adapt",
+        ("test_day",),
+    ),
 }
 
 
 def command(study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path) -> list[str]:
     """The training command of one run."""
     options = [option for option in study.options if not option.startswith("--warm=")]
+    if study.app == "domain_adapt":
+        return adapt_command(study, method, seed, data, weights, folder)
     if method != "suponly":
         options += [
             part for option in study.options if option.startswith("--warm=") for part in ("--set", f"method.warm_start={option[7:]}")
@@ -73,9 +109,39 @@ def command(study: Study, method: str, seed: int, data: str | None, weights: str
         options += ["--data", data]
     if weights is not None:
         options += ["--set", f"network.encoder_weights={weights}"]
-    cli = (Path(__file__).parent.parent / "apps/semi/cli.py").relative_to(ROOT)
-    resume = ["--resume"] if (folder / "resume.safetensors").exists() else []
-    return ["python", str(cli), "train", method, "--seed", str(seed), *options, "--out", str(folder), *resume]
+    return ["python", "apps/semi/cli.py", "train", method, "--seed", str(seed), *options, *place(folder)]
+
+
+def adapt_command(study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path) -> list[str]:
+    """The training command of one adaptation; source_only has neither pseudo-labels nor the options of the methods that have."""
+    pairs = list(zip(study.options, study.options[1:], strict=False))
+    known = ("method.teacher",) if method in ("source_only", UPPER_BOUND) else ("method.",)
+    left_out = {i for i, (a, b) in enumerate(pairs) if a == "--set" and b.startswith("method.") and not b.startswith(known)}
+    options = [option for i, option in enumerate(study.options) if i not in left_out and i - 1 not in left_out]
+    if data is not None:
+        options += ["--source", data, "--target", data]
+    if method == UPPER_BOUND:
+        method = "source_only"
+        if data is None:
+            options += ["--source", "demo-target"]
+        else:
+            options[options.index("--source-split") + 1] = options[options.index("--target-split") + 1]
+    if weights is not None or "network.encoder=mit_b0" in options:
+        options += ["--set", f"network.encoder_weights={weights or 'none'}"]
+    return ["python", "apps/domain_adapt/cli.py", "train", method, "--seed", str(seed), *options, *place(folder)]
+
+
+def place(folder: Path) -> list[str]:
+    """Where a run is written; it goes on where one was cut short."""
+    return ["--out", str(folder), *(["--resume"] if (ROOT / folder / "resume.safetensors").exists() else [])]
+
+
+def score(folder: Path, split: str, app: str) -> dict[str, Any]:
+    """The result of a run on another list of the data it was scored on."""
+    line = [sys.executable, f"apps/{app}/cli.py", "evaluate", str(folder), "--split", split, "--cpu"]
+    subprocess.run(line, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    files = [json.loads(path.read_text()) for path in sorted((ROOT / folder / "last").glob("evaluation-*.json"))]
+    return next(found for found in files if found["split"] == split)
 
 
 def curves(journal: Path) -> dict[str, list[Any]]:
@@ -110,6 +176,8 @@ def measure(name: str, method: str, seed: int, data: str | None, weights: str | 
     summary = json.loads((ROOT / folder / "summary.json").read_text())
     result.parent.mkdir(parents=True, exist_ok=True)
     line = [part for part in line if part != "--resume"]
+    also = {split: score(folder, split, STUDIES[name].app) for split in STUDIES[name].splits}
+    summary |= {"method": method} | ({"also": also} if also else {})
     text = json.dumps({"command": " ".join(line), **summary, "curves": curves(ROOT / folder / "journal.jsonl")}) + "\n"
     result.with_suffix(".part").write_text(text)
     result.with_suffix(".part").rename(result)

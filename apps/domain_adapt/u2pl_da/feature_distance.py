@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from u2pl import distributed
 from u2pl.losses.feature_distance import feature_distance, majority_label
+from u2pl.memory.teacher import batch_norms
 from u2pl.networks.segmentor import Segmentor
 from u2pl.notation import IGNORE
 
@@ -27,6 +28,9 @@ class FeatureDistanceConfig(BaseModel):
 class ImageNetDistance(nn.Module):
     """A frozen copy of the encoder as it is when this is made, and the distance to it.
 
+    Its BatchNorm layers, if it has any, normalise by the batch as the student's do while it trains (ours; MiT has none): equal weights
+    then have no distance, and images of another brightness do not look like forgetting.
+
     Args:
         config: which classes, and when a feature is of one of them.
         student: the network that is trained; its encoder is copied.
@@ -42,11 +46,16 @@ class ImageNetDistance(nn.Module):
         is_thing = torch.zeros(IGNORE + 1, dtype=torch.bool)
         is_thing[list(config.things or ())] = True
         self.register_buffer("is_thing", is_thing, persistent=False)
+        for norm in batch_norms(self.encoder):
+            norm.track_running_stats = False  # nothing may move in a frozen network
         self.train(self.training)
 
     def train(self, mode: bool = True) -> ImageNetDistance:
-        """Stay in evaluation mode."""
-        return super().train(False)
+        """Without dropout and drop path in any mode; the mode is that of BatchNorm alone."""
+        super().train(False)
+        for norm in batch_norms(self.encoder):
+            norm.train(mode)
+        return self
 
     def forward(self, prepared_B3HW: Tensor, label_BHW: Tensor, deep_BDhw: Tensor) -> Tensor:
         """Mean distance over the features that lie on things, of all processes; a connected zero where none does.

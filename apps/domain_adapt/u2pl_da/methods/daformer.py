@@ -30,7 +30,7 @@ class DAFormer(SelfTraining):
 
         # 4. L = L_s + L_t + lambda_FD L_FD
         sup = self.supervised_loss(upsample(source.logits, size), batch.label_l)
-        every = mixed.weight_BHW.new_tensor(float(mixed.weight_BHW.numel()))  # pixels that do not count are in the mean all the same
+        every = mixed.weight_BHW.new_full((), mixed.weight_BHW.numel())  # pixels that do not count are in the mean all the same
         unsup = cross_entropy(upsample(target.logits, size), mixed.label_BHW, every, mixed.weight_BHW)
         distance = self.distance(batch, source)
         result = weighted_sum({"distance": self.config.feature_distance.weight}, sup=sup, unsup=unsup, distance=distance)

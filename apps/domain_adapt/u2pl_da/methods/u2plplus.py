@@ -102,8 +102,8 @@ class U2PLPlus(DAFormer):
         return result.log(q=believed.share_B.mean(), alpha_t=alpha_t, **partition_scalars(part, label_t, truth), **contrast.scalars)
 
     def teacher_on(self, *images: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher's logits and representations of several groups of images, one after the other."""
-        outputs = [self.teacher(group) for group in images]
+        """The teacher's logits and representations of several groups of images, one after the other; its statistics stay the target's."""
+        outputs = [self.teacher(group, learn=False) for group in images]
         return torch.cat([output.logits for output in outputs]), torch.cat([output.embed for output in outputs])
 
     def partition(self, logits_BChw: Tensor, batch: DomainBatch, mixed: Mixed, alpha: float) -> Partition:
@@ -117,5 +117,5 @@ class U2PLPlus(DAFormer):
         options, weight = self.config.unsupervised, mixed.weight_BHW
         if options.entropy_filter:
             weight = torch.where(part.unreliable_BHW, 0.0, weight)
-        count = weight.new_tensor(float(weight.numel()))
+        count = weight.new_full((), weight.numel())
         return symmetric_cross_entropy(logits_BCHW, mixed.label_BHW, options.xi_1, options.xi_2, count, weight)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from u2pl import distributed
 from u2pl.notation import IGNORE
-from u2pl.outputs import upsample
+from u2pl.outputs import top_class, upsample
 from u2pl.pseudo.denoise import denoise, prototype_weight
 
 
@@ -80,6 +80,6 @@ class Prototypes(nn.Module):
     def denoised_label(self, prob_BCHW: Tensor, embed_BDhw: Tensor) -> Tensor:
         """argmax_c of w(c) p(c) (000 Eqs 19-20), int64 [B, H, W]; argmax_c of p(c) where nothing is to be corrected."""
         if not self.config.denoise:
-            return prob_BCHW.argmax(dim=1)
+            return top_class(prob_BCHW)
         weight = prototype_weight(embed_BDhw, self.center, self.known, self.config.raw_distance)
-        return denoise(prob_BCHW, upsample(weight, prob_BCHW.shape[-2:])).argmax(dim=1)
+        return top_class(denoise(prob_BCHW, upsample(weight, prob_BCHW.shape[-2:])))

@@ -29,6 +29,11 @@ class TeacherConfig(BaseModel):
     )
 
 
+def batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The BatchNorm layers of a network."""
+    return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
 class Teacher(nn.Module):
     """theta_t <- m theta_t + (1 - m) theta_s (000 Eq 2); its forward carries no gradient and leaves dropout off.
 
@@ -46,15 +51,20 @@ class Teacher(nn.Module):
     def train(self, mode: bool = True) -> Teacher:
         """Stay in evaluation mode; with own statistics BatchNorm alone follows `mode`."""
         super().train(False)
-        if mode and self.config.statistics == "own":
-            for module in self.network.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.train()
+        for norm in self._own_norms():
+            norm.train(mode)
         return self
 
     @torch.no_grad()
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, learn: bool = True, **kwargs: Any) -> Any:
+        """The network's answer; without `learn` its own BatchNorm statistics, if it keeps any, do not follow these images."""
+        for norm in self._own_norms():
+            norm.track_running_stats = learn
         return self.network(*args, **kwargs)
+
+    def _own_norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
+        # looked up each time: distributed training puts other layers in their place
+        return batch_norms(self.network) if self.config.statistics == "own" else []
 
     def _momentum(self, step: int) -> float:
         if step <= 0:

@@ -23,7 +23,7 @@ def prototype_weight(embed_BDhw: Tensor, prototype_CD: Tensor, known_C: Tensor, 
     if raw:
         squared = z.square().sum(1, keepdim=True) + proto.square().sum(1).view(1, -1, 1, 1)
     else:
-        z, proto, squared = F.normalize(z, dim=1), F.normalize(proto, dim=1), z.new_tensor(2.0)
+        z, proto, squared = F.normalize(z, dim=1), F.normalize(proto, dim=1), z.new_full((), 2.0)
     with torch.autocast(z.device.type, enabled=False):  # a difference of products rounded to 16 bits is no distance
         distance = (squared - 2 * torch.einsum("bdhw,cd->bchw", z, proto)).clamp(min=0).sqrt()
     known = known_C.view(1, -1, 1, 1)

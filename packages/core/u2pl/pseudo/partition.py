@@ -44,7 +44,8 @@ def upper_percentile(value_BHW: Tensor, valid_BHW: Tensor, share: float, gather:
     position = (count.sum() - 1).clamp(min=0).double() * share
     low = position.floor().long().clamp(max=needed - 1)
     high = (low + 1).clamp(max=needed - 1)
-    above, below = highest[low].double(), highest[high].double()
+    # an index in brackets would be read on the host
+    above, below = highest.take(low).double(), highest.take(high).double()
     # with no weight on it, the neighbour may be -inf
     step = torch.where(position > low, (above - below) * (position - low), 0.0)
     return (above - step).to(value_BHW.dtype)
