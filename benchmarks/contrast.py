@@ -22,12 +22,13 @@ from step import Rival
 from torch import Tensor
 
 import u2pl.contrast as contrast_module
-from u2pl.contrast import ContrastConfig, PixelContrast
+from u2pl.contrast import PixelContrast
 from u2pl.memory.class_queue import ClassQueue
 from u2pl.memory.prototypes import class_means
 from u2pl.notation import OUTPUT_STRIDE
 from u2pl.outputs import downsample
 from u2pl.train.memory import keep_freed_memory
+from u2pl_semi.candidates import SemiContrastConfig, select
 
 #: Ways to allocate on a CPU: freed pages go back to the system and are faulted in anew, or stay, as in training (`keep_freed_memory`).
 ALLOCATORS = ORDINARY, KEPT = "ordinary memory", "freed memory kept"
@@ -35,7 +36,7 @@ ALLOCATORS = ORDINARY, KEPT = "ordinary memory", "freed memory kept"
 
 def make_contrast(options: argparse.Namespace, classes: int) -> PixelContrast:
     """With full queues of equal, normalised keys (their values change no timing)."""
-    config = ContrastConfig(
+    config = SemiContrastConfig(
         anchors=options.anchors,
         negatives=options.negatives,
         queue=options.queue,
@@ -53,7 +54,7 @@ def ours(module: PixelContrast, scene: Scene, watch: Stopwatch) -> Tensor:
     generator = torch.Generator(scene.student.device).manual_seed(0)
     scene.student.grad = None
     with watch.stage("selection and ranks"):
-        chosen = module.select(scene.logits.float().softmax(dim=1), scene.label_l, scene.label_u, scene.part, ALPHA)
+        chosen = select(module.config, scene.logits.float().softmax(dim=1), scene.label_l, scene.label_u, scene.part, ALPHA)
     with watch.stage("positive keys"):
         positive, _ = class_means(scene.teacher, chosen.positive_Bhw, module.num_classes)
     with watch.stage("loss"):

@@ -3,6 +3,7 @@
     uv run benchmarks/evidence.py demo
     uv run benchmarks/evidence.py voc-animals-222 --data VOC_ANIMALS --weights tf_efficientnet_lite0.safetensors
     uv run benchmarks/evidence.py camvid-dusk --data CAMVID --weights tf_efficientnet_lite0.safetensors
+    uv run benchmarks/evidence.py voc-animals-tags --data VOC_ANIMALS --weights tf_efficientnet_lite0.safetensors
 
 A run whose file exists is left out and one that was cut short goes on where it stood, so the same command can be given again at any time.
 `benchmarks/tables.py` turns the files into docs/results.md.
@@ -70,6 +71,21 @@ def camvid(*options: str) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def tagged(*options: str) -> tuple[str, ...]:
+    """Tags alone: 160-pixel crops that show most of a photo, 4 images."""
+    return (
+        "--preset", "light", "--steps", "600", "--cpu",
+        "--set", "data.crop=160", "--set", "data.scale=[0.45,0.75]", "--set", "data.workers=1", "--set", "network.width=64",
+        "--set", "train.batch=4", "--set", "train.reference_batch=4", "--set", "train.lr=3e-4", "--set", "train.evaluations=1",
+        "--set", "method.warm_start=0.5", *options,
+    )  # fmt: skip
+
+
+def weakly(seeds: int, methods: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """The methods of weak supervision."""
+    return tuple((method, seed) for seed in range(seeds) for method in methods)
+
+
 #: source_only trained on the target's own labels.
 UPPER_BOUND = "upper_bound"
 #: Car, pedestrian, bicyclist and sign are CamVid's things; its folder has no meta.toml to say so.
@@ -85,7 +101,7 @@ STUDIES = {
     "demo-16": Study((*DEMO, "--labeled", "16"), paired()[:3]),
     "voc-animals-222": voc_animals("labeled_222", 800, 0.375),
     "voc-animals-65": voc_animals("labeled_65", 400, 0.5),
-    "adapt-demo": Study(("--preset", "demo", "--cpu"), adapted(3), "domain_adapt"),
+    "adapt-demo": Study(("--preset", "demo", "--cpu"), adapted(1), "domain_adapt"),
     "camvid-dusk": Study(camvid(*BRIEF, *THINGS), adapted(3), "domain_adapt", ("test_day",)),
     "camvid-dusk-mit": Study(
         camvid(*BRIEF, "--set", "network.encoder=mit_b0", "--set", "method.feature_distance.weight=0"),
@@ -93,12 +109,21 @@ STUDIES = {
         "domain_adapt",
         ("test_day",),
     ),
+    "tags-demo": Study(("--preset", "demo", "--cpu"), weakly(1, ("cam", "u2plplus")), "weak"),
+    "voc-animals-tags": Study(tagged(), weakly(3, ("cam", "u2plplus")), "weak"),
+    "voc-animals-tags-mit": Study(
+        tagged("--set", "network.encoder=mit_b0", "--set", "method.host=afa", "--set", "method.affinity.walk_start=0.75"),
+        weakly(1, ("afa", "u2plplus")),
+        "weak",
+    ),
 }
 
 
 def command(study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path) -> list[str]:
     """The training command of one run."""
     options = [option for option in study.options if not option.startswith("--warm=")]
+    if study.app == "weak":
+        return weak_command(study, method, seed, data, weights, folder)
     if study.app == "domain_adapt":
         return adapt_command(study, method, seed, data, weights, folder)
     if method != "suponly":
@@ -129,6 +154,26 @@ def adapt_command(study: Study, method: str, seed: int, data: str | None, weight
     if weights is not None or "network.encoder=mit_b0" in options:
         options += ["--set", f"network.encoder_weights={weights or 'none'}"]
     return ["python", "apps/domain_adapt/cli.py", "train", method, "--seed", str(seed), *options, *place(folder)]
+
+
+def weak_command(study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path) -> list[str]:
+    """The training command of one run on tags; only u2plplus chooses its host."""
+    pairs = enumerate(zip(study.options, study.options[1:], strict=False))
+    hosts = {i for i, (a, b) in pairs if a == "--set" and b.startswith("method.host") and method != "u2plplus"}
+    options = [option for i, option in enumerate(study.options) if i not in hosts and i - 1 not in hosts]
+    if data is not None:
+        options += ["--data", data, "--tags", f"{data}/tags.csv"]
+    if weights is not None or "network.encoder=mit_b0" in options:
+        options += ["--set", f"network.encoder_weights={weights or 'none'}"]
+    return ["python", "apps/weak/cli.py", "train", method, "--seed", str(seed), *options, *place(folder)]
+
+
+def score_maps(folder: Path) -> dict[str, Any]:
+    """How good the maps and labels were that a run on tags learnt from, on some of its training images."""
+    line = [sys.executable, "apps/weak/cli.py", "cams", str(folder), "--limit", "150", "--cpu"]
+    subprocess.run(line, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    found: dict[str, Any] = json.loads(next((ROOT / folder / "last").glob("cams-*.json")).read_text())
+    return found
 
 
 def place(folder: Path) -> list[str]:
@@ -178,6 +223,7 @@ def measure(name: str, method: str, seed: int, data: str | None, weights: str | 
     line = [part for part in line if part != "--resume"]
     also = {split: score(folder, split, STUDIES[name].app) for split in STUDIES[name].splits}
     summary |= {"method": method} | ({"also": also} if also else {})
+    summary |= {"maps": score_maps(folder)} if STUDIES[name].app == "weak" else {}
     text = json.dumps({"command": " ".join(line), **summary, "curves": curves(ROOT / folder / "journal.jsonl")}) + "\n"
     result.with_suffix(".part").write_text(text)
     result.with_suffix(".part").rename(result)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from u2pl.contrast import ContrastConfig
+from u2pl.contrast import RankedContrastConfig
 from u2pl.notation import IGNORE
 
 
@@ -21,7 +21,7 @@ class ListQueues:
         queues: the keys to start with.
     """
 
-    def __init__(self, config: ContrastConfig, queues: list[Tensor]) -> None:
+    def __init__(self, config: RankedContrastConfig, queues: list[Tensor]) -> None:
         self.config = config
         self.limits = config.thresholds(len(queues))
         self.lengths = config.queue_lengths(len(queues))

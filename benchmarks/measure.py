@@ -128,6 +128,13 @@ def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
     return int(held.max())
 
 
+def chosen_first(name: str, choices: list[str]) -> str:
+    """The value of `--name`, on which the defaults of other options depend; the first of the choices where it is not given."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(f"--{name}", choices=choices, default=choices[0])
+    return getattr(parser.parse_known_args()[0], name)
+
+
 def arguments(description: str | None, **options: Any) -> argparse.Namespace:
     """Command line with `--name value` for each option (type and default from its value), and --device, --threads, --repeats, --json."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)

@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from u2pl import contrast, distributed
-from u2pl.contrast import ContrastConfig, PixelContrast, Pixels, pixel_rows, unit_rows
+from u2pl.contrast import PixelContrast, Pixels, RankedContrastConfig, pixel_rows, unit_rows
 from u2pl.memory.class_queue import Taken
 from u2pl.memory.prototypes import class_means
-from u2pl.pseudo.partition import partition
-from u2pl.pseudo.select import Candidates, class_mask, join, select_labeled, select_unlabeled
+from u2pl.pseudo.select import Candidates, class_mask, select_labeled, select_unlabeled
 
 IGNORE = 255
 WIDTH = 6
@@ -24,7 +23,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def build(classes: int, **options) -> PixelContrast:
     defaults = {"anchors": 8, "negatives": 5, "queue": 20, "queue_background": 20}
-    return PixelContrast(ContrastConfig(**{**defaults, **options}), classes, WIDTH)
+    return PixelContrast(RankedContrastConfig(**{**defaults, **options}), classes, WIDTH)
 
 
 def random_case(seed: int, classes: int, images: int = 4, size=(5, 7), anchors: float = 0.6, negatives: float = 0.2, absent=()):
@@ -276,25 +275,6 @@ def test_two_processes_score_like_one(twins, monkeypatch):
             assert torch.equal(half.queue.rows[:-1], whole.queue.rows[:-1]) and torch.equal(half.queue.filled, whole.queue.filled)
 
 
-@pytest.mark.parametrize("selection", ["paper", "released"])
-def test_select_uses_labels_for_the_first_half_and_the_partition_for_the_second(selection):
-    draw, classes, size = generator(0), 5, (2, 13, 18)
-    prob_small = (torch.randn(4, classes, 4, 5, generator=draw) * 2).softmax(dim=1)
-    prob_full = (torch.randn(2, classes, *size[1:], generator=draw) * 2).softmax(dim=1)
-    label_l, label_u = torch.randint(0, classes, size, generator=draw, dtype=torch.uint8), prob_full.argmax(dim=1)
-    valid = torch.rand(size, generator=draw) < 0.9
-    part = partition(prob_full, valid, 0.2)
-    found = build(classes, selection=selection).select(prob_small, label_l, label_u, part, 0.2)
-    small = [x[:, ::4, ::4] for x in (label_l, label_u, part.reliable_BHW, part.unreliable_BHW, valid)]
-    labeled = select_labeled(prob_small[:2], small[0], 2)
-    assert torch.equal(found.anchor_Bhw[:2], labeled.anchor_Bhw)
-    assert not found.negative_BChw[2:][~small[4].unsqueeze(1).expand(-1, classes, -1, -1)].any()
-    assert (found.anchor_Bhw[2:][~small[2]] == IGNORE).all()
-    if selection == "paper":
-        unlabeled = select_unlabeled(prob_small[2:], small[1], small[2], small[3], 2, 5)
-        assert all(torch.equal(a, b) for a, b in zip(found, join(labeled, unlabeled), strict=True))
-
-
 @pytest.mark.parametrize("case", ["A", "B"])
 def test_the_whole_contrast_matches_the_fixture(shared, monkeypatch, case):
     z = np.load(shared("fixtures/contrast.npz"))
@@ -303,7 +283,7 @@ def test_the_whole_contrast_matches_the_fixture(shared, monkeypatch, case):
     low, high = (torch.tensor(z[f"in_{name}_mask"]).squeeze(1) == 1 for name in ("low", "high"))
     student, teacher = torch.tensor(z["in_rep_student"], requires_grad=True), torch.tensor(z["in_rep_teacher"])
     length = z["in_bank"].shape[1]
-    config = ContrastConfig(
+    config = RankedContrastConfig(
         anchors=int(z["cfg_num_anchors"]),
         negatives=int(z["cfg_num_negatives"]),
         tau=float(z["cfg_temperature"]),
@@ -400,13 +380,13 @@ def test_pixel_rows_and_their_gradient(layout):
 
 
 def test_defaults_are_the_papers():
-    config = ContrastConfig()
+    config = RankedContrastConfig()
     assert (config.anchors, config.negatives, config.tau, config.delta_p, config.r_l, config.r_h) == (256, 50, 0.5, 0.3, 3, 20)
     assert config.queue_lengths(3) == [50_000, 30_000, 30_000]
 
 
 def test_few_classes_are_clamped_and_said_so():
-    config = ContrastConfig()
+    config = RankedContrastConfig()
     assert config.thresholds(21)[:2] == (3, 20) and config.notes(21) == []
     assert config.thresholds(2)[:2] == (1, 2) and config.thresholds(3)[:2] == (1, 3)
     (note,) = config.notes(2)
@@ -415,7 +395,7 @@ def test_few_classes_are_clamped_and_said_so():
 
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2), ("float16", 2)])
 def test_queue_memory_is_what_is_announced(dtype, size):
-    config = ContrastConfig(queue=7, queue_background=11, queue_dtype=dtype)
+    config = RankedContrastConfig(queue=7, queue_background=11, queue_dtype=dtype)
     assert config.queue_bytes(3, WIDTH) == 25 * WIDTH * size
     row = WIDTH * size
     assert PixelContrast(config, 3, WIDTH).queue.nbytes == config.queue_bytes(3, WIDTH) + row  # one spare row

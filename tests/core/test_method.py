@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from u2pl import distributed
-from u2pl.method import Method, MethodConfig, SupervisedConfig, label_accuracy
+from u2pl.method import LabeledMethodConfig, Method, MethodConfig, SupervisedConfig, label_accuracy
 from u2pl.outputs import SegOutput
 from u2pl.schedules import Progress
 
@@ -28,7 +28,7 @@ class Student(nn.Module):
 
 def make(loss: str = "cross_entropy", **options) -> Method:
     torch.manual_seed(0)
-    return Method(MethodConfig(supervised=SupervisedConfig(loss=loss, **options)), Student(), 5)
+    return Method(LabeledMethodConfig(supervised=SupervisedConfig(loss=loss, **options)), Student(), 5)
 
 
 def random_batch(seed: int = 0, batch: int = 2, size=(13, 18)):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from u2pl.outputs import StepResult, downsample, upsample, weighted_sum
+from u2pl.outputs import StepResult, downsample, top_class, upsample, weighted_sum
 
 
 def slow_bilinear(small: torch.Tensor, i: int, j: int) -> float:
@@ -62,3 +62,9 @@ def test_log_adds_without_changing_what_was_there():
     result = StepResult(torch.tensor(1.0), {"a": 1.0})
     more = result.log(b=2.0)
     assert more.scalars == {"a": 1.0, "b": 2.0} and result.scalars == {"a": 1.0} and more.loss is result.loss
+
+
+def test_top_class_is_the_first_of_the_highest():
+    score = torch.randint(3, (2, 7, 16, 16), generator=torch.Generator().manual_seed(0)).float()
+    assert torch.equal(top_class(score), score.argmax(dim=1))
+    assert (top_class(torch.zeros(1, 5, 2, 2)) == 0).all()

@@ -10,26 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.commands import faults
+
 Tiny = Callable[..., list[str]]
 Command = Callable[..., Any]
 
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are tried however busy the machine is, each once."""
-    monkeypatch.setattr("u2pl.cli.costs.LONGEST_STEP", 1e9)
-    monkeypatch.setattr("u2pl.cli.trial.LONGEST_STEP", 0.0)
+pytestmark = pytest.mark.usefixtures("patience")
 
 
 @pytest.fixture
 def photos(tmp_path: Path, make_data: Callable[..., Path]) -> Path:
     """Images 0-2 are val, 3-6 labelled, 7-9 have no mask; to be broken."""
     return make_data(tmp_path / "photos")
-
-
-def faults(result: Any) -> list[str]:
-    assert result.exit_code == 2, result.output
-    return [line.removeprefix("  - ") for line in result.stdout.split("fix this first:\n")[1].splitlines()]
 
 
 def test_good_data_ends_with_the_command_that_trains(folder: Path, tiny: Tiny, command: Command) -> None:

@@ -18,7 +18,7 @@ def look(plan: AdaptPlan, diagnosis: Diagnosis) -> list[str]:
     source, target, classes = plan.source, plan.target, plan.scored.classes
     scored: list[str] = []
     try:
-        scored = plan.scored.split(plan.scored_split)
+        scored = plan.scored_ids
         plan.check()
     except UserError as error:
         diagnosis.fix([str(error)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -41,7 +42,7 @@ class ImageNetDistance(nn.Module):
 
     def __init__(self, config: FeatureDistanceConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__()
-        self.min_share, self.num_classes, self.factor = config.min_share, num_classes, student.divisor
+        self.min_share, self.num_classes = config.min_share, num_classes
         self.encoder = copy.deepcopy(student.encoder).requires_grad_(False)
         is_thing = torch.zeros(IGNORE + 1, dtype=torch.bool)
         is_thing[list(config.things or ())] = True
@@ -67,5 +68,7 @@ class ImageNetDistance(nn.Module):
         """
         with torch.no_grad():
             reference = self.encoder(prepared_B3HW)[-1]
-            on_thing = self.is_thing[majority_label(label_BHW, self.factor, self.min_share, self.num_classes)]
+            factor = prepared_B3HW.shape[-1] // deep_BDhw.shape[-1]
+            on_thing = self.is_thing[majority_label(label_BHW, factor, self.min_share, self.num_classes)]
+            on_thing = F.pad(on_thing, (0, deep_BDhw.shape[-1] - on_thing.shape[-1], 0, deep_BDhw.shape[-2] - on_thing.shape[-2]))
         return feature_distance(deep_BDhw, reference, on_thing, distributed.average(on_thing.sum()))

@@ -47,11 +47,22 @@ class Domain:
     ids: list[str]
 
     @classmethod
-    def open(cls, text: str, split: str | None) -> Domain:
+    def of(cls, text: str, split: str | None) -> Domain:
         """Open what a command names; UserError when it cannot be."""
         data = open_source(text)
         split = split or data.train_split
         return cls(data, split, data.split(split))
+
+    @classmethod
+    def labelled(cls, text: str, split: str | None) -> Domain:
+        """As `of`, and without a split all images that have a mask: nothing of a source need be held out."""
+        domain = cls.of(text, split)
+        if split is not None:
+            return domain
+        ids = [id for id in sorted({*domain.ids, *domain.data.held_out}) if domain.data.has_mask(id)]
+        if not ids:
+            raise UserError(f"--source {text}: no image has a mask: the source is the domain that is labelled")
+        return cls(domain.data, domain.split, ids)
 
     @property
     def described(self) -> str:
@@ -78,6 +89,12 @@ class AdaptPlan(Plan):
     @property
     def scored_split(self) -> str:
         return self.request.score_split
+
+    @property
+    def scored_ids(self) -> list[str]:
+        """None where no target image has a mask, which is no error: the target is the domain without labels."""
+        data = self.target.data
+        return self.scored.split(self.scored_split) if any(map(data.has_mask, data.ids())) else []
 
     @property
     def scored_as(self) -> str:
@@ -113,7 +130,9 @@ class AdaptPlan(Plan):
         }
 
     def notes(self) -> list[str]:
-        notes = dict.fromkeys([*self.source.data.notes, *self.target.data.notes, *self.kind.notes(self.options, len(self.scored.classes))])
+        notes = dict.fromkeys(
+            [*self.source.data.notes, *self.target.data.scoring_notes(), *self.kind.notes(self.options, len(self.scored.classes))]
+        )
         distance = getattr(self.options, "feature_distance", None)
         if distance is not None and distance.weight and not distance.things:
             notes["neither domain says which of its classes are things (meta.toml): there is no feature distance"] = None
@@ -121,6 +140,8 @@ class AdaptPlan(Plan):
             notes[
                 "the feature distance holds on to an encoder of random numbers: --set method.feature_distance.weight=0 switches it off"
             ] = None
+        if not self.scored_ids:
+            notes[f"no image of {self.target.data.name} has a mask: the network is not scored, and the last one is kept"] = None
         absent = self._absent()
         if absent:
             notes[f"no mask of {self.source.data.name} holds {', '.join(absent)}: it cannot be learnt"] = None
@@ -139,7 +160,7 @@ class AdaptPlan(Plan):
         if bare:
             raise UserError(f"--source {self.request.source}: images without mask: {first_three(bare)}: add their masks, or list others")
         if self.source.data.fingerprint() == self.target.data.fingerprint():
-            leaked = sorted(set(self.source.ids) & set(self.scored.split(self.scored_split)))
+            leaked = sorted(set(self.source.ids) & set(self.scored_ids))
             if leaked:
                 raise UserError(
                     f"labelled images that are also scored on: {first_three(leaked)}: choose another --source-split or --score-split"
@@ -176,7 +197,7 @@ class AdaptPlan(Plan):
 def make_plan(app: App, request: AdaptRequest) -> AdaptPlan:
     """Resolve a request; UserError for whatever cannot work."""
     recipe = Recipe.of(app, request, PRESETS.get(request.source.partition(":")[0], "light"))
-    source, target = Domain.open(request.source, request.source_split), Domain.open(request.target, request.target_split)
+    source, target = Domain.labelled(request.source, request.source_split), Domain.of(request.target, request.target_split)
     if source.data.classes != target.data.classes:
         raise UserError(_other_classes(source.data, target.data))
     recipe = _with_things(recipe, source.data, target.data)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from u2pl import distributed
 from u2pl.losses.supervised import connected_zero
 from u2pl.memory.teacher import Teacher, TeacherConfig
-from u2pl.method import Method, MethodConfig
+from u2pl.method import LabeledMethodConfig, Method
 from u2pl.mixing.blend import paste
 from u2pl.mixing.masks import half_of_batch_classes, half_of_classes
 from u2pl.mixing.photometric import StrongView, StrongViewConfig
@@ -35,7 +35,7 @@ class PseudoLabelConfig(BaseModel):
     )
 
 
-class SelfTrainingConfig(MethodConfig):
+class SelfTrainingConfig(LabeledMethodConfig):
     """Options of every method with a teacher; the defaults are DAFormer's (000 sec. 4.2 builds on it)."""
 
     teacher: TeacherConfig = Field(TeacherConfig(momentum=0.999, statistics="own"), description="how the teacher follows the student")

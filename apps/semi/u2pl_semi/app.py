@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from u2pl.cli.app import App, Cpu, Deterministic, Out, Preset, Resume, Seed, Set, Steps, console, new_app, one_line_errors
 
-APP = App("u2pl-semi", "u2pl_semi", Path(__file__).parent)
+
+def _sections() -> Any:
+    from u2pl_semi.sections import SemiSections
+
+    return SemiSections
+
+
+APP = App("u2pl-semi", "u2pl_semi", Path(__file__).parent, _sections)
 
 program = new_app(
     APP,

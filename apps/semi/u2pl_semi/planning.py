@@ -79,7 +79,7 @@ class SemiPlan(Plan):
         }
 
     def notes(self) -> list[str]:
-        return [*self.source.notes, *self.kind.notes(self.options, len(self.source.classes))]
+        return [*self.source.scoring_notes(), *self.kind.notes(self.options, len(self.source.classes))]
 
     def words(self) -> list[str]:
         labeled = ["--labeled", self.request.labeled] if self.request.labeled is not None else []

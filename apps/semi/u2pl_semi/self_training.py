@@ -9,12 +9,12 @@ from torch import nn
 
 from u2pl import distributed
 from u2pl.memory.teacher import Teacher, TeacherConfig
-from u2pl.method import Method, MethodConfig
+from u2pl.method import LabeledMethodConfig, Method
 from u2pl.mixing.mixers import MixConfig, Mixer
 from u2pl.schedules import Progress
 
 
-class SelfTrainingConfig(MethodConfig):
+class SelfTrainingConfig(LabeledMethodConfig):
     """Options of every method with a teacher."""
 
     warm_start: float = Field(

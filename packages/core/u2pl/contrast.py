@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from u2pl import distributed
 from u2pl.losses.contrast import CONTRASTS, bank_similarity
 from u2pl.memory.class_queue import ClassQueue, take_first
-from u2pl.outputs import downsample
-from u2pl.pseudo.partition import Partition
-from u2pl.pseudo.select import SELECTIONS, Candidates, Thresholds, class_mask, rank_limits
+from u2pl.pseudo.select import Candidates, Thresholds, class_mask, rank_limits
 
 
 class ContrastConfig(BaseModel):
@@ -27,22 +25,35 @@ class ContrastConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     loss: Literal["info_nce", "binary"] = Field("info_nce", description="InfoNCE (004 Eq 4) or the binary alternative (003 Eq 1)")
-    selection: Literal["paper", "released"] = Field(
-        "paper", description="which pixels are anchors and negatives: 004 Eqs 9-16, or what the released code does (see docs/methods)"
-    )
     anchors: int = Field(256, gt=0, description="M, anchors per class and step, fewer when fewer pixels qualify (004 Eq 4)")
     negatives: int = Field(50, gt=0, description="N, negatives per anchor, drawn with replacement from the class's queue (004 Eq 4)")
     tau: float = Field(0.5, gt=0, description="temperature (004 Eq 4)")
-    delta_p: float = Field(0.3, ge=0, lt=1, description="probability of its class that an anchor needs (004 Eqs 9, 10)")
-    r_l: int = Field(3, gt=0, description="low rank threshold (004 Eqs 14, 15); clamped to half the classes")
-    r_h: int = Field(20, gt=0, description="high rank threshold (004 Eq 15); clamped to the number of classes")
     queue: int = Field(30_000, gt=0, description="keys remembered for each class (003 B)")
-    queue_background: int = Field(50_000, gt=0, description="keys remembered for class 0 (003 B)")
     queue_dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the keys; 16 bits halve the memory")
     queue_device: Literal["auto", "cpu"] = Field("auto", description="where the keys live: with the network, or in main memory")
 
     def queue_lengths(self, num_classes: int) -> list[int]:
         """Keys remembered for each class."""
+        return [self.queue] * num_classes
+
+    def new_keys(self, num_classes: int) -> int:
+        """Keys that a class takes from one step at most."""
+        return max(self.queue_lengths(num_classes))
+
+    def queue_bytes(self, num_classes: int, width: int) -> int:
+        """Memory of the queues."""
+        return sum(self.queue_lengths(num_classes)) * width * (4 if self.queue_dtype == "float32" else 2)
+
+
+class RankedContrastConfig(ContrastConfig):
+    """Contrast whose anchors and negatives follow from the teacher's probabilities and their ranks."""
+
+    delta_p: float = Field(0.3, ge=0, lt=1, description="probability of its class that an anchor needs (004 Eqs 9, 10)")
+    r_l: int = Field(3, gt=0, description="low rank threshold (004 Eqs 14, 15); clamped to half the classes")
+    r_h: int = Field(20, gt=0, description="high rank threshold (004 Eq 15); clamped to the number of classes")
+    queue_background: int = Field(50_000, gt=0, description="keys remembered for class 0 (003 B)")
+
+    def queue_lengths(self, num_classes: int) -> list[int]:
         return [self.queue_background] + [self.queue] * (num_classes - 1)
 
     def thresholds(self, num_classes: int) -> Thresholds:
@@ -55,10 +66,6 @@ class ContrastConfig(BaseModel):
         if (limits.r_l, limits.r_h) == (self.r_l, self.r_h):
             return []
         return [f"with {num_classes} classes the contrast's ranks r_l {self.r_l}, r_h {self.r_h} become {limits.r_l}, {limits.r_h}"]
-
-    def queue_bytes(self, num_classes: int, width: int) -> int:
-        """Memory of the queues."""
-        return sum(self.queue_lengths(num_classes)) * width * (4 if self.queue_dtype == "float32" else 2)
 
 
 class ContrastResult(NamedTuple):
@@ -114,25 +121,9 @@ class PixelContrast(nn.Module):
         super().__init__()
         self.config = config
         self.num_classes = num_classes
-        self.limits = config.thresholds(num_classes)
         device = None if config.queue_device == "auto" else config.queue_device
         self.queue = ClassQueue(config.queue_lengths(num_classes), width, getattr(torch, config.queue_dtype), device)
         self.score = CONTRASTS[config.loss]
-
-    @torch.no_grad()
-    def select(self, prob_BChw: Tensor, label_l: Tensor, label_u: Tensor, part: Partition, alpha: float) -> Candidates:
-        """Which pixels of a batch [labelled; unlabelled] may be anchors, positives and negatives.
-
-        Args:
-            prob_BChw: the teacher's probabilities of both groups at feature size.
-            label_l, label_u: ground truth and pseudo-label at full size.
-            part: the unlabelled pixels' partition at full size.
-            alpha: share of unreliable pixels.
-        """
-        prob_l, prob_u = prob_BChw.chunk(2)
-        small_l, small_u = downsample(label_l), downsample(label_u)
-        choose = SELECTIONS[self.config.selection]
-        return choose(prob_l, small_l, prob_u, small_u, part, alpha, self.limits, distributed.gather)
 
     def forward(
         self,
@@ -160,7 +151,7 @@ class PixelContrast(nn.Module):
         order = torch.randperm(members.shape[1], generator=generator, device=members.device)
 
         with torch.no_grad():
-            keys = take_first(members[self.num_classes :], int(max(config.queue_lengths(self.num_classes))), order)
+            keys = take_first(members[self.num_classes :], config.new_keys(self.num_classes), order)
             self._push(teacher_BDhw, pixels, keys)
 
         anchors = take_first(members[: self.num_classes], config.anchors, order)

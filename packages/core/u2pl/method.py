@@ -27,9 +27,13 @@ class SupervisedConfig(BaseModel):
 
 
 class MethodConfig(BaseModel):
-    """What every method can be told; a method's own config adds to it."""
+    """What every method can be told: nothing; a method's own config adds to it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LabeledMethodConfig(MethodConfig):
+    """What every method with labelled images can be told."""
 
     supervised: SupervisedConfig = Field(SupervisedConfig(), description="loss on labelled pixels, L_s (004 Eq 2)")
 

@@ -7,16 +7,16 @@ from torch import nn
 
 from u2pl import distributed
 from u2pl.batches import PairBatch
-from u2pl.memory.teacher import Teacher, TeacherConfig
-from u2pl.method import Method, MethodConfig
+from u2pl.memory.teacher import AverageConfig, Teacher
+from u2pl.method import LabeledMethodConfig, Method
 from u2pl.outputs import StepResult
 from u2pl.schedules import Progress
 
 
-class BaselineConfig(MethodConfig):
+class BaselineConfig(LabeledMethodConfig):
     """Options of a supervised baseline."""
 
-    teacher: TeacherConfig = Field(TeacherConfig(), description="the moving average that is evaluated beside the student")
+    teacher: AverageConfig = Field(AverageConfig(), description="the moving average that is evaluated beside the student")
 
 
 class Baseline(Method):

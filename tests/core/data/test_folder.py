@@ -30,7 +30,8 @@ def test_without_lists_a_fifth_of_the_masked_images_is_held_out(make_folder: Mak
     val, train = source.split("val"), source.split("train")
     assert len(val) == 2 and all(source.has_mask(id) for id in val)
     assert sorted(val + train) == sorted(source.ids())
-    assert source.notes == ("no splits/val.txt: 2 of 7 masked images are held out as val",)
+    assert source.held_out == tuple(val)
+    assert source.scoring_notes() == ("photos has no val list: 2 masked images are held out to score on",)
 
 
 def test_hold_out_leaves_written_lists_alone(make_folder: MakeFolder) -> None:

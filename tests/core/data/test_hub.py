@@ -53,7 +53,8 @@ def test_a_parquet_file_gets_a_hold_out(tmp_path: Path, names: str) -> None:
     source = open_source(f"hf:{tmp_path / 'photos.parquet'}?{names}")
     assert source.name == "photos"
     assert len(source.split("val")) == 2 and len(source.split("train")) == 6
-    assert source.notes == ("no split val: 2 of 7 masked rows are held out as val",)
+    assert source.held_out == tuple(source.split("val"))
+    assert source.scoring_notes() == (f"{source.name} has no val list: 2 masked images are held out to score on",)
     assert source.has_mask("train/000001") and not source.has_mask("train/000002")
     assert source.mask("train/000001").tolist() == [[1] * 6] * 4
 

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from harness.png import rgb16
 from u2pl.data.opening import open_source
 from u2pl.data.synthia import Synthia
 from u2pl.errors import UserError
@@ -25,17 +24,6 @@ TRAIN_IDS = [
 ]
 
 
-def _rgb16(pixels: np.ndarray) -> bytes:
-    """A 16-bit RGB PNG of uint16 [H, W, 3], which neither Pillow nor torchvision writes."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, 2, 0, 0, 0)
-    data = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "RGB").mkdir()
@@ -44,7 +32,7 @@ def root(tmp_path: Path) -> Path:
     for number in range(2):
         Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "RGB" / f"{number:07d}.png")
         label = tmp_path / "GT" / "LABELS" / f"{number:07d}.png"
-        label.write_bytes(_rgb16(np.stack([IDS, instances, 0 * IDS], axis=-1)))
+        label.write_bytes(rgb16(np.stack([IDS, instances, 0 * IDS], axis=-1)))
     return tmp_path
 
 
@@ -79,10 +67,10 @@ def test_broken_labels_are_named_in_one_line(root: Path, kept: int) -> None:
 
 def test_missing_labels_foreign_ids_and_other_sizes_are_named(root: Path) -> None:
     source, file = Synthia(root), root / "GT" / "LABELS" / "0000000.png"
-    file.write_bytes(_rgb16(np.full((4, 6, 3), 23)))
+    file.write_bytes(rgb16(np.full((4, 6, 3), 23)))
     with pytest.raises(UserError, match=r"0000000\.png holds ids up to 23, but SYNTHIA has 23 classes"):
         source.mask("0000000")
-    file.write_bytes(_rgb16(np.zeros((4, 5, 3))))
+    file.write_bytes(rgb16(np.zeros((4, 5, 3))))
     with pytest.raises(UserError, match=r"0000000\.png is 5x4, but its image .* is 6x4"):
         source.mask("0000000")
     file.unlink()

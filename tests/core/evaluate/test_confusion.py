@@ -6,7 +6,7 @@ import torch
 
 from u2pl import distributed
 from u2pl.errors import UserError
-from u2pl.evaluate.confusion import Confusion
+from u2pl.evaluate.confusion import Confusion, Score, subset_mious
 
 
 @pytest.fixture
@@ -110,3 +110,16 @@ def test_reduce_sums_and_leaves_the_own_counts(monkeypatch):
     before = confusion.matrix.clone()
     assert torch.equal(confusion.reduce().matrix, 3 * before)
     assert torch.equal(confusion.matrix, before)
+
+
+def test_subsets_average_what_occurs_of_them():
+    score = Score([80.0, 60.0, None, 10.0], 50.0, 90.0)
+    subsets = {"most": ("sky", "sea", "sun"), "one": ("sand",), "none": ("sun",)}
+    assert subset_mious(score, ("sky", "sea", "sun", "sand"), subsets) == {"most": 70.0, "one": 10.0, "none": None}
+    assert subset_mious(score, ("sky", "sea", "sun", "sand"), {}) == {}
+
+
+def test_a_subset_of_all_classes_has_the_miou():
+    score = of(*random_pair(5), 6).scores()
+    names = tuple("abcdef")
+    assert subset_mious(score, names, {"all": names})["all"] == pytest.approx(score.miou)

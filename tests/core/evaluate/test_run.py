@@ -24,6 +24,9 @@ class Drawn:
         self.masks = {f"{i:02}": draw.integers(0, 3, (3 + i % 3, 4 + i % 2)).repeat(4, 0).repeat(4, 1).astype(np.uint8) for i in range(11)}
         self.decoded: list[str] = []
 
+    def has_mask(self, id: str) -> bool:
+        return id in self.masks
+
     def image(self, id: str) -> Image.Image:
         self.decoded.append(id)
         return Image.fromarray(np.stack([self.masks[id] * 100] * 3, -1))
@@ -112,6 +115,13 @@ def test_center_crop_counts_only_real_pixels(monkeypatch):
 def test_no_images_is_said():
     with pytest.raises(UserError, match="drawn: there is no image to evaluate"):
         evaluate({}, Drawn(), [], Protocol(), "cpu", 3)
+
+
+def test_images_without_mask_are_named_before_one_is_decoded():
+    source = Drawn()
+    with pytest.raises(UserError, match=r"drawn: images without mask: '20', '21' .*: add their masks, or score on another split"):
+        evaluate({}, source, ["00", "20", "21"], Protocol(), "cpu", 3)
+    assert source.decoded == []
 
 
 def test_picture_rows_are_spread_over_the_split(monkeypatch):

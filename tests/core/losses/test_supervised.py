@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from u2pl.losses.supervised import connected_zero, cross_entropy, hard_pixels, valid_count
+from u2pl.losses.supervised import balance_counts, balanced_cross_entropy, connected_zero, cross_entropy, hard_pixels, valid_count
 
 IGNORE = 255
 SHAPES = [(1, 1, 1, 1), (2, 1, 3, 5), (1, 2, 7, 3), (3, 5, 9, 11), (2, 25, 5, 7)]
@@ -179,6 +179,75 @@ def test_means_over_all_pixels_match_the_fixture(shared):
     np.testing.assert_allclose(loss.item(), z["out_mix_ce"], rtol=1e-5)
     np.testing.assert_allclose(logits.grad.numpy(), z["out_mix_ce_grad"], rtol=1e-4, atol=1e-10)
     np.testing.assert_allclose(cross_entropy(logits, source.squeeze(1), count).item(), z["out_source_ce"], rtol=1e-5)
+
+
+def slow_balanced(logits, label, counts=None):
+    """Half of each mean, one after the other."""
+    halves = [torch.where(label == 0, label, IGNORE), torch.where(label == 0, IGNORE, label)]
+    counts = [(half != IGNORE).sum().item() for half in halves] if counts is None else counts
+    parts = [slow_cross_entropy(logits, half, 1) for half in halves]
+    value, grad = 0.0, torch.zeros(logits.shape, dtype=torch.float64)
+    for (part, slope), count in zip(parts, counts, strict=True):
+        if count > 0:
+            value, grad = value + 0.5 * part / count, grad + 0.5 * slope / count
+    return value, grad
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("counts", [None, (0.5, 7.0)])
+def test_balanced_cross_entropy_and_its_gradient_equal_the_loop(shape, counts):
+    logits, label = random_pair(sum(shape), shape)
+    logits.requires_grad_()
+    loss = balanced_cross_entropy(logits, label, None if counts is None else torch.tensor(counts))
+    loss.backward()
+    value, grad = slow_balanced(logits.detach(), label, counts)
+    assert loss.item() == pytest.approx(value, rel=1e-5, abs=1e-7)
+    torch.testing.assert_close(logits.grad.double(), grad, rtol=1e-4, atol=1e-7)
+
+
+def test_balanced_cross_entropy_is_computed_in_float32():
+    logits, label = random_pair(0, (2, 5, 9, 11))
+    half = logits.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = balanced_cross_entropy(half, label)
+    assert loss.dtype == torch.float32 and loss == balanced_cross_entropy(half.float(), label)
+
+
+def test_a_permutation_of_the_foreground_leaves_the_balanced_loss():
+    logits, label = random_pair(7, (2, 6, 9, 11))
+    order = torch.tensor([0, 3, 5, 1, 2, 4])
+    table = torch.full((256,), IGNORE, dtype=torch.uint8)
+    table[order] = torch.arange(6, dtype=torch.uint8)
+    torch.testing.assert_close(balanced_cross_entropy(logits[:, order], table[label.long()]), balanced_cross_entropy(logits, label))
+
+
+@pytest.mark.parametrize("lone", [None, 0, 2])
+def test_balanced_halves_of_two_processes_are_those_of_one(twins, lone):
+    """Also where the only background, or foreground, pixel is in one of them, so that the average count is a half."""
+    logits, label = random_pair(8, (4, 5, 6, 7))
+    if lone is not None:
+        label = torch.where(label == IGNORE, label, 0 if lone else 3).to(torch.uint8)
+        label[0, 0, 0] = lone
+    whole = logits.clone().requires_grad_()
+    balanced_cross_entropy(whole, label).backward()
+    halves = [slice(0, 2), slice(2, 4)]
+
+    def half(rank):
+        mine = logits[halves[rank]].clone().requires_grad_()
+        balanced_cross_entropy(mine, label[halves[rank]], twins.total(balance_counts(label[halves[rank]])) / 2).backward()
+        return mine.grad / 2
+
+    torch.testing.assert_close(torch.cat(twins.run(half)), whole.grad)
+
+
+@pytest.mark.parametrize("case", ["mixed", "nobg", "nofg", "allignore"])
+def test_balanced_cross_entropy_matches_the_fixture(shared, case):
+    z = np.load(shared("fixtures/affinity.npz"))
+    logits, label = torch.tensor(z["in_seg_logits"], requires_grad=True), torch.tensor(z[f"in_seg_label_{case}"])
+    loss = balanced_cross_entropy(logits, label)
+    loss.backward()
+    np.testing.assert_allclose(loss.item(), z[f"out_seg_loss_{case}_guarded"], rtol=1e-6)
+    np.testing.assert_allclose(logits.grad.numpy(), z[f"out_seg_grad_{case}_released"], rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -155,3 +155,28 @@ def test_a_checkpoint_brings_the_teacher_back():
         each.update(student_at(9), 3)
     for name, value in teacher.state_dict().items():
         assert torch.equal(other.state_dict()[name], value)
+
+
+def test_what_is_asked_without_learning_leaves_its_own_statistics_alone():
+    """The answer is normalised by the images that are asked about all the same, and the next ones are learnt from again."""
+    teacher = Teacher(student_at(0), TeacherConfig(statistics="own")).train()
+    norm, image = teacher.network.norm, torch.randn(2, 3, 4, 5)
+    before = [norm.running_mean.clone(), norm.running_var.clone(), norm.num_batches_tracked.clone()]
+    quiet = teacher(image, learn=False)
+    expected = nn.functional.batch_norm(teacher.network.conv(image), None, None, norm.weight, norm.bias, training=True)
+    torch.testing.assert_close(quiet, expected)
+    assert all(torch.equal(a, b) for a, b in zip(before, [norm.running_mean, norm.running_var, norm.num_batches_tracked], strict=True))
+    assert torch.equal(teacher(image), quiet)
+    assert not torch.equal(norm.running_mean, before[0])
+    # in evaluation they are used, whichever way was asked last
+    teacher(image, learn=False)
+    holder = nn.Sequential(teacher).eval()
+    fixed = nn.functional.batch_norm(teacher.network.conv(image), norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    torch.testing.assert_close(holder(image), fixed)
+
+
+def test_averaged_statistics_are_never_learnt():
+    teacher = Teacher(student_at(0), TeacherConfig()).train()
+    before, image = teacher.network.norm.running_mean.clone(), torch.randn(2, 3, 4, 5)
+    assert torch.equal(teacher(image), teacher(image, learn=False))
+    assert torch.equal(teacher.network.norm.running_mean, before)

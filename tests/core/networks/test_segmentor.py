@@ -9,7 +9,7 @@ from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.segmentor import Segmentor
 
-DECODERS = {"deeplabv3plus": 8, "deeplabv3plus_light": 16, "daformer": 32}
+DECODERS = {"deeplabv3plus": 8, "deeplabv3plus_light": 16, "daformer": 32, "segformer": 16}
 CLASSES, CHANNELS = 5, 16
 
 
@@ -133,6 +133,28 @@ def test_normalisation_over_processes_may_see_one_image_each() -> None:
 
 def test_normalisation_is_no_part_of_the_state(network: Segmentor) -> None:
     assert not {"mean", "std"} & network.state_dict().keys()
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_image_level_classifier_looks_at_the_last_map(decoder: str) -> None:
+    stride = DECODERS[decoder]
+    config = NetworkConfig(
+        decoder=decoder, encoder="resnet10t", encoder_weights="none", output_stride=stride, embed_dim=0, width=16, tag_classes=3
+    )
+    network = build_segmentor(config, CLASSES).eval()
+    deep = network(photo(33, 47)).deep
+    activation, tags = network.activation(deep), network.tag_logits(deep)
+    weight = network.tagger.weight[..., 0, 0]
+    torch.testing.assert_close(activation, torch.einsum("kd,bdhw->bkhw", weight, deep))
+    torch.testing.assert_close(tags, deep.amax(dim=(2, 3)) @ weight.T)
+    assert network.tagger.bias is None and tags.shape == (2, 3)
+    assert any(parameter is network.tagger.weight for parameter in network.head_parameters())
+    tags.sum().backward()
+    assert network.tagger.weight.grad.any() and all(parameter.grad is None for parameter in network.classifier.parameters())
+
+
+def test_without_tags_there_is_no_classifier_of_them(network: Segmentor) -> None:
+    assert network.tagger is None and not any(key.startswith("tagger") for key in network.state_dict())
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

@@ -69,20 +69,21 @@ def test_round_trip(network: Segmentor, folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
 
 
+@pytest.mark.parametrize(("decoder", "tags"), [("daformer", 0), ("segformer", 2)])
 @torch.no_grad()
-def test_round_trip_of_daformer_on_mit(tmp_path: Path) -> None:
-    config = NetworkConfig(decoder="daformer", encoder="mit_b0", encoder_weights="none", width=16, embed_dim=8)
+def test_round_trip_of_mit(tmp_path: Path, decoder: str, tags: int) -> None:
+    config = NetworkConfig(decoder=decoder, encoder="mit_b0", encoder_weights="none", width=16, embed_dim=8, tag_classes=tags)
     network = build_segmentor(config, len(CLASSES)).eval()
     save_shared(tmp_path / "model", network, INFO | {"network": config.model_dump(mode="json")})
     loaded, _ = load_shared(tmp_path / "model")
-    assert same(network, loaded)
+    assert same(network, loaded) and (loaded.tagger is not None) == (tags > 0)
     image = torch.randint(0, 256, (1, 3, 33, 47), dtype=torch.uint8)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(network(image), loaded(image), strict=True))
 
 
-def test_a_config_from_before_there_was_a_width_loads(network: Segmentor, folder: Path) -> None:
+def test_a_config_from_before_there_were_widths_and_tags_loads(network: Segmentor, folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    assert config["network"].pop("width") == 256
+    assert config["network"].pop("width") == 256 and config["network"].pop("tag_classes") == 0
     (folder / "config.json").write_text(json.dumps(config))
     assert same(load_shared(folder)[0], network)
 

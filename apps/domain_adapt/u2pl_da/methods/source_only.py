@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from u2pl.supervised import Baseline
+from pydantic import Field
+
+from u2pl.memory.teacher import AverageConfig
+from u2pl.supervised import Baseline, BaselineConfig
+
+
+class SourceOnlyConfig(BaselineConfig):
+    """Options of source_only."""
+
+    teacher: AverageConfig = Field(AverageConfig(momentum=0.999), description="the moving average that is evaluated beside the student")
 
 
 class SourceOnly(Baseline):
     """L = L_s."""
+
+    Config = SourceOnlyConfig

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from u2pl import distributed
-from u2pl.contrast import ContrastConfig, PixelContrast
+from u2pl.contrast import PixelContrast, RankedContrastConfig
 from u2pl.losses.pseudo_label import symmetric_cross_entropy
 from u2pl.losses.supervised import connected_zero
-from u2pl.memory.prototypes import PrototypeConfig, Prototypes
+from u2pl.memory.prototypes import DenoisingConfig, DenoisingPrototypes
 from u2pl.method import partition_scalars
 from u2pl.mixing.blend import paste
 from u2pl.networks.segmentor import Segmentor
@@ -42,8 +42,10 @@ class U2PLPlusConfig(SelfTrainingConfig):
 
     warm_start: float = Field(0.0, ge=0, le=1, description="share of the steps that is plain DAFormer; the paper names none")
     unsupervised: UnsupervisedConfig = Field(UnsupervisedConfig(), description="partition and L_t (000 Eqs 4, 11-13)")
-    prototypes: PrototypeConfig = Field(PrototypeConfig(), description="momentum prototypes and denoising (000 Eqs 15-20)")
-    contrast: ContrastConfig = Field(ContrastConfig(queue_background=30_000), description="contrastive loss L_c (000 Eqs 10, 21-28)")
+    prototypes: DenoisingConfig = Field(DenoisingConfig(), description="momentum prototypes and denoising (000 Eqs 15-20)")
+    contrast: RankedContrastConfig = Field(
+        RankedContrastConfig(queue_background=30_000), description="contrastive loss L_c (000 Eqs 10, 21-28)"
+    )
     negatives: NegativesConfig = Field(NegativesConfig(), description="what becomes a negative key (000 Tab. 12)")
     lambda_c: float = Field(0.1, ge=0, description="weight of L_c (000 Eq 9)")
 
@@ -58,7 +60,7 @@ class U2PLPlus(DAFormer):
     def __init__(self, config: U2PLPlusConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
         self.contrast = PixelContrast(config.contrast, num_classes, student.embed_dim)
-        self.prototypes = Prototypes(config.prototypes, num_classes, student.embed_dim)
+        self.prototypes = DenoisingPrototypes(config.prototypes, num_classes, student.embed_dim)
 
     @classmethod
     def notes(cls, config: Any, num_classes: int) -> list[str]:
@@ -93,7 +95,7 @@ class U2PLPlus(DAFormer):
         unsup = self.unsupervised_loss(upsample(target.logits, size), mixed, part)
         chosen = select(
             logits.float().softmax(dim=1), batch.label_l, mixed.label_BHW, mixed.pasted_BHW, part, alpha_t,
-            self.contrast.limits, self.config.negatives, distributed.gather,
+            self.config.contrast.thresholds(self.num_classes), self.config.negatives, distributed.gather,
         )  # fmt: skip
         contrast = self.contrast(torch.cat([source.embed, target.embed]), embed, chosen, self.prototypes.center, generator)
         weights = {"distance": self.config.feature_distance.weight, "contrast": self.config.lambda_c}

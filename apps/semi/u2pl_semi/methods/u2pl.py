@@ -9,13 +9,14 @@ from pydantic import Field
 
 from u2pl import distributed
 from u2pl.batches import PairBatch
-from u2pl.contrast import ContrastConfig, PixelContrast
+from u2pl.contrast import PixelContrast
 from u2pl.memory.prototypes import class_means
 from u2pl.method import partition_scalars
 from u2pl.networks.segmentor import Segmentor
 from u2pl.outputs import StepResult, upsample, weighted_sum
 from u2pl.pseudo.partition import partition
 from u2pl.schedules import Progress, unreliable_share
+from u2pl_semi.candidates import SemiContrastConfig, select
 from u2pl_semi.reliable import UnsupervisedConfig, unsupervised_loss
 from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 
@@ -24,7 +25,7 @@ class U2PLConfig(SelfTrainingConfig):
     """Options of u2pl."""
 
     unsupervised: UnsupervisedConfig = Field(UnsupervisedConfig(), description="partition and L_u (004 Eqs 3, 6-8)")
-    contrast: ContrastConfig = Field(ContrastConfig(), description="contrastive loss L_c (004 Eqs 4, 9-16)")
+    contrast: SemiContrastConfig = Field(SemiContrastConfig(), description="contrastive loss L_c (004 Eqs 4, 9-16)")
     lambda_c: float = Field(0.1, ge=0, description="weight of L_c (003 Tab. A1; released code: 1)")
 
 
@@ -64,7 +65,7 @@ class U2PL(SelfTraining):
         # 4. L = L_s + lambda_u L_u + lambda_c L_c
         sup = self.supervised_loss(logits_l, batch.label_l)
         unsup, lambda_u = unsupervised_loss(self.config.unsupervised, logits_u, label_u, part)
-        chosen = self.contrast.select(teacher.logits.float().softmax(dim=1), batch.label_l, label_u, part, alpha_t)
+        chosen = select(self.config.contrast, teacher.logits.float().softmax(dim=1), batch.label_l, label_u, part, alpha_t)
         positive, _ = class_means(teacher.embed, chosen.positive_Bhw, self.num_classes)
         contrast = self.contrast(student.embed, teacher.embed, chosen, positive, generator)
         result = weighted_sum({"unsup": lambda_u, "contrast": self.config.lambda_c}, sup=sup, unsup=unsup, contrast=contrast.loss)

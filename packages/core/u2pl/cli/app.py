@@ -23,10 +23,8 @@ Body = TypeVar("Body", bound=Callable[..., Any])
 GRACE = 5.0
 
 
-def _shared_sections() -> Any:
-    from u2pl.cli.config import Sections
-
-    return Sections
+#: Ways to show images to a network: what differs from its own protocol.
+Ways = tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,8 @@ class App:
     name: str  # u2pl-semi
     package: str  # u2pl_semi
     folder: Path  # of the package
-    sections: Callable[[], Any] = _shared_sections  # imports the class of the options that its methods share
+    sections: Callable[[], Any]  # imports the class of the options that its methods share
+    columns: Ways = ({},)  # how `evaluate` asks a network when it is not told
 
     @property
     def methods(self) -> Path:
@@ -157,6 +156,7 @@ Mode = Annotated[
 Crop = Annotated[int | None, typer.Option(help="side of the centre crop or the sliding window in pixels; the run's if left out")]
 Scales = Annotated[list[float] | None, typer.Option(help="sizes relative to the image's own whose predictions are averaged, repeatable")]
 Flip = Annotated[bool, typer.Option("--flip", help="average with the mirrored image")]
+Crf = Annotated[bool, typer.Option("--crf", help="a dense CRF behind the network; needs pip install 'u2pl[crf]'")]
 Cpu = Annotated[bool, typer.Option("--cpu", help="do not use a GPU")]
 
 
@@ -171,12 +171,15 @@ def _add_evaluate(program: typer.Typer, app: App) -> None:
         crop: Crop = None,
         scales: Scales = None,
         flip: Flip = False,
+        crf: Crf = False,
         cpu: Cpu = False,
     ) -> None:
         """Score a trained network: IoU of each class and their mean, under a stated protocol."""
         from u2pl.cli.use import evaluate_checkpoint
 
-        evaluate_checkpoint(checkpoint, data, split, {"mode": mode, "crop": crop, "scales": scales, "flip": flip or None}, cpu, console())
+        shape, told = {"mode": mode, "crop": crop}, {"scales": scales, "flip": flip or None, "crf": crf or None}
+        ways = (told,) if any(told.values()) else app.columns
+        evaluate_checkpoint(checkpoint, data, split, tuple(shape | way for way in ways), cpu, console())
 
 
 def _add_predict(program: typer.Typer, app: App) -> None:
@@ -190,12 +193,13 @@ def _add_predict(program: typer.Typer, app: App) -> None:
         crop: Crop = None,
         scales: Scales = None,
         flip: Flip = False,
+        crf: Crf = False,
         cpu: Cpu = False,
     ) -> None:
         """Segment images: masks of class ids, coloured masks, and overlays."""
         from u2pl.cli.use import predict_images
 
-        options = {"mode": mode, "crop": crop, "scales": scales, "flip": flip or None}
+        options = {"mode": mode, "crop": crop, "scales": scales, "flip": flip or None, "crf": crf or None}
         failures = predict_images(checkpoint, images, out, options, cpu, console())
         if failures:
             fail(f"{len(failures)} of the images could not be read: {failures[0]}" + (" ..." if failures[1:] else ""))

@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,6 +14,8 @@ from u2pl.errors import UserError
 from u2pl.evaluate.protocol import Protocol
 from u2pl.networks.config import NetworkConfig
 from u2pl.train.config import DataConfig, TrainConfig
+
+Checked = TypeVar("Checked", bound=BaseModel)
 
 #: The section of a recipe that belongs to the method.
 METHOD = "method"
@@ -87,11 +89,8 @@ def resolve(
         for part in reversed(key.split(".")):
             nested = {part: nested}
         _merge(values, nested)
-    try:
-        method = method_config.model_validate(values.pop(METHOD))
-        return Resolved(sections=sections.model_validate(values), method=method)
-    except ValidationError as error:
-        raise UserError(explain(error)) from error
+    method = _validated(method_config, values.pop(METHOD), f"{METHOD}.")
+    return Resolved(sections=_validated(sections, values), method=method)
 
 
 def flat_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -104,10 +103,17 @@ def flat_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
             yield f"{prefix}{name}", field.description or ""
 
 
-def explain(error: ValidationError) -> str:
-    """The first complaint of pydantic in one line."""
+def _validated(model: type[Checked], values: dict[str, Any], prefix: str = "") -> Checked:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(explain(error, prefix)) from error
+
+
+def explain(error: ValidationError, prefix: str = "") -> str:
+    """The first complaint of pydantic in one line; `prefix` is put in front of the option's name."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = prefix + ".".join(str(part) for part in first["loc"])
     return f"{where}: {first['msg']}" + (f", not {first['input']!r}" if where and first["type"] != "extra_forbidden" else "")
 
 

@@ -153,4 +153,5 @@ def counting(what: str, main: bool) -> Iterator[Callable[[int, int], None]]:
     try:
         yield show
     finally:
-        bar.stop()
+        if bar.live.is_started:  # else it would leave an empty line in a file
+            bar.stop()

@@ -146,7 +146,7 @@ def padded_share(sizes: Counter[tuple[int, int]], data: DataConfig) -> float:
         for i in range(20):
             factor = (low + (high - low) * (i + 0.5) / 20) * shrink_factor(size, data.long_side) / data.crop
             filled += count / 20 * min(1.0, factor * size[0]) * min(1.0, factor * size[1])
-    return 1 - filled / sizes.total()
+    return max(0.0, 1 - filled / sizes.total())
 
 
 def warn_of_twins(source: Source, training: Sequence[str], scored: Sequence[str], diagnosis: Diagnosis) -> None:

@@ -82,6 +82,11 @@ class Plan(ABC):
         """Which of its lists."""
 
     @property
+    def scored_ids(self) -> list[str]:
+        """The images that networks are scored on; none where there is nothing to score with."""
+        return self.scored.split(self.scored_split)
+
+    @property
     @abstractmethod
     def scored_as(self) -> str:
         """What names the scored data on a command line."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from u2pl.cli.app import option_table
 from u2pl.cli.console import make_reporter
 from u2pl.cli.finish import show_result, write_summary
 from u2pl.cli.plan import Plan, Request
-from u2pl.evaluate.run import evaluate
+from u2pl.evaluate.confusion import Score
+from u2pl.evaluate.run import check_scored, evaluate
 from u2pl.networks.sharing import save_shared
 from u2pl.train.loop import Job, Stopped, fit, local_batch, make_accelerator
 from u2pl.train.memory import keep_freed_memory
@@ -35,7 +37,9 @@ def run(request: Request, make_plan: Callable[[], Plan], console: Console) -> in
     plan = make_plan()
     local_batch(plan.sections.train.batch)
     # before the folder is made: whatever cannot work leaves nothing behind
-    source, ids = plan.scored, plan.scored.split(plan.scored_split)
+    ids = plan.scored_ids
+    if ids:
+        check_scored(plan.scored, ids)
     plan.check()
     method, dataset = plan.build_method(), plan.build_dataset()
     folder = _folder(plan)
@@ -53,7 +57,7 @@ def run(request: Request, make_plan: Callable[[], Plan], console: Console) -> in
             data=plan.sections.data,
             total=plan.total,
             seed=request.seed,
-            evaluate=lambda networks, progress: evaluate(networks, source, ids, plan.protocol, device, len(source.classes), progress),
+            evaluate=partial(_evaluate, plan, ids, device) if ids else None,
             keep=lambda kind, network, facts: _keep(plan, folder / kind, network, facts),
         )
         try:
@@ -63,10 +67,16 @@ def run(request: Request, make_plan: Callable[[], Plan], console: Console) -> in
                 console.print(f"{stopped}; go on with: {plan.app.name} train ... --out {folder} --resume", soft_wrap=True)
             return 143
     if main:
-        summary = write_summary(folder, plan, facts, device)
+        summary = write_summary(folder, plan, facts, next(iter(method.networks())), device)
         show_result(folder, plan, summary, device, console)
     distributed.barrier()
     return 0
+
+
+def _evaluate(
+    plan: Plan, ids: list[str], device: torch.device, networks: dict[str, nn.Module], progress: Callable[[int, int], None]
+) -> dict[str, Score]:
+    return evaluate(networks, plan.scored, ids, plan.protocol, device, len(plan.scored.classes), progress)
 
 
 def _folder(plan: Plan) -> Path:

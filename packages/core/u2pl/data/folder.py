@@ -16,6 +16,7 @@ class Folder(FileSource):
 
     Without splits/val.txt a fifth of the masked images that no list names is held out as val;
     without splits/train.txt all images that are in no val or test list are train.
+    `tags.csv` or `tags.json` (optional) says which classes an image shows.
     `meta.toml` (optional) says which classes are things and which rows are void; it changes no image and no label, so the fingerprint
     leaves it out.
     Raises UserError when images/ or classes.txt is missing or wrong, or meta.toml is wrong.
@@ -31,6 +32,7 @@ class Folder(FileSource):
             raise UserError(f"{root / 'images'} holds no images: put {', '.join(IMAGE_SUFFIXES)} files there")
         self.classes, self.palette = read_classes(root / "classes.txt")
         self.things, self.void_rows = read_meta(root / "meta.toml", self.classes)
+        self.tags = next((file for file in (root / "tags.csv", root / "tags.json") if file.is_file()), None)
         masks = files_by_id(root / "masks", (".png",))
         self.masks = {id: file for id, file in masks.items() if id in self.images}
         stray = [id for id in masks if id not in self.images]
@@ -45,7 +47,7 @@ class Folder(FileSource):
             held = hold_out(self.masks, [id for id in self.masks if id not in listed])
             if held:
                 self.lists["val"] = IdList(where, held)
-                self.notes += (f"no splits/val.txt: {len(held)} of {len(self.masks)} masked images are held out as val",)
+                self.held_out = tuple(held)
         if "train" not in self.lists:
             scored = [name for name in self.lists if name.startswith(("val", "test"))]
             outside = {match_id(line, self.images) for name in scored for line in self.lists[name].lines}

@@ -48,7 +48,7 @@ class Hub(Source):
             held = set(hold_out(masked, masked))
             if held:
                 self._lists = {**self._lists, "val": sorted(held), "train": [id for id in self._ids["train"] if id not in held]}
-                self.notes = (f"no split val: {len(held)} of {len(masked)} masked rows are held out as val",)
+                self.held_out = tuple(sorted(held))
 
     def splits(self) -> tuple[str, ...]:
         """Name the dataset's splits; `validation` is called `val`."""

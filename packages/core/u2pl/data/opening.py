@@ -21,14 +21,14 @@ _SCHEMES = {
 
 
 def open_source(text: str) -> Source:
-    """Open a demo (`demo`, `demo-source`, `demo-target`), a folder, or one of these.
+    """Open a demo (`demo`, `demo-source`, `demo-target`, `demo-tags`), a folder, or one of these.
 
     `voc:PATH[?protocol=classic|blender]`, `cityscapes:PATH`, `gta5:PATH`, `synthia:PATH`, `hf:NAME|PARQUET|FOLDER[?classes=FILE]`.
     Raises UserError when there is no such source, or what it needs is missing.
     """
     if text in DEMOS:
-        look, seed = DEMOS[text]
-        return Scenes(text, look, seed=seed)
+        look, seed, objects = DEMOS[text]
+        return Scenes(text, look, objects, seed)
     scheme, colon, rest = text.partition(":")
     if colon and scheme in _SCHEMES:
         module, kind, allowed = _SCHEMES[scheme]

@@ -32,8 +32,13 @@ DISTRACTORS = [(outline, pattern) for outline in ("disc", "square", "triangle") 
 _PALETTE = [[32, 36, 48], [240, 163, 10], [214, 73, 51], [162, 62, 190], [58, 134, 255], [17, 168, 150], [138, 201, 38]]
 
 
-#: What a demo is called -> its look and seed. Source and target have the same classes and no scene in common.
-DEMOS = {"demo": (Look(), 0), "demo-source": (DAY, 1), "demo-target": (DUSK, 2)}
+#: What a demo is called -> its look, seed, and how many objects a scene shows. Source and target have no scene in common.
+DEMOS = {
+    "demo": (Look(), 0, (2, 3)),
+    "demo-source": (DAY, 1, (2, 3)),
+    "demo-target": (DUSK, 2, (2, 3)),
+    "demo-tags": (Look(), 3, (1, 2)),
+}
 
 
 def lay_out(rng: np.random.Generator, objects: tuple[int, int], front: int) -> list[Item]:

@@ -22,6 +22,7 @@ class Voc(FileSource):
 
     Training sees `train_aug` (every id with an augmented mask that is not in val), or `train` where there are no augmented masks.
     Labelled images are drawn from VOC's own 1 464 `train` images in protocol `classic`, from `train_aug` in `blender`.
+    Tags are in Annotations, which comes with the devkit.
     Raises UserError when the devkit is incomplete or the protocol unknown.
     """
 
@@ -33,6 +34,7 @@ class Voc(FileSource):
         self.protocol = protocol
         self.images = files_by_id(root / "JPEGImages", (".jpg", ".jpeg"))
         augmented = files_by_id(root / "SegmentationClassAug", (".png",))
+        self.tags = root / "Annotations" if (root / "Annotations").is_dir() else None
         self.masks = {**files_by_id(root / "SegmentationClass", (".png",)), **augmented}
         lists = root / "ImageSets" / "Segmentation"
         self.lists = {file.stem: IdList(str(file), read_lines(file)) for file in sorted(lists.glob("*.txt"))}

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from u2pl.evaluate.crf import refine
 from u2pl.evaluate.protocol import Protocol
 from u2pl.notation import IGNORE, PADDING, shrink_factor
 from u2pl.outputs import upsample
@@ -54,7 +55,8 @@ def predict_probabilities(network: nn.Module, image_3HW: Tensor, protocol: Proto
             view_prob = logits[0].softmax(0)
             prob, views = view_prob if prob is None else prob.add_(view_prob), views + 1
     assert prob is not None
-    return prob if views == 1 else prob / views
+    prob = prob if views == 1 else prob / views
+    return refine(prob, image[0]) if protocol.crf else prob
 
 
 def center_crop(image_3HW: Tensor, label_HW: Tensor, crop: int) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ class Protocol(BaseModel):
         0, ge=0, description="larger images are shown shrunk to this long side, and scored or predicted at their own size; 0 = never"
     )
     flip: bool = Field(False, description="show the mirrored image too")
+    crf: bool = Field(False, description="a dense CRF pulls the averaged softmax to the image's edges; needs pip install 'u2pl[crf]'")
 
     @model_validator(mode="after")
     def _crop_is_there(self) -> Protocol:
@@ -54,4 +55,4 @@ class Protocol(BaseModel):
         else:
             words += ", single scale" if self.scales == (1.0,) else f", scale {self.scales[0]:g}"
         words += f", long side at most {self.long_side}" if self.long_side else ""
-        return words + (", with flip" if self.flip else "")
+        return words + (", with flip" if self.flip else "") + (", dense CRF" if self.crf else "")

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from u2pl import distributed
+from u2pl.data.ids import first_three
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Confusion, Score
 from u2pl.evaluate.inference import center_crop, evaluating, predict_probabilities
 from u2pl.evaluate.protocol import Protocol
+from u2pl.notation import IGNORE
 from u2pl.report.gallery import Row
 
 if TYPE_CHECKING:
@@ -25,9 +27,20 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], object]
 
 
-class _Example(NamedTuple):
+class Example(NamedTuple):
+    """An image and its mask."""
+
     image: Tensor  # uint8 [3, H, W]
     label: Tensor  # uint8 [H, W]
+
+
+def check_scored(source: Source, ids: Sequence[str]) -> None:
+    """Raise UserError unless there are images to score on and each has a mask; decodes nothing."""
+    if not ids:
+        raise UserError(f"{source.name}: there is no image to evaluate on; choose a split that holds some")
+    bare = [id for id in ids if not source.has_mask(id)]
+    if bare:
+        raise UserError(f"{source.name}: images without mask: {first_three(bare)}: add their masks, or score on another split")
 
 
 def evaluate(
@@ -46,8 +59,7 @@ def evaluate(
         ids: images with masks. An empty list, or masks without a labelled pixel, raises UserError.
         num_classes: C of the networks' logits.
     """
-    if not ids:
-        raise UserError(f"{source.name}: there is no image to evaluate on; choose a split that holds some")
+    check_scored(source, ids)
     mine = [ids[index] for index in range(distributed.rank(), len(ids), distributed.world_size())]
     counts = {name: Confusion(num_classes, device) for name in networks}
     with evaluating(networks.values()):
@@ -70,11 +82,12 @@ def picture_rows(
         for id, example in zip(picked, _decoded(source, picked, protocol), strict=True):
             prediction = predict_probabilities(network, example.image.to(device), protocol).argmax(0)
             image = example.image.permute(1, 2, 0).numpy()
-            rows.append(Row(id, image, example.label.numpy(), prediction.to(torch.uint8).cpu().numpy()))
+            truth = example.label.numpy() if source.has_mask(id) else None
+            rows.append(Row(id, image, truth, prediction.to(torch.uint8).cpu().numpy()))
     return rows
 
 
-def _decoded(source: Source, ids: Sequence[str], protocol: Protocol) -> Iterator[_Example]:
+def _decoded(source: Source, ids: Sequence[str], protocol: Protocol) -> Iterator[Example]:
     """Examples in the order of `ids`; one thread decodes the next ones while the network works (a source need not be thread-safe)."""
     with ThreadPoolExecutor(1) as worker:
         waiting = deque(worker.submit(_example, source, id, protocol) for id in ids[:2])
@@ -85,8 +98,14 @@ def _decoded(source: Source, ids: Sequence[str], protocol: Protocol) -> Iterator
             yield example
 
 
-def _example(source: Source, id: str, protocol: Protocol) -> _Example:
+def load_example(source: Source, id: str) -> Example:
+    """Decode an image and its mask; all is 255 where there is none."""
     image = torch.from_numpy(np.array(source.image(id))).permute(2, 0, 1)
-    label = torch.from_numpy(np.array(source.mask(id)))
+    label = torch.from_numpy(np.array(source.mask(id))) if source.has_mask(id) else torch.full_like(image[0], IGNORE)
     assert image.shape[1:] == label.shape  # the source has checked it
-    return _Example(*center_crop(image, label, protocol.side())) if protocol.mode == "center-crop" else _Example(image, label)
+    return Example(image, label)
+
+
+def _example(source: Source, id: str, protocol: Protocol) -> Example:
+    example = load_example(source, id)
+    return Example(*center_crop(*example, protocol.side())) if protocol.mode == "center-crop" else example

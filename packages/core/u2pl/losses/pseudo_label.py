@@ -15,7 +15,7 @@ def adaptive_weight(valid: Tensor, reliable: Tensor, eta: float = 1.0) -> Tensor
     """lambda_u = eta x all pixels / reliable pixels (004 Eq 8, 000 Eq 14); 0 where none is reliable.
 
     Args:
-        valid: number of pixels counted (methods.md: those that are not padding; the paper's text: all).
+        valid: number of pixels counted (ours: those that are not padding; the paper's text: all).
         reliable: number of reliable ones among them.
         eta: base weight.
     """

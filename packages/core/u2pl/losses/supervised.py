@@ -37,6 +37,29 @@ def cross_entropy(logits_BCHW: Tensor, label_BHW: Tensor, count: Tensor | None =
     return total / (valid_count(label_BHW) if count is None else count).clamp(min=1)
 
 
+def balance_counts(label_BHW: Tensor) -> Tensor:
+    """How many pixels are background, class 0, and how many are of another class, float32 [2]."""
+    background = (label_BHW == 0).sum().float()
+    return torch.stack([background, valid_count(label_BHW) - background])
+
+
+def balanced_cross_entropy(logits_BCHW: Tensor, label_BHW: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Half the mean cross entropy over background pixels and half of that over all others (AFA; 000, sec. 4.3).
+
+    A half without pixels is 0, and without any the loss is a connected zero. (Released: NaN.)
+
+    Args:
+        logits_BCHW: float scores, background first; computed in float32.
+        label_BHW: integer class ids, 0 = background, 255 = ignore.
+        counts: [2], what to divide both sums by; `balance_counts` of this batch when None.
+    """
+    counts = balance_counts(label_BHW) if counts is None else counts
+    # a half may be so small that the average of its size over processes is below one
+    background, others = (0.5 / torch.where(counts > 0, counts, 1.0)).unbind()
+    weight_C = torch.cat([background.view(1), others.expand(logits_BCHW.shape[1] - 1)])
+    return F.cross_entropy(logits_BCHW.float(), label_BHW.long(), weight=weight_C, ignore_index=IGNORE, reduction="sum")
+
+
 @torch.no_grad()
 def hard_pixels(
     logits_BCHW: Tensor,

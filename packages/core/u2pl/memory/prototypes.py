@@ -13,11 +13,16 @@ from u2pl.pseudo.denoise import denoise, prototype_weight
 
 
 class PrototypeConfig(BaseModel):
-    """Class prototypes and what they correct."""
+    """Class prototypes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     momentum: float = Field(0.999, ge=0, lt=1, description="momentum of the prototypes (000 Eq 18)")
+
+
+class DenoisingConfig(PrototypeConfig):
+    """Class prototypes and what they correct."""
+
     denoise: bool = Field(True, description="correct pseudo-labels by the distance to the prototypes (000 Eqs 19-20)")
     raw_distance: bool = Field(False, description="distances of the vectors as they are, not of unit vectors (000 Eq 19 to the letter)")
 
@@ -49,7 +54,7 @@ class Prototypes(nn.Module):
     The momentum is min(1 - 1/n_c, m) with n_c the steps that saw class c (ours), so a prototype starts as a plain mean and not near zero.
 
     Args:
-        config: momentum m, and how pseudo-labels are corrected.
+        config: momentum m.
         num_classes: C.
         width: D.
     """
@@ -76,6 +81,21 @@ class Prototypes(nn.Module):
         self.seen += present
         weight = (1 - (1 - 1 / self.seen.clamp(min=1)).clamp(max=self.config.momentum)) * present
         self.center.lerp_(mean, weight.unsqueeze(1))
+
+
+class DenoisingPrototypes(Prototypes):
+    """Prototypes that correct pseudo-labels.
+
+    Args:
+        config: momentum m, and how pseudo-labels are corrected.
+        num_classes: C.
+        width: D.
+    """
+
+    config: DenoisingConfig
+
+    def __init__(self, config: DenoisingConfig, num_classes: int, width: int) -> None:
+        super().__init__(config, num_classes, width)
 
     def denoised_label(self, prob_BCHW: Tensor, embed_BDhw: Tensor) -> Tensor:
         """argmax_c of w(c) p(c) (000 Eqs 19-20), int64 [B, H, W]; argmax_c of p(c) where nothing is to be corrected."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from u2pl.schedules import ema_momentum
 
 
-class TeacherConfig(BaseModel):
-    """How the teacher follows the student."""
+class AverageConfig(BaseModel):
+    """How an average follows the student."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,6 +23,11 @@ class TeacherConfig(BaseModel):
         description="start as a plain mean of the students since the warm start (released); off: from a copy of the student at m0 at once, "
         "steadier in runs of a few hundred steps",
     )
+
+
+class TeacherConfig(AverageConfig):
+    """How the teacher follows the student, and what it normalises by."""
+
     statistics: Literal["averaged", "own"] = Field(
         "averaged",
         description="BatchNorm of the teacher: averaged with the weights and fixed in its forward, or its own batches' (released)",
@@ -42,9 +47,10 @@ class Teacher(nn.Module):
         config: momentum and BatchNorm statistics.
     """
 
-    def __init__(self, student: nn.Module, config: TeacherConfig) -> None:
+    def __init__(self, student: nn.Module, config: AverageConfig) -> None:
         super().__init__()
         self.config = config
+        self.own_statistics = isinstance(config, TeacherConfig) and config.statistics == "own"
         self.network = copy.deepcopy(student).requires_grad_(False)
         self.train(self.training)
 
@@ -64,7 +70,7 @@ class Teacher(nn.Module):
 
     def _own_norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
         # looked up each time: distributed training puts other layers in their place
-        return batch_norms(self.network) if self.config.statistics == "own" else []
+        return batch_norms(self.network) if self.own_statistics else []
 
     def _momentum(self, step: int) -> float:
         if step <= 0:
@@ -80,7 +86,7 @@ class Teacher(nn.Module):
         weight = 1 - self._momentum(step)
         own: list[Tensor] = list(self.network.parameters())
         theirs: list[Tensor] = list(student.parameters())
-        if self.config.statistics == "averaged" or step <= 0:
+        if step <= 0 or not self.own_statistics:
             floating = [(t, s) for t, s in zip(self.network.buffers(), student.buffers(), strict=True) if t.is_floating_point()]
             own, theirs = own + [t for t, _ in floating], theirs + [s for _, s in floating]
             for buffer, source in zip(self.network.buffers(), student.buffers(), strict=True):

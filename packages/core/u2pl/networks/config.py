@@ -6,10 +6,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
-DecoderName = Literal["deeplabv3plus", "deeplabv3plus_light", "daformer"]
+DecoderName = Literal["deeplabv3plus", "deeplabv3plus_light", "daformer", "segformer"]
 
-#: Strides of the last feature map that a decoder can use; DAFormer's fuses maps of different sizes, and at 8 three would be alike.
-DECODER_STRIDES: dict[str, tuple[int, ...]] = {"deeplabv3plus": (8, 16), "deeplabv3plus_light": (8, 16), "daformer": (16, 32)}
+#: Strides of the last feature map that a decoder can use; the last two fuse maps of different sizes, and at 8 three would be alike.
+DECODER_STRIDES: dict[str, tuple[int, ...]] = {
+    "deeplabv3plus": (8, 16),
+    "deeplabv3plus_light": (8, 16),
+    "daformer": (16, 32),
+    "segformer": (16, 32),
+}
+
+#: Where no stride is asked for: the papers'.
+DEFAULT_STRIDES: dict[str, Literal[8, 16, 32]] = {"daformer": 32, "segformer": 16}
 
 #: `encoder_weights` of an encoder that starts from random numbers.
 RANDOM = "none"
@@ -23,12 +31,12 @@ class NetworkConfig(BaseModel):
     decoder: DecoderName = Field(
         "deeplabv3plus",
         description="deeplabv3plus: U2PL's decoder and heads (004, sec. 4.1); deeplabv3plus_light: separable convolutions, narrow heads; "
-        "daformer: DAFormer's fusion of four feature maps (000, sec. 4.2)",
+        "daformer: DAFormer's fusion of four feature maps (000, sec. 4.2); segformer: SegFormer's, pixel by pixel (000, sec. 4.3)",
     )
     encoder: str = Field(
         "resnet101",
-        description="any timm encoder that can run at output_stride, or mit_b0 to mit_b5 at 16 or 32 (mit_b5 in 000, sec. 4.2); "
-        "resnet101 in 004, resnet101s has the deep stem of its released code",
+        description="any timm encoder that can run at output_stride, or mit_b0 to mit_b5 at 16 or 32 (000: mit_b5 in sec. 4.2, mit_b1 "
+        "in 4.3); resnet101 in 004, resnet101s has the deep stem of its released code",
     )
     encoder_weights: str = Field(
         "imagenet",
@@ -36,13 +44,14 @@ class NetworkConfig(BaseModel):
         "or a .safetensors or .pth file of the encoder",
     )
     output_stride: Literal[8, 16, 32] = Field(
-        default_factory=lambda fields: 32 if fields["decoder"] == "daformer" else 8,
-        description="image pixels per pixel of the encoder's last feature map; 8 (004) or 16 for DeepLabv3+, 32 (000) or 16 for daformer",
+        default_factory=lambda fields: DEFAULT_STRIDES.get(fields["decoder"], 8),
+        description="image pixels per pixel of the encoder's last feature map; 8 (004) or 16 for DeepLabv3+, "
+        "32 (000, sec. 4.2) or 16 for daformer, 16 (000, sec. 4.3) or 32 for segformer",
     )
     atrous_rates: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
         default_factory=lambda fields: (6, 12, 18) if fields["decoder"] == "daformer" else (12, 24, 36),
         description="dilations of the three 3x3 branches of ASPP (DeepLabv3+: 12, 24, 36 at stride 8, 6, 12, 18 at stride 16; "
-        "daformer: 6, 12, 18), which has a 1x1 branch besides",
+        "daformer: 6, 12, 18), which has a 1x1 branch besides; segformer has none",
     )
     width: PositiveInt = Field(256, description="channels of the decoder's branches and of what they are fused to; 256 in 004 and 000")
     embed_dim: NonNegativeInt = Field(
@@ -53,7 +62,11 @@ class NetworkConfig(BaseModel):
         0.1,
         ge=0,
         lt=1,
-        description="dropout in the decoder and, in U2PL's, in both heads; in daformer's, before the classifier; 0.1 in the released code",
+        description="dropout in the decoder and, in U2PL's, in both heads; in daformer and segformer, before the classifier; "
+        "0.1 in the released code",
+    )
+    tag_classes: NonNegativeInt = Field(
+        0, description="classes of the image-level classifier on the encoder's last map; 0: none; the weakly supervised app sets it"
     )
 
     @field_validator("encoder_weights", mode="before")

@@ -31,16 +31,24 @@ def build(config: NetworkConfig, num_classes: int) -> Parts:
 
 
 class Decoder(nn.Module):
-    """Linear embedding of the last four maps: feature maps -> [B, 4 * width, h, w] at the size of the first of them."""
+    """Linear embedding of the last four maps: feature maps -> [B, 4 * width, h, w] at the size of the first of them.
 
-    def __init__(self, in_channels: Sequence[int], width: int) -> None:
+    Args:
+        in_channels: Channels of the four.
+        width: Channels that each is brought to.
+        deepest_first: Whether the result holds them from coarse to fine.
+    """
+
+    def __init__(self, in_channels: Sequence[int], width: int, deepest_first: bool = False) -> None:
         super().__init__()
+        self.deepest_first = deepest_first
         self.linear = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in in_channels)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         first, *others = (linear(feature) for linear, feature in zip(self.linear, features[-MAPS:], strict=True))
         size = first.shape[-2:]
-        return torch.cat([first, *(F.interpolate(other, size=size, mode="bilinear", align_corners=False) for other in others)], dim=1)
+        maps = [first, *(F.interpolate(other, size=size, mode="bilinear", align_corners=False) for other in others)]
+        return torch.cat(maps[::-1] if self.deepest_first else maps, dim=1)
 
 
 class SeparableAspp(nn.Module):

@@ -24,6 +24,8 @@ class Segmentor(nn.Module):
         mean: Of the three colours in [0, 1], as the encoder was pretrained with.
         std: Likewise.
         divisor: Height and width that the encoder sees are multiples of it.
+        tagger: 1x1 convolution without bias, the encoder's last map -> activations [B, K, h, w] of the classes that an image may show;
+            None for methods that learn from no names of classes.
         min_images: Fewest images per process that a training forward can normalise.
         embed_dim: Channels D of the representation, 0 without one.
     """
@@ -41,6 +43,7 @@ class Segmentor(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         divisor: int,
+        tagger: nn.Module | None = None,
         min_images: int = 1,
         embed_dim: int = 0,
     ) -> None:
@@ -49,6 +52,7 @@ class Segmentor(nn.Module):
         self.decoder = decoder
         self.classifier = classifier
         self.embedder = embedder
+        self.tagger = tagger
         self.divisor = divisor
         self.min_images = min_images
         self.embed_dim = embed_dim
@@ -74,6 +78,16 @@ class Segmentor(nn.Module):
         representation = self.embedder(fused)[..., :height, :width] if embed and self.embedder is not None else None
         return SegOutput(logits, representation, features[-1])
 
+    def activation(self, deep_BDhw: Tensor) -> Tensor:
+        """Class activation map [B, K, h, w] of `SegOutput.deep`, before ReLU."""
+        assert self.tagger is not None
+        activation: Tensor = self.tagger(deep_BDhw)
+        return activation
+
+    def tag_logits(self, deep_BDhw: Tensor) -> Tensor:
+        """Whether the image shows a class, [B, K]: what the activations would be where every channel of `SegOutput.deep` is largest."""
+        return self.activation(F.adaptive_max_pool2d(deep_BDhw, 1)).flatten(1)
+
     def prepare(self, image_B3HW: Tensor) -> Tensor:
         """Normalise colours, then pad bottom and right with the mean colour to multiples of `divisor`."""
         image = image_B3HW.to(self.mean.dtype)
@@ -87,8 +101,9 @@ class Segmentor(nn.Module):
         return list(self.encoder.parameters())
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """Everything that starts from random numbers: decoder, classifier and representation head."""
-        return [parameter for part in (self.decoder, self.classifier, self.embedder) if part is not None for parameter in part.parameters()]
+        """Everything that starts from random numbers: decoder, classifier, representation head and image-level classifier."""
+        parts = (self.decoder, self.classifier, self.embedder, self.tagger)
+        return [parameter for part in parts if part is not None for parameter in part.parameters()]
 
     def _check_batch(self, images: int) -> None:
         if not self.training or images >= self.min_images:

@@ -13,8 +13,10 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(0, ge=0, description="optimizer steps; 0 = as many as `epochs` take")
-    epochs: float = Field(80, gt=0, description="when steps is 0: passes over the unlabelled images (suponly: the labelled ones)")
-    batch: int = Field(16, gt=0, description="labelled images per step over all processes; as many unlabelled ones come on top")
+    epochs: float = Field(
+        80, gt=0, description="when steps is 0: passes over the images without labels (over the labelled ones where no others are used)"
+    )
+    batch: int = Field(16, gt=0, description="labelled images per step over all processes; as many without labels come on top")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum 0.9, or AdamW")
     lr: float = Field(1e-3, gt=0, description="base learning rate of the encoder at a batch of `reference_batch` (000 sec. 4.1)")
     reference_batch: int = Field(16, gt=0, description="batch that lr is meant for; another one scales it in proportion")
@@ -44,6 +46,5 @@ class DataConfig(BaseModel):
     crop: int = Field(513, ge=32, description="side of the training crop in pixels (000 sec. 4.1)")
     long_side: int = Field(0, ge=0, description="larger images are first shrunk to this long side in pixels; 0 = never")
     scale: tuple[float, float] = Field((0.5, 2.0), description="images are resized by a random factor in this range (003 B)")
-    allow_absent_classes: bool = Field(False, description="train although a class occurs in no labelled mask")
     flip: bool = Field(True, description="mirror half of the images (003 B)")
     workers: int = Field(2, ge=0, description="processes that prepare images, per training process; 0 = none, the same numbers either way")

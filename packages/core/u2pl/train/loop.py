@@ -52,7 +52,7 @@ class Job:
     data: DataConfig
     total: int  # steps
     seed: int
-    evaluate: Callable[[dict[str, nn.Module], Callable[[int, int], None]], dict[str, Score]]
+    evaluate: Callable[[dict[str, nn.Module], Callable[[int, int], None]], dict[str, Score]] | None  # None: nothing to score on
     keep: Callable[[str, nn.Module, dict[str, Any]], None]  # (last | best, network, facts): write a shareable checkpoint
 
 
@@ -180,10 +180,14 @@ def _evaluation_steps(job: Job) -> set[int]:
 
 
 def _score(job: Job, method: Method, facts: Facts, journal: Journal, reporter: Reporter, main: bool) -> None:
-    """Evaluate every network of the method; keep the first one as `last`, and as `best` if it is."""
+    """Evaluate every network of the method, if it can be; keep the first one as `last`, and as `best` if it is."""
     networks = method.networks()
-    scores = job.evaluate(networks, reporter.evaluating)
     result = next(iter(networks))
+    if job.evaluate is None:
+        if main:
+            job.keep("last", networks[result], {"step": facts.step, "network": result})
+        return
+    scores = job.evaluate(networks, reporter.evaluating)
     entry = {"step": facts.step, **{name: score._asdict() for name, score in scores.items()}}
     facts.evaluations.append(entry)
     best = not facts.best or scores[result].miou > facts.best[result]["miou"]

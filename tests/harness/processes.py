@@ -1,13 +1,15 @@
-"""Trains every method with two connected processes, then with one; run by test_processes.py as `processes.py DATA OUT METHOD...`.
+"""Trains with two connected processes, then with one; run by `following.train_both` as `processes.py JOB OUT`.
 
-The network has no BatchNorm and no dropout, for which "2 x 4 means 1 x 8" holds exactly, apart from the order of float additions.
+The networks have no BatchNorm and no dropout, for which "2 x 4 means 1 x 8" holds exactly, apart from the order of float additions.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import debug_launcher
@@ -17,8 +19,6 @@ from u2pl import distributed
 from u2pl.cli.console import SilentReporter
 from u2pl.evaluate.run import evaluate
 from u2pl.train.loop import Job, fit, make_accelerator
-from u2pl_semi.app import APP
-from u2pl_semi.planning import SemiRequest, make_plan
 
 STEPS = 8
 
@@ -30,7 +30,7 @@ def smooth(module: nn.Module) -> nn.Module:
     """
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, nn.GroupNorm(1, child.num_features))
+            setattr(module, name, nn.GroupNorm(1, child.num_features).requires_grad_(child.weight.requires_grad))
         elif isinstance(child, nn.ReLU):
             setattr(module, name, nn.SiLU())
         elif isinstance(child, nn.MaxPool2d):
@@ -40,19 +40,19 @@ def smooth(module: nn.Module) -> nn.Module:
     return module
 
 
-def train(data: str, out: Path, name: str, options: list[str]) -> None:
+def train(job: dict[str, Any], case: str, out: Path) -> None:
     """One run in `out`: journal and state."""
     accelerator = make_accelerator(cpu=True)
-    plan = make_plan(APP, SemiRequest(name, "demo", tuple(options), STEPS, data=data))
-    method, source = plan.build_method(), plan.source
+    app, planning = import_module(f"{job['package']}.app").APP, import_module(f"{job['package']}.planning")
+    method_name, options = job["cases"][case]
+    plan = planning.make_plan(app, getattr(planning, job["request"])(method_name, "demo", tuple(options), STEPS, **job["data"]))
+    method, source = plan.build_method(), plan.scored
     smooth(method)
-    for role, network in method.networks().items():
-        network.requires_grad_(role == "student")
     torch.manual_seed(0)
     if accelerator.is_main_process:
         out.mkdir(parents=True)
     distributed.barrier()
-    job = Job(
+    run = Job(
         method=method,
         dataset=plan.build_dataset(),
         train=plan.sections.train,
@@ -64,18 +64,18 @@ def train(data: str, out: Path, name: str, options: list[str]) -> None:
         ),
         keep=lambda *_: None,
     )
-    facts = fit(job, out, accelerator, SilentReporter())
+    facts = fit(run, out, accelerator, SilentReporter())
     (out / f"rank{distributed.rank()}.json").write_text(json.dumps({"world": distributed.world_size(), "evaluations": facts.evaluations}))
 
 
-def train_all(data: str, out: str, options: dict[str, list[str]]) -> None:
-    """All methods one after the other; with two processes, both run this."""
+def train_all(job: dict[str, Any], out: str) -> None:
+    """All cases one after the other; with two processes, both run this."""
     torch.set_num_threads(1)
-    for name in options:
-        train(data, Path(out) / name, name, options[name])
+    for case in job["cases"]:
+        train(job, case, Path(out) / case)
 
 
 if __name__ == "__main__":
-    data, out, options = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-    debug_launcher(train_all, (data, str(out / "two"), options), num_processes=2)
-    train_all(data, str(out / "one"), options)
+    job, out = json.loads(sys.argv[1]), Path(sys.argv[2])
+    debug_launcher(train_all, (job, str(out / "two")), num_processes=2)
+    train_all(job, str(out / "one"))

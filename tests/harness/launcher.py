@@ -1,17 +1,24 @@
-"""Forks a child for each command that arrives on standard input; see `Launcher` in conftest.py."""
+"""Forks a child for each command that arrives on standard input; run by `Launcher` as `launcher.py CLI PACKAGE`."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import runpy
 import sys
 
-cli = sys.argv[1]
+cli, package = sys.argv[1:]
 sys.path[:0] = [os.path.join(os.path.dirname(cli)), os.path.join(os.path.dirname(cli), "..", "..", "packages", "core")]
 
-import u2pl.cli.training  # noqa: E402, F401  everything heavy, before the first fork
-import u2pl_semi.planning  # noqa: E402, F401
+from PIL import Image  # noqa: E402
+
+# before the first fork
+for heavy in ("u2pl.cli.training", f"{package}.planning"):
+    importlib.import_module(heavy)
+Image.init()
+import gc
+gc.collect(); gc.freeze()
 
 
 def child(args: list[str], log: str) -> None:

@@ -1,0 +1,85 @@
+"""AFA: affinity learned from self-attention spreads the activation maps (Ru et al., CVPR 2022; baseline of 000 sec. 4.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from u2pl import distributed
+from u2pl.errors import UserError
+from u2pl.losses.affinity import affinity_loss, affinity_target, pair_counts, radius_mask, token_label
+from u2pl.networks.affinity import attention_of, build_affinity
+from u2pl.networks.segmentor import Segmentor
+from u2pl.schedules import Progress
+from u2pl_ws.activation import activation_maps
+from u2pl_ws.affinity_labels import refined_label, walked_label
+from u2pl_ws.batches import TagBatch
+from u2pl_ws.methods.cam import Cam, CamMethodConfig, Terms
+
+
+class AffinityConfig(BaseModel):
+    """Affinity of pairs of tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: float = Field(0.1, ge=0, description="weight of the affinity loss")
+    radius: int = Field(8, gt=0, description="rows and columns that a pair of tokens may lie apart")
+    walk_start: float = Field(
+        0.3, ge=0, le=1, description="share of the steps before maps are spread by the affinity; 6 000 of 20 000 in AFA"
+    )
+
+
+class AfaConfig(CamMethodConfig):
+    """Options of afa."""
+
+    affinity: AffinityConfig = Field(AffinityConfig(), description="affinity from attention (AFA)")
+
+
+class Afa(Cam):
+    """L = L_tags + lambda_seg L_seg + lambda_aff L_aff."""
+
+    Config = AfaConfig
+
+    def __init__(self, config: Any, student: Segmentor, num_classes: int) -> None:
+        super().__init__(config, student, num_classes)
+        try:
+            self.affinity = build_affinity(student.encoder)
+        except UserError as error:
+            raise UserError(f"{error}, or use method cam (u2plplus: --set method.host=cam)") from None
+
+    def terms(self, batch: TagBatch, progress: Progress) -> Terms:
+        if progress.after(self.config.warm_start) < 0:
+            return self.tags_alone(batch)
+        options, levels = self.config.affinity, self.config.cam.levels
+
+        # 1. the classifier learns from the tags; attention says which tokens are alike
+        with attention_of(self.student.encoder) as blocks:
+            output = self.student(batch.image, embed=self.uses_embedding)
+        tags, affinity = self.tag_loss(output, batch), self.affinity(blocks)
+        height, width = output.deep.shape[-2:]
+
+        # 2. activation maps, refined by the image, are labels; the affinity learns from them
+        cam = activation_maps(self.student, batch.image, batch.tags, self.config.cam.scales)
+        maps, kernel = self.prepared(cam, batch)
+        label = refined_label(maps, kernel, batch.valid, levels)
+        alike = self.affinity_loss(affinity, label, (height, width))
+
+        # 3. later the maps are spread by the affinity before they are refined
+        if progress.after(options.walk_start) >= 0:
+            near = radius_mask(height, width, options.radius, label.device)
+            label = walked_label(maps, affinity.detach(), near, (height, width), kernel, batch.valid, levels)
+
+        # 4. the segmentation head learns from the labels
+        return Terms({"tags": tags, "seg": self.segmentation_loss(output, label), "affinity": alike}, output, cam)
+
+    def affinity_loss(self, prob_Bnn: Tensor, label_BHW: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Whether the tokens of the h x w grid are of one class, over the pairs of all processes."""
+        stride = -(-label_BHW.shape[-1] // grid[1])
+        target = affinity_target(token_label(label_BHW, grid, stride), self.config.affinity.radius)
+        divisors = (distributed.total(pair_counts(target)) + 1) / distributed.world_size()
+        return affinity_loss(prob_Bnn, target, divisors)
+
+    def weights(self) -> dict[str, float]:
+        return super().weights() | {"affinity": self.config.affinity.weight}

@@ -1,0 +1,61 @@
+"""U2PL+ for weak supervision: a host (afa or cam), and a contrast that learns from what its maps leave uncertain (000 sec. 3.5.2)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from u2pl.contrast import PixelContrast
+from u2pl.memory.prototypes import PrototypeConfig, Prototypes
+from u2pl.networks.segmentor import Segmentor
+from u2pl.outputs import StepResult, weighted_sum
+from u2pl.schedules import Progress
+from u2pl_ws.batches import TagBatch
+from u2pl_ws.candidates import NegativesConfig, WeakContrastConfig, select
+from u2pl_ws.methods.afa import Afa, AfaConfig
+from u2pl_ws.methods.cam import Cam
+
+
+class U2PLPlusConfig(AfaConfig):
+    """Options of u2plplus."""
+
+    host: Literal["afa", "cam"] = Field("afa", description="the method whose labels and losses are kept; cam runs on any encoder")
+    contrast: WeakContrastConfig = Field(WeakContrastConfig(), description="contrastive loss L_c (000 Eqs 10, 29-31)")
+    prototypes: PrototypeConfig = Field(PrototypeConfig(), description="positive keys (000 Eqs 18, 30)")
+    negatives: NegativesConfig = Field(NegativesConfig(), description="what makes a negative key (000 Tab. 14)")
+    beta: float = Field(0.45, ge=0, le=1, description="what the map of a reliable pixel exceeds (000 Eqs 29, 31; value: AFA's background)")
+    lambda_c: float = Field(0.1, ge=0, description="weight of L_c (000 Eq 9)")
+
+
+class U2PLPlus(Afa):
+    """L = L_host + lambda_c L_c."""
+
+    Config = U2PLPlusConfig
+    uses_embedding = True
+
+    def __init__(self, config: U2PLPlusConfig, student: Segmentor, num_classes: int) -> None:
+        self.host: type[Cam] = {"afa": Afa, "cam": Cam}[config.host]
+        # the host's own beginning: on cam nothing of the affinity is built
+        self.host.__init__(self, config, student, num_classes)
+        self.contrast = PixelContrast(config.contrast, num_classes - 1, student.embed_dim)
+        self.prototypes = Prototypes(config.prototypes, num_classes - 1, student.embed_dim)
+
+    def forward(self, batch: TagBatch, progress: Progress) -> StepResult:
+        # 1. the host's losses, its maps, and the representations of the same pass
+        terms = self.host.terms(self, batch, progress)
+        weights = self.host.weights(self) | {"contrast": self.config.lambda_c}
+        if terms.cam_BKHW is None:
+            return weighted_sum(weights, **terms.losses)
+        embed = terms.output.embed
+        assert embed is not None
+
+        # 2. sure pixels are anchors and move the prototypes; pixels that a class is not, or may not be, are its negatives
+        size = (embed.shape[-2], embed.shape[-1])
+        chosen = select(terms.cam_BKHW, batch.tags, batch.valid, size, self.config.beta, self.config.negatives)
+        self.prototypes.update(embed, chosen.positive_Bhw)
+
+        # 3. L = L_host + lambda_c L_c
+        generator = progress.generator(embed.device)
+        contrast = self.contrast(embed, embed.detach(), chosen, self.prototypes.center, generator, groups=1)
+        return weighted_sum(weights, **terms.losses, contrast=contrast.loss).log(**contrast.scalars)

@@ -1,0 +1,58 @@
+"""The steps of the semi-supervised app: `light` at 8 + 8 images of 128 pixels on the CPU, on CUDA `paper` (ResNet-101, stride 8) at 513."""
+
+from __future__ import annotations
+
+import argparse
+from types import ModuleType
+from typing import Any
+
+import torch
+from step_rival import Rival, made_up
+
+import u2pl_semi.methods
+from u2pl.batches import PairBatch
+from u2pl.losses.supervised import cross_entropy
+from u2pl.networks.config import NetworkConfig
+from u2pl.outputs import upsample
+
+
+class SemiRival(Rival):
+    """U2PL's labelled and unlabelled images go through the networks together."""
+
+    methods = u2pl_semi.methods
+    networks = {  # noqa: RUF012
+        "light": NetworkConfig(
+            decoder="deeplabv3plus_light",
+            encoder="tf_efficientnet_lite0",
+            encoder_weights="none",
+            output_stride=16,
+            atrous_rates=(6, 12, 18),
+        ),
+        "paper": NetworkConfig(encoder_weights="none"),
+    }
+
+    @staticmethod
+    def defaults(cuda: bool) -> dict[str, Any]:
+        shapes = {"network": "paper", "size": 513, "classes": 21} if cuda else {"network": "light", "size": 128, "classes": 7}
+        return {"methods": ["u2pl", "u2plplus"], "batch": 8, "repeats": 7, **shapes}
+
+    @staticmethod
+    def make_batch(options: argparse.Namespace) -> PairBatch:
+        images, labels, valid = made_up(options)
+        (image_l, image_u), (label_l, truth_u) = images.chunk(2), labels.chunk(2)
+        return PairBatch(image_l, label_l, image_u, valid, truth_u)
+
+    def bare_loss(self) -> torch.Tensor:
+        method, batch, size = self.method, self.batch, self.batch.label_l.shape[-2:]
+        images = torch.cat([batch.image_l, batch.image_u])
+        method.teacher(batch.image_u, embed="prototypes" in method.Config.model_fields)
+        method.teacher(images)
+        output = method.student(images)
+        logits_l, logits_u = upsample(output.logits, size).chunk(2)
+        return cross_entropy(logits_l, batch.label_l) + cross_entropy(logits_u, batch.truth_u) + output.embed.sum() * 0.0
+
+    def inside(self, story: ModuleType) -> dict[str, tuple[Any, str]]:
+        return super().inside(story) | {
+            "mixing": (type(self.method.mix), "__call__"),
+            "positive keys": (story, "class_means"),
+        }
