@@ -77,7 +77,7 @@ def tagged(*options: str) -> tuple[str, ...]:
         "--preset", "light", "--steps", "600", "--cpu",
         "--set", "data.crop=160", "--set", "data.scale=[0.45,0.75]", "--set", "data.workers=1", "--set", "network.width=64",
         "--set", "train.batch=4", "--set", "train.reference_batch=4", "--set", "train.lr=3e-4", "--set", "train.evaluations=1",
-        "--set", "method.warm_start=0.5", *options,
+        "--set", "method.warm_start=0.5", "--set", "evaluate.long_side=224", *options,
     )  # fmt: skip
 
 

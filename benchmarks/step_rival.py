@@ -14,7 +14,7 @@ from measure import Stopwatch, blocks
 
 from u2pl.cli.discovery import load_method
 from u2pl.contrast import PixelContrast
-from u2pl.memory.prototypes import Prototypes
+from u2pl.memory.prototypes import DenoisingPrototypes, Prototypes
 from u2pl.method import Method, MethodConfig
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
@@ -83,7 +83,7 @@ class Rival(ABC):
             "partition": (story, "partition"),
             "partition scalars": (story, "partition_scalars"),
             "prototypes": (Prototypes, "update"),
-            "denoising": (Prototypes, "denoised_label"),
+            "denoising": (DenoisingPrototypes, "denoised_label"),
             "contrast: selection": (PixelContrast, "select"),
             "contrast: the rest": (PixelContrast, "forward"),
         }

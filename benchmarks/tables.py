@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results.md"
-ORDER = ("suponly", "mean_teacher", "cutmix", "u2pl", "source_only", "daformer", "u2plplus", "upper_bound")
+ORDER = ("suponly", "mean_teacher", "cutmix", "u2pl", "source_only", "daformer", "cam", "afa", "u2plplus", "upper_bound")
 #: The methods that others are compared with: the baseline, then what a method builds on.
 RIVALS = ("suponly", "source_only", "daformer")
 #: The network that averages another one, where it is not called teacher.
@@ -98,6 +98,33 @@ def further_table(runs: list[Run]) -> list[str]:
     return lines
 
 
+#: What a run on tags learnt from, and its columns.
+MAPS = {"CAM": "CAM", "refined": "refined", "certain labels": "labels, where certain", "masks": "masks"}
+
+
+def tag_table(runs: list[Run]) -> list[str]:
+    """A row for each method that learns from tags: its maps, labels and masks on training images, and its masks on the scored ones."""
+    hosts = [method for method in ("cam", "afa") if any(run["method"] == method for run in runs)]
+    lines = [
+        f"| method | seeds | {' | '.join(MAPS.values())} | certain % | scored: masks | paired with {hosts[0]} | minutes |",
+        "|---" * (len(MAPS) + 6) + "|",
+    ]
+    for method in [method for method in ORDER if any(run["method"] == method for run in runs)]:
+        own = [run for run in runs if run["method"] == method]
+        student, rival = by_seed(runs, method, "student"), by_seed(runs, hosts[0], "student")
+        gains = [] if method == hosts[0] else [value - rival[seed] for seed, value in student.items() if seed in rival]
+        cells = [method, str(len(own)), *(spread([run["maps"][name]["miou"] for run in own]) for name in MAPS)]
+        cells += [spread([run["maps"]["certain"] for run in own]), spread(list(student.values())), spread(gains, "+")]
+        minutes = statistics.mean(run["seconds"] for run in own) / 60
+        lines.append(f"| {' | '.join([*cells, f'{minutes:.1f}'])} |")
+    images = runs[0]["maps"]["images"]
+    return [
+        *lines,
+        "",
+        f"Maps, labels and masks in front of `certain %` are those of {images} tagged training images, masks of the student.",
+    ]
+
+
 def percent(value: float | None) -> str:
     """A share as a percentage."""
     return "-" if value is None else f"{100 * value:.1f}"
@@ -123,16 +150,17 @@ def curve_table(runs: list[Run]) -> list[str]:
 def study(name: str, runs: list[Run]) -> list[str]:
     """A study's heading, circumstances, tables and notes."""
     first = runs[0]
+    batch = first["options"]["train"]["batch"]
     facts = (
         f"{first['data']} (fingerprint {first['data_fingerprint']}), {len(first['classes'])} classes, {first['split']}; "
-        f"{first['steps']} steps of {first['options']['train']['batch']} + {first['options']['train']['batch']} images; "
+        f"{first['steps']} steps of {batch if 'maps' in first else f'{batch} + {batch}'} images; "
         f"scored on {first['evaluation']}; {first['threads']} thread on {first['device']}."
     )
     notes = ROOT / "results" / name / "notes.md"
     return [
         f"## {name}",
         facts,
-        "\n".join(study_table(runs) + further_table(runs) + curve_table(runs)),
+        "\n".join(tag_table(runs) if "maps" in first else study_table(runs) + further_table(runs) + curve_table(runs)),
         *([notes.read_text().strip()] if notes.exists() else []),
     ]
 

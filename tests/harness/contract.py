@@ -50,6 +50,10 @@ class MethodContract(EveryMethod):
 
     #: Endings of buffers that are constants, and so no part of the state.
     constants: ClassVar[tuple[str, ...]] = (".mean", ".std", ".length", ".start")
+    #: Beginnings of parameters that are trained beside the student and shared with nobody.
+    own_heads: ClassVar[tuple[str, ...]] = ()
+    #: Classes that numbers of each class leave out: 1 where the background is none.
+    unlogged: ClassVar[int] = 0
 
     def spoilt(self, batch: Any) -> dict[str, Any]:
         """The batch without anything to learn from, in one way or another."""
@@ -58,7 +62,8 @@ class MethodContract(EveryMethod):
     def test_losses_are_finite_and_gradients_reach_every_parameter_of_the_student_alone(self, name: str, build: Build) -> None:
         method, batch = build(name)
         optimizer = optimizer_of(method)
-        students = dict(method.student.named_parameters())
+        students = {f"student.{key}": value for key, value in method.student.named_parameters()}
+        students |= {key: value for key, value in method.named_parameters() if key.startswith(self.own_heads)}
         own = {id(value) for value in students.values()}
         assert {id(value) for group in optimizer.param_groups for value in group["params"]} == own
         for start, stop in ((0, 1), (1, 3), (3, 4), (4, 8)):  # the first step, the warm start's last, the first after it, a later one
@@ -79,7 +84,7 @@ class MethodContract(EveryMethod):
         for key, value in result.scalars.items():
             if isinstance(value, Tensor):
                 assert not value.requires_grad, key
-                assert value.shape in ((), (method.num_classes,)), key
+                assert value.shape in ((), (method.num_classes - self.unlogged,)), key
             if not key.startswith(MAYBE_NAN):
                 assert torch.as_tensor(value).isfinite().all(), key
 

@@ -27,7 +27,13 @@ def child(args: list[str], log: str) -> None:
     os.dup2(out, 1)
     os.dup2(out, 2)
     sys.argv = [cli, *args]
-    runpy.run_path(cli, run_name="__main__")
+    code = 0
+    try:
+        runpy.run_path(cli, run_name="__main__")
+    except SystemExit as e:
+        code = e.code or 0
+    sys.stdout.flush(); sys.stderr.flush()
+    os._exit(code)
 
 
 for line in sys.stdin:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import debug_launcher
+from timm.layers import DropPath
 from torch import nn
 
 from u2pl import distributed
@@ -35,6 +36,8 @@ def smooth(module: nn.Module) -> nn.Module:
             setattr(module, name, nn.SiLU())
         elif isinstance(child, nn.MaxPool2d):
             setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
+        elif isinstance(child, DropPath):
+            setattr(module, name, nn.Identity())  # each process would drop others
         else:
             smooth(child)
     return module

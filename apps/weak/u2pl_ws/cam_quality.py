@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from u2pl.cli.use import choose_device
+from u2pl.cli.use import choose_device, own_protocol
 from u2pl.data.opening import open_source
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Confusion
@@ -18,7 +19,7 @@ from u2pl.evaluate.protocol import Protocol
 from u2pl.evaluate.run import load_example
 from u2pl.networks.segmentor import Segmentor
 from u2pl.networks.sharing import find_shared, load_shared
-from u2pl.notation import IGNORE
+from u2pl.notation import IGNORE, shrink_factor
 from u2pl.outputs import top_class
 from u2pl.report.tables import score_table
 from u2pl.train.files import write_json
@@ -47,6 +48,7 @@ def score_cams(path: Path, data: str | None, split: str | None, tags_file: str |
     if not ids:
         raise UserError(f"{source.name}: no tagged image of {split or 'the training list'} has a mask: there is nothing to score with")
     ids = ids[:: max(1, len(ids) // limit)][:limit] if limit else ids
+    protocol = own_protocol(config, {})
     counts = {name: Confusion(len(source.classes), device) for name in COLUMNS}
     certain, pixels = 0.0, 0.0
     with evaluating([network.to(device)]):
@@ -54,7 +56,7 @@ def score_cams(path: Path, data: str | None, split: str | None, tags_file: str |
             example = load_example(source, id)
             image, truth = example.image.to(device), example.label.to(device)
             shown = torch.tensor([[k in tags[id] for k in range(1, len(source.classes))]], device=device)
-            labels = labels_of(network, image, shown)
+            labels = labels_of(network, image, shown, protocol)
             known = labels["certain labels"] != IGNORE
             certain, pixels = certain + known.sum().item(), pixels + known.numel()
             for name, label in labels.items():
@@ -68,18 +70,22 @@ def score_cams(path: Path, data: str | None, split: str | None, tags_file: str |
     write_json(find_shared(path) / name, result | {name: score._asdict() for name, score in scores.items()})
 
 
-def labels_of(network: Segmentor, image_3HW: Tensor, tags_1K: Tensor) -> dict[str, Tensor]:
+def labels_of(network: Segmentor, image_3HW: Tensor, tags_1K: Tensor, protocol: Protocol) -> dict[str, Tensor]:
     """What the maps of one tagged image, the refined maps, the labels of training and the network say, int64 [H, W] each.
 
-    Maps and refined maps give every pixel a class, by a background of `BACKGROUND`; labels leave uncertain pixels 255.
+    Maps and refined maps give every pixel a class, by a background of `BACKGROUND`; labels leave uncertain pixels 255. All are of the
+    image as the protocol shrinks it, and brought to its own size.
     """
-    options, image = CamConfig(), image_3HW[None]
+    options, size = CamConfig(), (image_3HW.shape[1], image_3HW.shape[2])
+    shrink = shrink_factor(size, protocol.long_side)
+    image = F.interpolate(image_3HW[None], tuple(max(2, round(side * shrink)) for side in size), mode="bilinear", antialias=True)
     cam = activation_maps(network, image, tags_1K, options.scales)
     maps, kernel = tagged_maps(cam, tags_1K), affinity_kernel(half_size(image))
     everywhere = torch.ones_like(image[:, 0], dtype=torch.bool)
-    return {
+    labels = {
         "CAM": cam_label(cam, BACKGROUND)[0],
         "refined": refined_maps_label(maps, kernel, everywhere, BACKGROUND)[0],
         "certain labels": refined_label(maps, kernel, everywhere, options.levels)[0],
-        "masks": top_class(predict_probabilities(network, image_3HW, Protocol())[None])[0],
     }
+    own_size = {name: F.interpolate(label[None, None].float(), size, mode="nearest")[0, 0].long() for name, label in labels.items()}
+    return own_size | {"masks": top_class(predict_probabilities(network, image_3HW, protocol)[None])[0]}

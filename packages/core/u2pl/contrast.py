@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from u2pl import distributed
 from u2pl.losses.contrast import CONTRASTS, bank_similarity
-from u2pl.memory.class_queue import ClassQueue, take_first
+from u2pl.memory.class_queue import ClassQueue, Taken, take_first
 from u2pl.pseudo.select import Candidates, Thresholds, class_mask, rank_limits
 
 
@@ -145,31 +145,30 @@ class PixelContrast(nn.Module):
             groups: equal parts of the batch, see `Pixels`.
         """
         config, pixels = self.config, Pixels.of(candidates.anchor_Bhw, groups)
+
+        # 1. who may be what, over all processes, and one random order of all pixels
         anchor_CN = class_mask(candidates.anchor_Bhw, self.num_classes).transpose(0, 1).flatten(1)
         negative_CN = candidates.negative_BChw.transpose(0, 1).flatten(1)
-        members = pixels.gather(torch.cat([anchor_CN, negative_CN]))
-        order = torch.randperm(members.shape[1], generator=generator, device=members.device)
+        anchor_CN, negative_CN = pixels.gather(torch.cat([anchor_CN, negative_CN])).chunk(2)
+        order = torch.randperm(anchor_CN.shape[1], generator=generator, device=anchor_CN.device)
 
-        with torch.no_grad():
-            keys = take_first(members[self.num_classes :], config.new_keys(self.num_classes), order)
-            self._push(teacher_BDhw, pixels, keys)
+        # 2. the step's negatives are remembered before any is drawn
+        keys = take_first(negative_CN, config.new_keys(self.num_classes), order)
+        self._push(teacher_BDhw, pixels, keys)
 
-        anchors = take_first(members[: self.num_classes], config.anchors, order)
+        # 3. anchors of each class, and for each anchor negatives from the class's queue
+        anchors = take_first(anchor_CN, config.anchors, order)
         per_class = anchors.index_CK.shape[1]
-        uniform = torch.rand(self.num_classes, per_class, config.negatives, generator=generator, device=members.device)
+        uniform = torch.rand(self.num_classes, per_class, config.negatives, generator=generator, device=order.device)
         index_AK = self.queue.draw(uniform).flatten(0, 1)
         local_A, mine_A = pixels.local(anchors.index_CK.flatten())
         anchor_AD = F.normalize(pixel_rows(student_BDhw, local_A).float(), dim=1)
-        positive_A1D = F.normalize(positive_CD.float(), dim=1).repeat_interleave(per_class, dim=0)
+        positive_A = (anchor_AD * F.normalize(positive_CD.float(), dim=1).repeat_interleave(per_class, dim=0)).sum(dim=1)
 
+        # 4. the mean over a class's anchors, then over the classes that have anchors, keys and a positive
         active_C = (anchors.count_C > 0) & (self.queue.filled > 0) & positive_CD.ne(0).any(dim=1)
-        chosen_CM = torch.arange(per_class, device=members.device) < (anchors.count_C * active_C).unsqueeze(1)
-        # mean over a class's anchors, then over the classes that have anchors and keys; DDP averages over processes
-        weight_CM = chosen_CM / (anchors.count_C.clamp(min=1).unsqueeze(1) * active_C.sum().clamp(min=1))
-        weight_A = weight_CM.flatten() * mine_A * distributed.world_size()
-
-        loss_A = self.score((anchor_AD * positive_A1D).sum(dim=1), bank_similarity(anchor_AD, self.queue.rows, index_AK), config.tau)
-        loss = (loss_A * weight_A).sum()
+        loss_A = self.score(positive_A, bank_similarity(anchor_AD, self.queue.rows, index_AK), config.tau)
+        loss = (loss_A * mine_A * self._weights(anchors, active_C).flatten()).sum()
         scalars = {
             "anchors": anchors.count_C.float(),
             "negatives": torch.minimum(keys.count_C, self.queue.length).float(),
@@ -178,7 +177,14 @@ class PixelContrast(nn.Module):
         }
         return ContrastResult(loss, scalars)
 
-    def _push(self, teacher_BDhw: Tensor, pixels: Pixels, keys: tuple[Tensor, Tensor]) -> None:
+    def _weights(self, anchors: Taken, active_C: Tensor) -> Tensor:
+        """Share of each anchor in the loss [C, M]; each process has its own anchors' alone, and the gradients are averaged over them."""
+        chosen_CM = torch.arange(anchors.index_CK.shape[1], device=active_C.device) < (anchors.count_C * active_C).unsqueeze(1)
+        share_C1 = anchors.count_C.clamp(min=1).unsqueeze(1) * active_C.sum().clamp(min=1)
+        return chosen_CM / share_C1 * distributed.world_size()
+
+    @torch.no_grad()
+    def _push(self, teacher_BDhw: Tensor, pixels: Pixels, keys: Taken) -> None:
         rows = unit_rows(teacher_BDhw)
 
         def rows_of(index: Tensor) -> Tensor:
@@ -186,7 +192,7 @@ class PixelContrast(nn.Module):
             return distributed.total(torch.where(mine.unsqueeze(1), rows.index_select(0, local), 0.0))
 
         rows_here = rows_of if distributed.world_size() > 1 else lambda index: rows.index_select(0, index)
-        self.queue.push(keys, rows_here)  # type: ignore[arg-type]
+        self.queue.push(keys, rows_here)
 
 
 def unit_rows(embed_BDhw: Tensor) -> Tensor:
