@@ -2,10 +2,11 @@
 
     uv run benchmarks/step.py [--methods u2pl u2plplus] [--json results/benchmark-step.json]
     uv run benchmarks/step.py --app domain_adapt [--methods daformer u2plplus] [--json results/benchmark-da-step.json]
+    uv run benchmarks/step.py --app weak [--methods cam afa u2plplus] [--json results/benchmark-weak-step.json]
 
-The bare work is the student's forward and backward with cross entropy on upsampled logits, the teacher's forwards on the same images, the
-frozen encoder's where the method has one, and the optimizer; every head that the method has runs forward and backward. Loading is not
-counted.
+The bare work is the student's forward and backward with cross entropy on upsampled logits, the teacher's forwards on the same images (the
+forwards that activation maps are made of), the frozen encoder's where the method has one, and the optimizer; every head that the method
+has runs forward and backward. Loading is not counted. Where a run has phases whose steps differ, each is measured.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from measure import Stopwatch, alternate, arguments, chosen_first, environment, 
 from step_domain_adapt import DomainAdaptRival
 from step_rival import Rival
 from step_semi import SemiRival
+from step_weak import WeakRival
 
 from u2pl.train.memory import keep_freed_memory
 
-APPS: dict[str, type[Rival]] = {"semi": SemiRival, "domain_adapt": DomainAdaptRival}
+APPS: dict[str, type[Rival]] = {"semi": SemiRival, "domain_adapt": DomainAdaptRival, "weak": WeakRival}
 
 
-def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds, ratio and stages of one method."""
-    torch.manual_seed(options.seed)
-    rival, idle = APPS[options.app](name, options), Stopwatch(options.device)
+def measure(rival: Rival, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds, ratio and stages of one method in one of its phases."""
+    idle = Stopwatch(options.device)
     rivals = {"step": lambda: rival.whole(idle), "bare": lambda: rival.bare(idle)}
     seconds = alternate(rivals, options.repeats, options.device)
     return {
@@ -37,7 +38,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def report(name: str, options: argparse.Namespace, figures: dict[str, Any]) -> None:
+def report(name: str, figures: dict[str, Any]) -> None:
     """For a person."""
     print(f"{name}: step over bare network work {times(figures['over_bare'])}")
     for key, figure in figures["seconds"].items():
@@ -54,15 +55,19 @@ def main() -> None:
     app = chosen_first("app", list(APPS))
     options = arguments(__doc__, app=app, **APPS[app].defaults(torch.cuda.is_available()), precision="float32")
     keep_freed_memory()  # as training does
-    figures = environment(options)
+    figures = environment(options) | {"shape": APPS[app].shape.format(**vars(options))}
     print(
-        f"{options.network} network, {options.batch}+{options.batch} images of {options.size} pixels, C = {options.classes}, on "
+        f"{options.network} network, {figures['shape']}, C = {options.classes}, on "
         f"{figures['device']} with {figures['threads']} thread(s); {figures['clock']}, medians of {options.repeats} turns (min … max)"
     )
     for name in options.methods:
-        figures[name] = measure(name, options)
-        report(name, options, figures[name])
-    write(options.json, figures)
+        torch.manual_seed(options.seed)
+        rival = APPS[app](name, options)
+        for phase, progress in rival.phases().items():
+            rival.progress, title = progress, f"{name} {phase}".strip()
+            figures[title] = measure(rival, options)
+            report(title, figures[title])
+        write(options.json, figures)  # what there is, should a busy machine stop the rest
 
 
 if __name__ == "__main__":

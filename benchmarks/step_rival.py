@@ -40,15 +40,18 @@ class Rival(ABC):
     methods: ClassVar[ModuleType]
     networks: ClassVar[dict[str, NetworkConfig]]
     train: ClassVar[TrainConfig] = TrainConfig()
+    #: a step's images, in words
+    shape: ClassVar[str] = "{batch} + {batch} images of {size} pixels"
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
         kind = load_method(self.methods.__name__, Path(self.methods.__path__[0]), name)
-        network = self.networks[options.network]
+        network = self.network(options)
         student = build_segmentor(network if kind.uses_embedding else network.model_copy(update={"embed_dim": 0}), options.classes)
         config = self.config(kind.Config, options.classes)
         self.method: Method = kind(config, student, options.classes).to(options.device).train()
         self.optimizer = build_optimizer(self.method, self.train)
         self.batch = self.make_batch(options)
+        self.progress = PROGRESS
         self.precision = torch.autocast(options.device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
         for module in self.method.modules():
             if isinstance(module, PixelContrast):
@@ -60,6 +63,11 @@ class Rival(ABC):
     def defaults(cuda: bool) -> dict[str, Any]:
         """Methods, network and shapes where none are asked for."""
 
+    @classmethod
+    def network(cls, options: argparse.Namespace) -> NetworkConfig:
+        """The network that is asked for, with a representation head."""
+        return cls.networks[options.network]
+
     @staticmethod
     def config(kind: type[MethodConfig], classes: int) -> MethodConfig:
         """The method's options: the paper's."""
@@ -69,6 +77,10 @@ class Rival(ABC):
     @abstractmethod
     def make_batch(options: argparse.Namespace) -> Any:
         """What a step is fed."""
+
+    def phases(self) -> dict[str, Progress]:
+        """Parts of a run whose steps differ, by name, and a step of each; by default the steps after the warm start, which need no name."""
+        return {"": PROGRESS}
 
     @abstractmethod
     def bare_loss(self) -> torch.Tensor:
@@ -91,10 +103,10 @@ class Rival(ABC):
     def whole(self, watch: Stopwatch) -> None:
         """As the training loop does it."""
         with watch.stage("everything else"), self.precision:
-            loss = self.method(self.batch, PROGRESS).loss
+            loss = self.method(self.batch, self.progress).loss
         self._descend(loss, watch)
         with watch.stage("teacher update"):
-            self.method.after_step(PROGRESS)
+            self.method.after_step(self.progress)
 
     def bare(self, watch: Stopwatch) -> None:
         """The networks' share of it."""

@@ -201,10 +201,29 @@ def contrast_speed(file: Path) -> list[str]:
     ]
 
 
+def affinity_speed(file: Path) -> list[str]:
+    """The affinity of all pairs in one product against two other ways."""
+    figures = json.loads(file.read_text())
+    shape, counted = figures["options"], figures["pairs_within_radius"]
+    names = {"ours": "one product over all heads", "maps": "a map of every head", "rows": "row by row, within the radius"}
+    rows = ["| affinity | ms | times ours | peak extra memory, MiB |", "|---|---|---|---|"]
+    for name, own in figures["seconds"].items():
+        over = ratio(figures["over_ours"][name]) if name in figures["over_ours"] else "1"
+        rows.append(f"| {names[name]} | {1000 * own['median']:.0f} | {over} | {figures['peak_bytes'][name] / 2**20:.0f} |")
+    return [
+        "## Speed of the affinity",
+        circumstances(file.name, figures),
+        f"Forward and backward of {shape['batch']} x {shape['size'] ** 2} tokens, heads of {shape['channels']} channels; "
+        f"{percent(counted)} % of the pairs lie within the radius of {shape['radius']}:",
+        "\n".join(rows),
+    ]
+
+
 def step_speed(file: Path, heading: str = "Speed of a step", forwards: str = "teacher forwards") -> list[str]:
     """Whole steps over their network work, and what the rest of them is."""
     figures = json.loads(file.read_text())
     shape = figures["options"]
+    images = figures.get("shape", f"{shape['batch']} + {shape['batch']} images of {shape['size']} pixels")
     rows = [
         f"| {name} | {ratio(own['over_bare'])} | {1000 * own['seconds']['step']['median']:.0f} | {extras(own['stages'])} |"
         for name, own in figures.items()
@@ -214,7 +233,7 @@ def step_speed(file: Path, heading: str = "Speed of a step", forwards: str = "te
         f"## {heading}",
         circumstances(file.name, figures),
         f"A whole step over its bare network work (student forward and backward, {forwards}, optimizer), {shape['network']} network, "
-        f"{shape['batch']} + {shape['batch']} images of {shape['size']} pixels, C = {shape['classes']}:",
+        f"{images}, C = {shape['classes']}; medians of {shape['repeats']} turns, smallest to largest in brackets:",
         "\n".join(["| method | step / bare work | step, ms | stages beside the networks, ms |", "|---|---|---|---|", *rows]),
     ]
 
@@ -228,6 +247,15 @@ def extras(stages: dict[str, dict[str, dict[str, float]]]) -> str:
 def adaptation_step_speed(file: Path) -> list[str]:
     """The same of the domain adaptation app."""
     return step_speed(file, "Speed of a domain adaptation step", "teacher forwards, the frozen encoder's on source images")
+
+
+def weak_step_speed(file: Path) -> list[str]:
+    """The same of the weakly supervised app, in each phase of a run."""
+    return [
+        *step_speed(file, "Speed of a weakly supervised step", "the forwards that activation maps are made of"),
+        "`tags`: the warm start, encoder and image-level classifier alone; `labels`: activation maps make the labels; `walk`: the affinity "
+        "spreads them first.",
+    ]
 
 
 def loader_speed(file: Path) -> list[str]:
@@ -262,6 +290,8 @@ BENCHMARKS = {
     "step": step_speed,
     "da-step": adaptation_step_speed,
     "da-loader": loader_speed,
+    "weak-step": weak_step_speed,
+    "affinity": affinity_speed,
 }
 
 

@@ -86,6 +86,18 @@ def tiny() -> Callable[..., list[str]]:
 
 
 @pytest.fixture(scope="session")
+def words() -> Callable[..., list[Any]]:
+    """The command of a tiny run: `words("daformer", domains, 4, out, train_lr=1)`."""
+
+    def make(method: str, domains: dict[str, Any], steps: int, out: Path, **changes: Any) -> list[Any]:
+        data = [word for name, folder in domains.items() for word in (f"--{name}", folder)]
+        run = ["--preset", "demo", "--steps", steps, "--cpu", "--out", out]
+        return ["train", method, *data, *run, *assignments(method, **changes)]
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def domains(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The folders that most tests only read, as a request names them."""
     root = tmp_path_factory.mktemp("domains")

@@ -20,20 +20,20 @@ from u2pl_da.app import APP
 STEPS = 4
 
 Command = Callable[..., Any]
-Tiny = Callable[..., list[str]]
-
-
-def line(method: str, domains: dict[str, Any], tiny: Tiny, out: Path, **changes: Any) -> list[Any]:
-    """The command of a short run."""
-    data = [word for name, folder in domains.items() for word in (f"--{name}", folder)]
-    return ["train", method, *data, "--preset", "demo", "--steps", STEPS, "--seed", 3, "--cpu", "--out", out, *tiny(method, **changes)]
+Line = Callable[..., list[Any]]
 
 
 @pytest.fixture(scope="module")
-def trained(command: Command, tiny: Tiny, domains: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def line(words: Callable[..., list[Any]]) -> Line:
+    """The command of a run of STEPS steps."""
+    return lambda method, domains, out, **changes: [*words(method, domains, STEPS, out, **changes), "--seed", 3]
+
+
+@pytest.fixture(scope="module")
+def trained(command: Command, line: Line, domains: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A finished run, and what was printed."""
     out = tmp_path_factory.mktemp("run") / "run"
-    result = command(*line("u2plplus", domains, tiny, out))
+    result = command(*line("u2plplus", domains, out))
     assert result.exit_code == 0, result.output
     return out, result.stdout
 
@@ -88,9 +88,9 @@ def test_evaluate_on_other_images(
     assert "dusk has no split 'test'" in refused("evaluate", out, "--cpu", "--split", "test")
 
 
-def test_the_split_a_run_was_scored_on_is_remembered(command: Command, tiny: Tiny, broken: dict[str, Path], tmp_path: Path) -> None:
+def test_the_split_a_run_was_scored_on_is_remembered(command: Command, line: Line, broken: dict[str, Path], tmp_path: Path) -> None:
     (broken["target"] / "splits" / "test.txt").write_text("1\n2\n")
-    result = command(*line("source_only", broken, tiny, tmp_path / "run", train_evaluations=1), "--score-split", "test")
+    result = command(*line("source_only", broken, tmp_path / "run", train_evaluations=1), "--score-split", "test")
     assert result.exit_code == 0, result.output
     assert "2 to score on" in result.stdout
     result = command("evaluate", tmp_path / "run", "--cpu")
@@ -108,12 +108,12 @@ def test_predict_writes_masks_of_any_size(trained: tuple[Path, str], command: Co
 
 
 def test_a_target_without_any_mask_is_adapted_to_and_not_scored(
-    command: Command, tiny: Tiny, broken: dict[str, Path], tmp_path: Path
+    command: Command, line: Line, broken: dict[str, Path], tmp_path: Path
 ) -> None:
     for mask in (broken["target"] / "masks").iterdir():
         mask.unlink()
     out = tmp_path / "run"
-    result = command(*line("daformer", broken, tiny, out))
+    result = command(*line("daformer", broken, out))
     assert result.exit_code == 0, result.output
     assert "no image of dusk has a mask" in result.stdout
     summary = json.loads((out / "summary.json").read_text())
@@ -124,25 +124,25 @@ def test_a_target_without_any_mask_is_adapted_to_and_not_scored(
 
 
 def test_a_finished_run_resumed_changes_nothing_and_another_command_is_refused(
-    trained: tuple[Path, str], command: Command, refused: Callable[..., str], tiny: Tiny, domains: dict[str, str]
+    trained: tuple[Path, str], command: Command, refused: Callable[..., str], line: Line, domains: dict[str, str]
 ) -> None:
     out, _ = trained
     files = {path: path.read_bytes() for path in out.rglob("*.safetensors")}
     for _ in range(2):
-        result = command(*line("u2plplus", domains, tiny, out), "--resume")
+        result = command(*line("u2plplus", domains, out), "--resume")
         assert result.exit_code == 0, result.output
     assert {path: path.read_bytes() for path in out.rglob("*.safetensors")} == files
-    assert "is not empty; add --resume" in refused(*line("u2plplus", domains, tiny, out))
+    assert "is not empty; add --resume" in refused(*line("u2plplus", domains, out))
     swapped = {"source": domains["source"], "target": domains["source"]}
-    error = refused(*line("u2plplus", swapped, tiny, out), "--resume")
+    error = refused(*line("u2plplus", swapped, out), "--resume")
     assert "was started with another fingerprints" in error and "target; use the same command" in error
 
 
 def test_runs_are_numbered_by_both_domains(
-    command: Command, tiny: Tiny, domains: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, line: Line, domains: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = line("source_only", domains, tiny, Path("none"), train_evaluations=1)
+    words = line("source_only", domains, Path("none"), train_evaluations=1)
     words = [word for word in words if word not in ("--out", Path("none"))]
     assert command(*words).exit_code == 0
     result = command(*words, "--resume")

@@ -134,27 +134,9 @@ def test_masks_of_the_target_are_not_opened_for_training(broken: Domains, plan: 
 
 
 @pytest.fixture
-def train(tiny: Tiny, tmp_path: Path) -> Callable[..., list[Any]]:
+def train(words: Callable[..., list[Any]], tmp_path: Path) -> Callable[..., list[Any]]:
     """The command of a run of two steps in tmp_path/run."""
-
-    def make(domains: Domains, *more: Any, method: str = "daformer", **changes: Any) -> list[Any]:
-        data = [word for name, folder in domains.items() for word in (f"--{name}", folder)]
-        return [
-            "train",
-            method,
-            *data,
-            "--preset",
-            "demo",
-            "--steps",
-            2,
-            "--cpu",
-            "--out",
-            tmp_path / "run",
-            *tiny(method, **changes),
-            *more,
-        ]
-
-    return make
+    return lambda domains, *more, method="daformer", **changes: [*words(method, domains, 2, tmp_path / "run", **changes), *more]
 
 
 def other_classes(domains: Domains) -> None:

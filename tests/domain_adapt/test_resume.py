@@ -15,27 +15,13 @@ STEPS = 8
 
 
 @pytest.fixture
-def train(tiny: Callable[..., list[str]], domains: dict[str, str]) -> Train:
+def train(words: Callable[..., list[Any]], domains: dict[str, str]) -> Train:
     """The command of a run of STEPS steps, of which most are behind the warm start."""
-    data = [word for name, folder in domains.items() for word in (f"--{name}", folder)]
 
     def command(method: str, out: Path, *more: Any, **changes: Any) -> list[Any]:
         usual = {"train_checkpoint_every": 3, "train_evaluations": 1, "data_crop": 32}
         usual |= {"method_warm_start": 0.25} if method == "u2plplus" else {}
-        return [
-            "train",
-            method,
-            *data,
-            "--preset",
-            "demo",
-            "--steps",
-            STEPS,
-            "--cpu",
-            "--out",
-            out,
-            *tiny(method, **usual | changes),
-            *more,
-        ]
+        return [*words(method, domains, STEPS, out, **usual | changes), *more]
 
     return command
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -13,12 +14,11 @@ sys.path[:0] = [os.path.join(os.path.dirname(cli)), os.path.join(os.path.dirname
 
 from PIL import Image  # noqa: E402
 
-# before the first fork
+# everything heavy, before the first fork
 for heavy in ("u2pl.cli.training", f"{package}.planning"):
     importlib.import_module(heavy)
 Image.init()
-import gc
-gc.collect(); gc.freeze()
+gc.freeze()  # a child that collects what it shares with this process would copy it: half of the child's time
 
 
 def child(args: list[str], log: str) -> None:
@@ -27,13 +27,7 @@ def child(args: list[str], log: str) -> None:
     os.dup2(out, 1)
     os.dup2(out, 2)
     sys.argv = [cli, *args]
-    code = 0
-    try:
-        runpy.run_path(cli, run_name="__main__")
-    except SystemExit as e:
-        code = e.code or 0
-    sys.stdout.flush(); sys.stderr.flush()
-    os._exit(code)
+    runpy.run_path(cli, run_name="__main__")
 
 
 for line in sys.stdin:
@@ -46,3 +40,5 @@ for line in sys.stdin:
         print(pid, flush=True)
     else:
         print(os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1]), flush=True)
+else:
+    gc.unfreeze()  # what is left to be collected at the end is complained about

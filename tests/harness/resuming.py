@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from harness.commands import Launcher
 from harness.methods import EveryMethod
 
-MOST = 60.0  # seconds to wait for anything
+MOST = 300.0  # seconds to wait for anything
 
 #: The command of a run of a method in a folder, all but the last steps behind its warm start; `train_lr=1` changes an option.
 Train = Callable[..., list[Any]]
@@ -67,7 +67,8 @@ class ResumedRuns(EveryMethod):
     steps: ClassVar[int]
 
     @pytest.fixture(scope="class")
-    def whole(self, launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Train], Path]:
+    @classmethod
+    def whole(cls, launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Train], Path]:
         """The uninterrupted run of a method; how often a run writes its state, and its workers, change nothing in it."""
         root, done = tmp_path_factory.mktemp("whole"), set()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from harness.commands import set_words
 from harness.contract import TOTAL, Build
 from u2pl.cli.app import App
 from u2pl.method import Method
+from u2pl.networks import mit
 from u2pl_ws.app import APP
 from u2pl_ws.batches import TagBatch
 from u2pl_ws.planning import WeakRequest, make_plan
@@ -29,8 +30,8 @@ TINY = {
     "data.crop": "32", "data.workers": "0", "train.batch": "2", "train.reference_batch": "2", "train.lr": "1e-3",
     "train.log_every": "1", "train.evaluations": "2",
 }  # fmt: skip
-#: The smallest encoder with attention.
-ATTENTION = {"network.encoder": "mit_b0"}
+#: An encoder with attention that this process alone knows, see `_small_attention`; others take mit_b0.
+ATTENTION = {"network.encoder": "mit_test"}
 CONTRAST = {"method.contrast.queue": "40", "method.contrast.keys": "16", "method.contrast.anchors": "8", "method.contrast.negatives": "4"}
 #: What each method needs on top; one that is not here: nothing.
 MORE: dict[str, dict[str, str]] = {
@@ -71,6 +72,14 @@ def paint(root: Path, masked: range = range(VAL + 3)) -> Path:
 def app() -> App:
     """The app that is tested here."""
     return APP
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_attention() -> Iterator[None]:
+    """A MiT of few blocks and channels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(mit.VARIANTS, "mit_test", mit.Variant((1, 1, 1, 2), (8, 16, 20, 32), "none"))
+        yield
 
 
 @pytest.fixture(scope="session")

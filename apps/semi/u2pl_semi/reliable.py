@@ -31,7 +31,7 @@ def unsupervised_loss(config: UnsupervisedConfig, logits_BCHW: Tensor, label_BHW
     target = torch.where(part.reliable_BHW, label_BHW, IGNORE)
     reliable = distributed.average(part.reliable_BHW.sum())
     unreliable = distributed.average(part.unreliable_BHW.sum())
-    counted = reliable + unreliable if config.count == "valid" else reliable.new_tensor(float(target.numel()))
+    counted = reliable + unreliable if config.count == "valid" else reliable.new_full((), target.numel())
     return (
         symmetric_cross_entropy(logits_BCHW, target, config.xi_1, config.xi_2, reliable),
         adaptive_weight(counted, reliable, config.eta),

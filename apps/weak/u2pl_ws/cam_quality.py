@@ -43,11 +43,13 @@ def score_cams(path: Path, data: str | None, split: str | None, tags_file: str |
     source, device = open_source(text), choose_device(cpu)
     if tuple(source.classes) != tuple(config["classes"]):
         raise UserError(f"{source.name} has other classes than the network: {', '.join(source.classes[:4])}, ...")
-    tags, _ = find_tags(source, text, tags_file)
-    ids = [id for id in (tags if split is None else source.split(split)) if id in tags and source.has_mask(id)]
+    split = split or source.train_split
+    ids = [id for id in source.split(split) if source.has_mask(id)]
     if not ids:
-        raise UserError(f"{source.name}: no tagged image of {split or 'the training list'} has a mask: there is nothing to score with")
-    ids = ids[:: max(1, len(ids) // limit)][:limit] if limit else ids
+        raise UserError(f"{source.name}: no image of {split} has a mask: there is nothing to score with")
+    tags, _ = find_tags(source, text, tags_file, ids)
+    options = CamConfig.model_validate(config["options"]["cam"])
+    ids = [ids[place * len(ids) // limit] for place in range(limit)] if 0 < limit < len(ids) else ids
     protocol = own_protocol(config, {})
     counts = {name: Confusion(len(source.classes), device) for name in COLUMNS}
     certain, pixels = 0.0, 0.0
@@ -56,29 +58,32 @@ def score_cams(path: Path, data: str | None, split: str | None, tags_file: str |
             example = load_example(source, id)
             image, truth = example.image.to(device), example.label.to(device)
             shown = torch.tensor([[k in tags[id] for k in range(1, len(source.classes))]], device=device)
-            labels = labels_of(network, image, shown, protocol)
+            labels = labels_of(network, image, shown, options, protocol)
             known = labels["certain labels"] != IGNORE
             certain, pixels = certain + known.sum().item(), pixels + known.numel()
             for name, label in labels.items():
                 counts[name].update(label.where(label != IGNORE, 0), truth.where(label != IGNORE, IGNORE))
     scores = {name: count.scores() for name, count in counts.items()}
     share = 100 * certain / pixels
-    console.print(f"{find_shared(path)} on {len(ids)} tagged images of {source.name}; {share:.1f} % of the pixels have a certain label")
+    where = f"{find_shared(path)} on {len(ids)} tagged images of {source.name} {split}"
+    console.print(f"{where}; {share:.1f} % of the pixels have a certain label", soft_wrap=True, highlight=False, markup=False)
     console.print(score_table(source.classes, scores))
-    name = f"cams-{split or source.train_split}.json"
+    name = f"cams-{split}.json"
     result = {"data": source.name, "fingerprint": source.fingerprint(), "images": len(ids), "certain": share}
     write_json(find_shared(path) / name, result | {name: score._asdict() for name, score in scores.items()})
 
 
-def labels_of(network: Segmentor, image_3HW: Tensor, tags_1K: Tensor, protocol: Protocol) -> dict[str, Tensor]:
+def labels_of(network: Segmentor, image_3HW: Tensor, tags_1K: Tensor, options: CamConfig, protocol: Protocol) -> dict[str, Tensor]:
     """What the maps of one tagged image, the refined maps, the labels of training and the network say, int64 [H, W] each.
 
     Maps and refined maps give every pixel a class, by a background of `BACKGROUND`; labels leave uncertain pixels 255. All are of the
     image as the protocol shrinks it, and brought to its own size.
     """
-    options, size = CamConfig(), (image_3HW.shape[1], image_3HW.shape[2])
+    size = (image_3HW.shape[1], image_3HW.shape[2])
     shrink = shrink_factor(size, protocol.long_side)
-    image = F.interpolate(image_3HW[None], tuple(max(2, round(side * shrink)) for side in size), mode="bilinear", antialias=True)
+    shown = tuple(max(2, round(side * shrink)) for side in size)
+    # in floats: on a GPU there is no antialiasing of bytes
+    image = F.interpolate(image_3HW[None].float(), shown, mode="bilinear", antialias=True).round().to(torch.uint8)
     cam = activation_maps(network, image, tags_1K, options.scales)
     maps, kernel = tagged_maps(cam, tags_1K), affinity_kernel(half_size(image))
     everywhere = torch.ones_like(image[:, 0], dtype=torch.bool)

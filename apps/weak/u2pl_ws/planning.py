@@ -131,7 +131,7 @@ def make_plan(app: App, request: WeakRequest) -> WeakPlan:
     """Resolve a request; UserError for whatever cannot work."""
     recipe = Recipe.of(app, request, PRESETS.get(request.data.partition(":")[0], "light"))
     source = open_source(request.data)
-    tags, tagged_by = find_tags(source, request.data, request.tags)
+    tags, tagged_by = find_tags(source, request.data, request.tags, source.split(source.train_split))
     cam: Any = recipe.resolved.method.cam  # type: ignore[attr-defined]
     if not cam.most_tags:
         cam = cam.model_copy(update={"most_tags": max(1, *map(len, tags.values()))})
@@ -140,12 +140,11 @@ def make_plan(app: App, request: WeakRequest) -> WeakPlan:
     return WeakPlan(app, request, recipe, recipe.total(len(tags)), source, tags, tagged_by)
 
 
-def find_tags(source: Source, data: str, given: str | None) -> tuple[Tags, str]:
-    """The tags of all images that training may see, and in words where they are from.
+def find_tags(source: Source, data: str, given: str | None, ids: list[str]) -> tuple[Tags, str]:
+    """The tags of some images, and in words where they are from.
 
     They are in the file that is named, or else in the one that the source has; the built-in scenes take theirs from their masks.
     """
-    ids = source.split(source.train_split)
     if given is None and data in DEMOS:
         with counting("reading tags off the scenes", distributed.rank() == 0) as progress:
             return tags_from_masks(source, ids, progress), "its masks"

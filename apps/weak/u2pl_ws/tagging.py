@@ -21,4 +21,4 @@ def tag_from_masks(data: str, split: str | None, out: Path, console: Console) ->
     with counting("reading tags off the masks", True) as progress:
         tags = tags_from_masks(source, ids, progress)
     write_tags(out, tags, source.classes)
-    console.print(f"{len(tags)} images tagged in {out}", highlight=False)
+    console.print(f"{len(tags)} images tagged in {out}", soft_wrap=True, highlight=False, markup=False)

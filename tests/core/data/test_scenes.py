@@ -120,6 +120,15 @@ def test_source_and_target_are_a_domain_apart_and_share_the_classes(demo: Scenes
     assert warmth[0] > 1.1 > 0.9 > warmth[1]
 
 
+def test_the_scenes_for_tags_show_one_or_two_classes_and_are_others(demo: Scenes) -> None:
+    tagged = open_source("demo-tags")
+    assert isinstance(tagged, Scenes) and tagged.classes == demo.classes
+    shown = [set(np.unique(mask).tolist()) - {0} for split in ("train", "val") for mask in _masks(tagged, split)]
+    assert {len(classes) for classes in shown} == {1, 2}
+    assert all(sum(c in classes for classes in shown) > 40 for c in range(1, 7))
+    assert not np.array_equal(_masks(tagged, "labeled"), _masks(demo, "labeled")) and tagged.fingerprint() != demo.fingerprint()
+
+
 def test_the_demo_is_the_one_it_always_was(demo: Scenes) -> None:
     assert demo.fingerprint() == open_source("demo").fingerprint() == "c6af62880fc5"
 

@@ -21,7 +21,7 @@ def test_a_path_with_a_colon_is_still_a_path(make_folder: Callable[..., Path], t
     assert open_source(str(tmp_path / "set:1")).name == "set:1"
 
 
-@pytest.mark.parametrize("name", ["demo", "demo-source", "demo-target"])
+@pytest.mark.parametrize("name", ["demo", "demo-source", "demo-target", "demo-tags"])
 def test_demos_are_opened_by_name(name: str) -> None:
     source = open_source(name)
     assert source.name == name and source.splits() == ("train", "val", "labeled")
@@ -38,7 +38,7 @@ def test_what_a_source_does_not_say_is_empty(make_folder: Callable[..., Path]) -
     [
         (
             "vok:/data",
-            "unknown data source 'vok' in 'vok:/data': write demo, demo-source, demo-target, a folder, voc:PATH, cityscapes:PATH",
+            "unknown data source 'vok' in 'vok:/data': write demo, demo-source, demo-target, demo-tags, a folder, voc:PATH, city",
         ),
         ("gta:/data", "gta5:PATH, synthia:PATH or hf:NAME"),
         ("gta5:/data?a=b", "unknown option 'a'; write gta5:PATH, no options"),

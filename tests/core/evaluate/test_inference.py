@@ -58,6 +58,20 @@ def test_scales_and_flip_average_their_softmax(network):
     assert (prob - single[0]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("as_float", [False, True])
+def test_a_crf_refines_the_average_once_by_the_image_at_its_own_size(network, monkeypatch, as_float):
+    calls = []
+    monkeypatch.setattr(inference, "refine", lambda *given: calls.append(given) or given[0].roll(1, dims=0))
+    image, protocol = an_image(), Protocol(scales=(0.5, 1.25), flip=True)
+    average = predict_probabilities(network, image, protocol)
+    assert not calls
+    prob = predict_probabilities(network, image / 255 if as_float else image, protocol.model_copy(update={"crf": True}))
+    ((refined, shown),) = calls
+    torch.testing.assert_close(refined, average)
+    torch.testing.assert_close(shown, image / 255)
+    assert torch.equal(prob, refined.roll(1, dims=0))
+
+
 @pytest.mark.parametrize("protocol", [Protocol(), Protocol(mode="slide", crop=16), Protocol(scales=(0.1, 2), flip=True)], ids=str)
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (7, 3), (16, 16), (33, 46)], ids=str)
 def test_any_size_gives_probabilities(network, protocol, size):

@@ -17,6 +17,8 @@ from u2pl.evaluate.protocol import Protocol
         (Protocol(mode="slide", crop=769), "sliding window 769, stride 513, single scale"),
         (Protocol(scales=(0.5, 1, 1.5), flip=True), "whole image, scales 0.5 1 1.5, with flip"),
         (Protocol(scales=(0.75,)), "whole image, scale 0.75"),
+        (Protocol(crf=True), "whole image, single scale, dense CRF"),
+        (Protocol(scales=(0.5, 1, 1.5), flip=True, crf=True), "whole image, scales 0.5 1 1.5, with flip, dense CRF"),
     ],
 )
 def test_describe(protocol, words):

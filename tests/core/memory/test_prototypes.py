@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from u2pl import distributed
-from u2pl.memory.prototypes import PrototypeConfig, Prototypes, class_means
+from u2pl.memory.prototypes import DenoisingConfig, DenoisingPrototypes, PrototypeConfig, Prototypes, class_means
+from u2pl.outputs import upsample
+from u2pl.pseudo.denoise import denoise, prototype_weight
 
 IGNORE = 255
 
@@ -133,3 +135,33 @@ def test_prototypes_carry_no_gradient_and_survive_a_checkpoint():
     for module in (prototypes, other):
         module.update(*random_case(1, 3, 4))
     assert torch.equal(other.center, prototypes.center) and torch.equal(other.seen, prototypes.seen)
+
+
+def test_prototypes_that_correct_nothing_have_no_options_of_it():
+    assert set(PrototypeConfig.model_fields) == {"momentum"}
+    assert set(DenoisingConfig.model_fields) == {"momentum", "denoise", "raw_distance"}
+    plain, correcting = Prototypes(PrototypeConfig(), 3, 4), DenoisingPrototypes(DenoisingConfig(), 3, 4)
+    assert plain.state_dict().keys() == correcting.state_dict().keys()
+    for module in (plain, correcting):
+        module.update(*random_case(0, 3, 4))
+    assert torch.equal(plain.center, correcting.center)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_denoised_labels_are_those_of_the_parts(raw):
+    prototypes = DenoisingPrototypes(DenoisingConfig(raw_distance=raw), 4, 6)
+    embed, label = random_case(6, 4, 6, present=[0, 1, 3])
+    prototypes.update(embed, label)
+    prob = torch.randn(3, 4, 20, 28, generator=torch.Generator().manual_seed(1)).softmax(dim=1)
+    weight = upsample(prototype_weight(embed, prototypes.center, prototypes.known, raw), (20, 28))
+    found = prototypes.denoised_label(prob, embed)
+    assert torch.equal(found, denoise(prob, weight).argmax(dim=1))
+    assert not torch.equal(found, prob.argmax(dim=1))
+
+
+def test_labels_are_left_as_they_are_when_told_so():
+    prototypes = DenoisingPrototypes(DenoisingConfig(denoise=False), 4, 6)
+    embed, label = random_case(7, 4, 6)
+    prototypes.update(embed, label)
+    prob = torch.randn(3, 4, 20, 28).softmax(dim=1)
+    assert torch.equal(prototypes.denoised_label(prob, embed), prob.argmax(dim=1))

@@ -13,7 +13,7 @@ from u2pl.contrast import PixelContrast
 from u2pl.memory.prototypes import class_means
 from u2pl.method import partition_scalars
 from u2pl.networks.segmentor import Segmentor
-from u2pl.outputs import StepResult, upsample, weighted_sum
+from u2pl.outputs import StepResult, top_class, upsample, weighted_sum
 from u2pl.pseudo.partition import partition
 from u2pl.schedules import Progress, unreliable_share
 from u2pl_semi.candidates import SemiContrastConfig, select
@@ -49,7 +49,7 @@ class U2PL(SelfTraining):
         generator, size = progress.generator(batch.image_l.device), batch.label_l.shape[-2:]
 
         # 1. the teacher labels clean images; CutMix mixes images, labels and validity alike
-        label_u = upsample(self.teacher(batch.image_u, embed=False).logits, size).argmax(dim=1)
+        label_u = top_class(upsample(self.teacher(batch.image_u, embed=False).logits, size))
         image_u, valid_u, (label_u, truth_u) = self.mix(generator, batch.image_u, batch.valid_u, label_u, batch.truth_u)
 
         # 2. student and teacher look at the same pixels

@@ -17,7 +17,7 @@ from u2pl.memory.prototypes import DenoisingConfig, DenoisingPrototypes
 from u2pl.method import partition_scalars
 from u2pl.networks.segmentor import Segmentor
 from u2pl.notation import IGNORE
-from u2pl.outputs import StepResult, downsample, upsample, weighted_sum
+from u2pl.outputs import StepResult, downsample, top_class, upsample, weighted_sum
 from u2pl.pseudo.partition import partition
 from u2pl.schedules import Progress, unreliable_share
 from u2pl_semi.candidates import SemiContrastConfig, select
@@ -57,7 +57,7 @@ class U2PLPlus(SelfTraining):
         # 1. the teacher labels clean images, the prototypes correct it; CutMix mixes images, labels and validity alike
         clean = self.teacher(batch.image_u)
         prob = upsample(clean.logits, size).float().softmax(dim=1)
-        raw_u, label_u = prob.argmax(dim=1), self.prototypes.denoised_label(prob, clean.embed)
+        raw_u, label_u = top_class(prob), self.prototypes.denoised_label(prob, clean.embed)
         image_u, valid_u, (label_u, raw_u, truth_u) = self.mix(generator, batch.image_u, batch.valid_u, label_u, raw_u, batch.truth_u)
 
         # 2. student and teacher look at the same pixels

@@ -88,4 +88,4 @@ def show_result(folder: Path, plan: Plan, summary: dict[str, Any], device: torch
     else:
         lines.insert(0, f"\n{summary['split']}, {spent}; not scored: no image of {source.name} has a mask")
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False, markup=False)

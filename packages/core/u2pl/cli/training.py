@@ -64,7 +64,7 @@ def run(request: Request, make_plan: Callable[[], Plan], console: Console) -> in
             facts = fit(job, folder, accelerator, reporter, request.resume)
         except Stopped as stopped:
             if main:
-                console.print(f"{stopped}; go on with: {plan.app.name} train ... --out {folder} --resume", soft_wrap=True)
+                console.print(f"{stopped}; go on with: {plan.app.name} train ... --out {folder} --resume", soft_wrap=True, markup=False)
             return 143
     if main:
         summary = write_summary(folder, plan, facts, next(iter(method.networks())), device)
@@ -102,7 +102,7 @@ def _announce(plan: Plan, scored: int, folder: Path, device: torch.device, conso
     if plan.recipe.preset == "light" and request.preset is None:
         console.print(option_table(plan.recipe.resolved))
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _keep(plan: Plan, folder: Path, network: nn.Module, facts: dict[str, Any]) -> None:
@@ -111,6 +111,7 @@ def _keep(plan: Plan, folder: Path, network: nn.Module, facts: dict[str, Any]) -
     info = {
         "app": plan.app.name,
         "method": plan.request.method,
+        "options": plan.options.model_dump(mode="json"),
         "network": plan.network.model_dump(mode="json"),
         "classes": list(source.classes),
         "palette": source.palette.tolist(),

@@ -67,7 +67,9 @@ def evaluate_checkpoint(
     }
     name = config.get("scores", {}).get("network", "network")
     console.print(
-        f"{find_shared(path)} ({name}) on {source.name}, split {split} ({len(ids)} images, data {source.fingerprint()}):", soft_wrap=True
+        f"{find_shared(path)} ({name}) on {source.name}, split {split} ({len(ids)} images, data {source.fingerprint()}):",
+        soft_wrap=True,
+        markup=False,
     )
     console.print(score_table(config["classes"], scores, source.subsets))
     for words, score in scores.items():
@@ -88,7 +90,7 @@ def _possible(protocols: list[Protocol], console: Console) -> list[Protocol]:
         plain = [protocol for protocol in protocols if not protocol.crf]
         if not plain:
             raise
-        console.print(f"left out: {error}", soft_wrap=True, highlight=False)
+        console.print(f"left out: {error}", soft_wrap=True, highlight=False, markup=False)
         return plain
     return protocols
 
@@ -107,5 +109,5 @@ def predict_images(path: Path, images: Sequence[Path], out: Path, changes: dict[
             console.print(f"{done}/{total}", end="\r")
 
     failures = predict_files(network.to(device), config["palette"], images, out, protocol, device, progress)
-    console.print(f"{shown[0] - len(failures)} images in {out}: ids/, colour/, overlay/")
+    console.print(f"{shown[0] - len(failures)} images in {out}: ids/, colour/, overlay/", markup=False)
     return [failure.reason for failure in failures]

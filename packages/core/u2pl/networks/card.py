@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 #: Entries of a config that have a place of their own in the card.
-PLACED = ("format", "network", "classes", "palette", "normalisation", "method", "data", "evaluation", "scores", "app")
+PLACED = ("format", "network", "options", "classes", "palette", "normalisation", "method", "data", "evaluation", "scores", "app")
 
 
 def model_card(config: Mapping[str, Any]) -> str:

@@ -1,0 +1,106 @@
+"""The steps of the weakly supervised app before and after its phases start: preset `voc`, 2 images of 256 pixels, on CUDA 8 of 512.
+
+The bare work on tags alone is the encoder's and the image-level classifier's; later it is that of the whole network, and the forwards that
+the activation maps are made of. Both losses are the method's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from step_rival import Rival, made_up
+from torch import Tensor
+
+import u2pl_ws.methods
+from u2pl.evaluate.inference import evaluating
+from u2pl.method import MethodConfig
+from u2pl.networks.affinity import AffinityHead
+from u2pl.networks.config import NetworkConfig
+from u2pl.outputs import SegOutput
+from u2pl.schedules import Progress
+from u2pl.train.config import TrainConfig
+from u2pl_ws import affinity_labels
+from u2pl_ws.activation import CamConfig
+from u2pl_ws.batches import TagBatch
+from u2pl_ws.methods import cam
+
+RECIPE = tomllib.loads((Path(u2pl_ws.__file__).parent / "recipes" / "voc.toml").read_text(encoding="utf-8"))
+MOST_TAGS = 3
+
+
+class WeakRival(Rival):
+    """A step on tags alone, one that makes labels of activation maps, and one that lets the affinity spread them first."""
+
+    methods = u2pl_ws.methods
+    networks = {"voc": NetworkConfig(**{**RECIPE["network"], "encoder_weights": "none"})}  # noqa: RUF012
+    train = TrainConfig(**RECIPE["train"])
+    shape = "{batch} images of {size} pixels with up to " + f"{MOST_TAGS} tags"
+
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        super().__init__(name, options)
+        self.label = made_up(options)[1][: options.batch].long()
+
+    @staticmethod
+    def defaults(cuda: bool) -> dict[str, Any]:
+        shapes = {"batch": 8, "size": 512} if cuda else {"batch": 2, "size": 256}
+        return {"methods": ["cam", "afa", "u2plplus"], "network": "voc", "classes": 21, "repeats": 5, **shapes}
+
+    @classmethod
+    def network(cls, options: argparse.Namespace) -> NetworkConfig:
+        return super().network(options).model_copy(update={"tag_classes": options.classes - 1})
+
+    @staticmethod
+    def config(kind: type[MethodConfig], classes: int) -> MethodConfig:
+        return kind(cam=CamConfig(most_tags=MOST_TAGS))
+
+    @staticmethod
+    def make_batch(options: argparse.Namespace) -> TagBatch:
+        images, _, valid = made_up(options)
+        drawn = torch.rand(options.batch, options.classes - 1, generator=torch.Generator().manual_seed(options.seed))
+        tags = drawn.argsort(dim=1).argsort(dim=1) < MOST_TAGS - torch.arange(options.batch).unsqueeze(1) % MOST_TAGS
+        return TagBatch(images[: options.batch], tags.to(options.device), valid)
+
+    def phases(self) -> dict[str, Progress]:
+        walk = {"walk": Progress(step=50, total=100)} if "affinity" in self.method.weights() else {}
+        return {"tags": Progress(step=5, total=100), "labels": Progress(step=20, total=100), **walk}
+
+    def bare_loss(self) -> Tensor:
+        method, image = self.method, self.batch.image
+        if self.progress.after(method.config.warm_start) < 0:
+            deep = method.student.encoder(method.student.prepare(image))[-1]
+            return method.tag_loss(SegOutput(deep, None, deep), self.batch)
+        output = method.student(image, embed=method.uses_embedding)
+        self._map_forwards(image.float() / 255)
+        loss = method.tag_loss(output, self.batch) + method.segmentation_loss(output, self.label)
+        return loss if output.embed is None else loss + output.embed.sum() * 0.0
+
+    @torch.no_grad()
+    def _map_forwards(self, image: Tensor) -> None:
+        student = self.method.student
+        with evaluating([student]):
+            for scale in self.method.config.cam.scales:
+                view = F.interpolate(image, scale_factor=scale, mode="bilinear", align_corners=False)
+                student.activation(student.encoder(student.prepare(torch.cat([view, view.flip(-1)])))[-1])
+
+    def inside(self, story: ModuleType) -> dict[str, tuple[Any, str]]:
+        host = sys.modules[getattr(self.method, "host", type(self.method)).__module__]
+        return super().inside(story) | {
+            "encoder": (type(self.method.student.encoder), "forward"),
+            "tag loss": (cam.Cam, "tag_loss"),
+            "segmentation loss": (cam.Cam, "segmentation_loss"),
+            "activation maps: the rest": (host, "activation_maps"),
+            "PAR: kernel": (cam, "affinity_kernel"),
+            "PAR: iterations": (affinity_labels, "refine"),
+            "labels: the rest": (affinity_labels, "agreed_label"),
+            "affinity": (AffinityHead, "forward"),
+            "affinity loss": (type(self.method), "affinity_loss"),
+            "random walk": (affinity_labels, "random_walk"),
+            "contrast: selection": (story, "select"),
+        }
