@@ -15,6 +15,7 @@ from u2pl.cli.plan import Plan, Recipe, Request
 from u2pl.data.class_counts import class_counts
 from u2pl.data.ids import first_three
 from u2pl.data.opening import open_source
+from u2pl.data.scenes import DEMOS
 from u2pl.data.source import Source
 from u2pl.data.streams import Stream
 from u2pl.data.transforms import TrainTransform
@@ -24,7 +25,7 @@ from u2pl_da.batches import DomainStreams
 from u2pl_da.rare_class_sampling import RareClassConfig, RareClassStream
 
 #: The recipe of a source when none is named.
-PRESETS = {"demo-source": "demo", "demo-target": "demo", "gta5": "gta5-cityscapes", "synthia": "synthia-cityscapes"}
+PRESETS = dict.fromkeys(DEMOS, "demo") | {"gta5": "gta5-cityscapes", "synthia": "synthia-cityscapes"}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from u2pl.batches import PairedStreams
 from u2pl.cli.app import App
 from u2pl.cli.plan import Plan, Recipe, Request
 from u2pl.data.opening import open_source
+from u2pl.data.scenes import DEMOS
 from u2pl.data.source import Source
 from u2pl.data.splits import LabeledSplit, absent_classes, choose_labeled
 from u2pl.data.streams import Stream
@@ -16,7 +17,7 @@ from u2pl.data.transforms import TrainTransform
 from u2pl.errors import UserError
 
 #: The recipe of a data source when none is named.
-PRESETS = {"demo": "demo", "voc": "voc", "cityscapes": "cityscapes"}
+PRESETS = dict.fromkeys(DEMOS, "demo") | {"voc": "voc", "cityscapes": "cityscapes"}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from u2pl.networks.config import NetworkConfig
 from u2pl_ws.batches import TagStream
 
 #: The recipe of a data source when none is named.
-PRESETS = {"demo-tags": "demo", "voc": "voc"}
+PRESETS = dict.fromkeys(DEMOS, "demo") | {"voc": "voc"}
 
 
 @dataclass(frozen=True)

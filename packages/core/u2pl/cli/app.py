@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from u2pl.errors import UserError
 
@@ -138,7 +139,7 @@ def option_table(resolved: Any) -> Table:
         value: Any = values
         for part in key.split("."):
             value = value[part]
-        table.add_row(key, str(value), text)
+        table.add_row(key, Text(str(value)), Text(text))
     return table
 
 
@@ -156,7 +157,7 @@ Mode = Annotated[
 Crop = Annotated[int | None, typer.Option(help="side of the centre crop or the sliding window in pixels; the run's if left out")]
 Scales = Annotated[list[float] | None, typer.Option(help="sizes relative to the image's own whose predictions are averaged, repeatable")]
 Flip = Annotated[bool, typer.Option("--flip", help="average with the mirrored image")]
-Crf = Annotated[bool, typer.Option("--crf", help="a dense CRF behind the network; needs pip install 'u2pl[crf]'")]
+Crf = Annotated[bool, typer.Option("--crf", help="a dense CRF behind the network; needs pip install 'u2pl\\[crf]'")]
 Cpu = Annotated[bool, typer.Option("--cpu", help="do not use a GPU")]
 
 

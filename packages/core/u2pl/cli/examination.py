@@ -12,6 +12,7 @@ from u2pl.cli.doctor import Diagnosis
 from u2pl.cli.plan import Plan, Request
 from u2pl.cli.use import choose_device
 from u2pl.errors import UserError
+from u2pl.evaluate.crf import load_crf
 from u2pl.method import Method
 from u2pl.networks.config import RANDOM
 from u2pl.train.memory import keep_freed_memory
@@ -46,6 +47,11 @@ def examine(
         without_plan(error, diagnosis)
         return diagnosis.conclude(())
     scored = look(plan, diagnosis)
+    if plan.protocol.crf:
+        try:
+            load_crf()
+        except UserError as error:
+            diagnosis.fix([str(error)])
     diagnosis.say()
     _say_recipe(plan, diagnosis)
     method = _build(plan, diagnosis)

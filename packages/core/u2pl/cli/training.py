@@ -18,6 +18,7 @@ from u2pl.cli.console import make_reporter
 from u2pl.cli.finish import show_result, write_summary
 from u2pl.cli.plan import Plan, Request
 from u2pl.evaluate.confusion import Score
+from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.run import check_scored, evaluate
 from u2pl.networks.sharing import save_shared
 from u2pl.train.loop import Job, Stopped, fit, local_batch, make_accelerator
@@ -36,6 +37,8 @@ def run(request: Request, make_plan: Callable[[], Plan], console: Console) -> in
     keep_freed_memory()
     plan = make_plan()
     local_batch(plan.sections.train.batch)
+    if plan.protocol.crf:
+        load_crf()
     # before the folder is made: whatever cannot work leaves nothing behind
     ids = plan.scored_ids
     if ids:

@@ -72,7 +72,7 @@ def build_affinity(encoder: nn.Module) -> AffinityHead:
 def attention_blocks(encoder: nn.Module) -> list[Any]:
     """The self-attention of the last blocks of MiT, first to last; UserError for any other encoder."""
     if not isinstance(encoder, MixTransformer):
-        raise UserError("affinity comes from the self-attention of MiT; set network.encoder=mit_b1, or take a method without affinity")
+        raise UserError("affinity comes from the self-attention of MiT; set network.encoder=mit_b1")
     stage: Any = encoder.model.stages[-1]
     return [block.attn for block in stage.blocks[-BLOCKS:]]
 

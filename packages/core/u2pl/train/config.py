@@ -16,7 +16,11 @@ class TrainConfig(BaseModel):
     epochs: float = Field(
         80, gt=0, description="when steps is 0: passes over the images without labels (over the labelled ones where no others are used)"
     )
-    batch: int = Field(16, gt=0, description="labelled images per step over all processes; as many without labels come on top")
+    batch: int = Field(
+        16,
+        gt=0,
+        description="images with labels (or tags) per step over all processes; as many without come on top where a method uses them",
+    )
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum 0.9, or AdamW")
     lr: float = Field(1e-3, gt=0, description="base learning rate of the encoder at a batch of `reference_batch` (000 sec. 4.1)")
     reference_batch: int = Field(16, gt=0, description="batch that lr is meant for; another one scales it in proportion")
