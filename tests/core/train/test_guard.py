@@ -67,3 +67,9 @@ def test_all_processes_raise_together(twins: Any, monkeypatch: pytest.MonkeyPatc
     networks[1].bias.data[0] = float("inf")
     first, second = twins.run(complaint)
     assert first == second and "not finite after step 3" in first
+
+
+def test_large_weights_are_finite() -> None:
+    network = nn.Linear(2, 2)
+    network.weight.data.fill_(3e38)
+    check_weights(network, 1)

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from u2pl.batches import PairBatch
-from u2pl.memory.prototypes import PrototypeConfig
+from u2pl.memory.prototypes import DenoisingConfig
 from u2pl.mixing.mixers import MixConfig
 from u2pl.outputs import SegOutput
 from u2pl.schedules import Progress
+from u2pl_semi.methods import u2plplus
 from u2pl_semi.methods.u2plplus import U2PLPlus, U2PLPlusConfig
 
 IGNORE = 255
@@ -49,18 +50,18 @@ def random_batch(seed: int) -> PairBatch:
 def run(method: U2PLPlus, monkeypatch: pytest.MonkeyPatch, steps: int = 2) -> list[dict[str, torch.Tensor]]:
     """Take steps without an optimizer; of each: the prototypes before it, what moved them, and the labels the contrast was given."""
     notes: list[dict[str, torch.Tensor]] = []
-    update, select = method.prototypes.update, method.contrast.select
+    update, select = method.prototypes.update, u2plplus.select
 
     def note_update(embed, label):
         notes[-1].update(embed=embed, moved_by=label, during=method.prototypes.center.clone())
         update(embed, label)
 
-    def note_select(prob, label_l, label_u, part, alpha):
+    def note_select(config, prob, label_l, label_u, part, alpha):
         notes[-1].update(label_u=label_u, reliable=part.reliable_BHW)
-        return select(prob, label_l, label_u, part, alpha)
+        return select(config, prob, label_l, label_u, part, alpha)
 
     monkeypatch.setattr(method.prototypes, "update", note_update)
-    monkeypatch.setattr(method.contrast, "select", note_select)
+    monkeypatch.setattr(u2plplus, "select", note_select)
     for step in range(steps):
         notes.append({"before": method.prototypes.center.clone(), "known": method.prototypes.known.clone()})
         result = method(random_batch(step), Progress(step, 10))
@@ -84,7 +85,7 @@ def slow_labels(method: U2PLPlus, batch: PairBatch, center: torch.Tensor, known:
 
 @pytest.mark.parametrize("raw", [False, True])
 def test_labels_are_denoised_by_the_prototypes_of_the_step_before(monkeypatch, raw):
-    method = make(prototypes=PrototypeConfig(raw_distance=raw))
+    method = make(prototypes=DenoisingConfig(raw_distance=raw))
     first, second = run(method, monkeypatch)
     plain = [logits_of(method, step)[0].argmax(dim=1) for step in (0, 1)]
     assert not first["known"].any() and second["known"].any()
@@ -111,7 +112,7 @@ def test_prototypes_follow_labelled_and_reliable_pixels_by_their_raw_label(monke
 
 
 def test_switching_denoising_off_keeps_the_teachers_argmax(monkeypatch):
-    method = make(prototypes=PrototypeConfig(denoise=False))
+    method = make(prototypes=DenoisingConfig(denoise=False))
     for step, notes in enumerate(run(method, monkeypatch)):
         assert torch.equal(notes["label_u"], logits_of(method, step)[0].argmax(dim=1))
 

@@ -42,6 +42,7 @@ def check_weights(module: nn.Module, steps: int) -> None:
 
     A gradient may overflow under a finite loss; the next loss would tell, but what is kept first would not. Waits for the device.
     """
-    norm = nn.utils.get_total_norm([parameter for parameter in module.parameters() if parameter.requires_grad])
-    if distributed.total((~norm.isfinite()).float()) > 0:
+    weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    largest = nn.utils.get_total_norm(weights, norm_type=torch.inf)  # squares of large weights would overflow
+    if distributed.total((~largest.isfinite()).float()) > 0:
         raise UserError(f"the weights are not finite after step {steps}; {ADVICE}")
