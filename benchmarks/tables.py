@@ -104,7 +104,7 @@ MAPS = {"CAM": "CAM", "refined": "refined", "certain labels": "labels, where cer
 
 def tag_table(runs: list[Run]) -> list[str]:
     """A row for each method that learns from tags: its maps, labels and masks on training images, and its masks on the scored ones."""
-    hosts = [method for method in ("cam", "afa") if any(run["method"] == method for run in runs)]
+    hosts = [method for method in ("cam", "afa") if any(run["method"] == method for run in runs)] or ["cam"]
     lines = [
         f"| method | seeds | {' | '.join(MAPS.values())} | certain % | scored: masks | paired with {hosts[0]} | minutes |",
         "|---" * (len(MAPS) + 6) + "|",
