@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+#: Each app's folder and import package.
+APPS = {"semi": "u2pl_semi", "domain_adapt": "u2pl_da", "weak": "u2pl_ws"}
 APACHE_2_SHA256 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 # Written so that neither finds itself here.
 REGISTRY_HOST = re.compile(r"pypi[.]org|python[h]osted|download[.]pytorch|registry[.]npmjs|registry = \"http")
@@ -81,22 +83,23 @@ def test_wheel_holds_the_packages_and_every_recipe(tmp_path: Path) -> None:
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
-    sources = [ROOT / "packages" / "core" / "u2pl", ROOT / "apps" / "semi" / "u2pl_semi"]
+    sources = [ROOT / "packages" / "core" / "u2pl", *(ROOT / "apps" / app / package for app, package in APPS.items())]
     wanted = {str(path.relative_to(top.parent)) for top in sources for ending in ("py", "toml") for path in top.rglob(f"*.{ending}")}
     assert wanted <= held
     assert not [name for name in held if name.partition("/")[0] in ("tests", "cli.py", "apps", "packages")]
 
 
-def test_help_imports_nothing_heavy() -> None:
-    code = """
+@pytest.mark.parametrize("package", APPS.values())
+def test_help_imports_nothing_heavy(package: str) -> None:
+    code = f"""
 import sys
-from u2pl_semi.app import main
-sys.argv = ["u2pl-semi", "--help"]
+from {package}.app import main
+sys.argv = ["{package}", "--help"]
 try:
     main()
 except SystemExit as stop:
     assert not stop.code, stop.code
-heavy = {"torch", "torchvision", "timm", "accelerate", "datasets", "pandas", "segmentation_models_pytorch"} & set(sys.modules)
+heavy = {{"torch", "torchvision", "timm", "accelerate", "datasets", "pandas", "segmentation_models_pytorch"}} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -104,10 +107,11 @@ assert not heavy, heavy
     assert "train" in done.stdout
 
 
-def test_cli_runs_by_path_without_an_installation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("app", APPS)
+def test_cli_runs_by_path_without_an_installation(app: str, tmp_path: Path) -> None:
     # -S leaves out the .pth files, and with them the editable installation; the libraries come back by PYTHONPATH.
     environment = os.environ | {"PYTHONPATH": sysconfig.get_path("purelib")}
-    command = [sys.executable, "-S", str(ROOT / "apps" / "semi" / "cli.py"), "--help"]
+    command = [sys.executable, "-S", str(ROOT / "apps" / app / "cli.py"), "--help"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "train" in done.stdout
