@@ -57,7 +57,9 @@ def test_attention_and_affinity_equal_the_released_encoders(fixture: dict[str, T
         encoder(fixture["in_image"])
     for index, block in enumerate(blocks):
         raw = by_head(block.query_BnD, heads) @ by_head(block.key_BnD, heads).mT
-        torch.testing.assert_close(raw, fixture[f"out_s16_rawattn_stage4_block{index}"], rtol=0, atol=5e-5)
+        theirs = fixture[f"out_s16_rawattn_stage4_block{index}"]
+        # the fixture is of float32: computed in float64 scores of up to 23 differ from it by up to 7e-5
+        torch.testing.assert_close(raw, theirs, rtol=0, atol=5e-6 * theirs.abs().max().item())
     head = build_affinity(encoder)
     head.load_state_dict({"weight": fixture["in_aff_proj_weight"], "bias": fixture["in_aff_proj_bias"].squeeze()})
     torch.testing.assert_close(head(blocks), fixture["out_affinity"], rtol=0, atol=1e-5)
