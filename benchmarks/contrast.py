@@ -18,7 +18,7 @@ import torch
 from contrast_scene import ALPHA, Scene, make_scene
 from list_queues import ListQueues
 from measure import Stopwatch, alternate, arguments, environment, milliseconds, peak_bytes, ratios, spread, times, write
-from step import Rival
+from step_semi import SemiRival
 from torch import Tensor
 
 import u2pl.contrast as contrast_module
@@ -118,8 +118,9 @@ def many_classes(options: argparse.Namespace, module: PixelContrast, scene: Scen
 
 def network_share(options: argparse.Namespace, module: PixelContrast, scene: Scene) -> dict[str, float]:
     """Ratio of our time to the paper's network's in a step on images of this size."""
-    image = argparse.Namespace(**vars(options) | {"network": "paper", "size": OUTPUT_STRIDE * (options.size - 1) + 1})
-    idle, step = Stopwatch(options.device), Rival("u2pl", image)
+    size, precision = OUTPUT_STRIDE * (options.size - 1) + 1, options.dtype
+    image = argparse.Namespace(**vars(options) | {"network": "paper", "size": size, "precision": precision})
+    idle, step = Stopwatch(options.device), SemiRival("u2pl", image)
     rivals = {"contrast": lambda: ours(module, scene, idle), "network": lambda: step.bare(idle)}
     seconds = alternate(rivals, options.repeats, options.device)
     return ratios(seconds["contrast"], seconds["network"])

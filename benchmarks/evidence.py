@@ -4,6 +4,7 @@
     uv run benchmarks/evidence.py voc-animals-222 --data VOC_ANIMALS --weights tf_efficientnet_lite0.safetensors
     uv run benchmarks/evidence.py camvid-dusk --data CAMVID --weights tf_efficientnet_lite0.safetensors
     uv run benchmarks/evidence.py voc-animals-tags --data VOC_ANIMALS --weights tf_efficientnet_lite0.safetensors
+    uv run benchmarks/evidence.py camvid-dusk-gpu --data CAMVID --weights tf_efficientnet_lite0.safetensors --jobs 12
 
 A run whose file exists is left out and one that was cut short goes on where it stood, so the same command can be given again at any time.
 `benchmarks/tables.py` turns the files into docs/results.md.
@@ -17,6 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,12 @@ class Study:
     runs: tuple[tuple[str, int], ...]  # (method, seed), in the order they are run
     app: str = "semi"
     splits: tuple[str, ...] = ()  # further lists of the scored data that the result is scored on
+    gpu: bool = False
+
+    @property
+    def device(self) -> list[str]:
+        """Where its commands run."""
+        return [] if self.gpu else ["--cpu"]
 
 
 def paired(single: tuple[str, ...] = ()) -> tuple[tuple[str, int], ...]:
@@ -45,7 +53,7 @@ def paired(single: tuple[str, ...] = ()) -> tuple[tuple[str, int], ...]:
 def voc_animals(labeled: str, steps: int, warm_start: float) -> Study:
     """128-pixel crops, 4 + 4 images, the pretrained EfficientNet-Lite0."""
     options = [
-        "--preset", "light", "--labeled", labeled, "--steps", str(steps), "--cpu",
+        "--preset", "light", "--labeled", labeled, "--steps", str(steps),
         "--set", "data.crop=128", "--set", "data.scale=[0.4,1.0]", "--set", "data.workers=1",
         "--set", "train.batch=4", "--set", "train.reference_batch=4", "--set", "train.lr=3e-4", "--set", "train.head_lr_factor=5",
         "--set", "train.evaluations=1",
@@ -53,7 +61,7 @@ def voc_animals(labeled: str, steps: int, warm_start: float) -> Study:
     return Study((*options, f"--warm={warm_start}"), paired(("mean_teacher", "u2pl")))
 
 
-DEMO = ("--preset", "demo", "--data", "demo", "--cpu")
+DEMO = ("--preset", "demo", "--data", "demo")
 
 
 def adapted(seeds: int) -> tuple[tuple[str, int], ...]:
@@ -61,20 +69,27 @@ def adapted(seeds: int) -> tuple[tuple[str, int], ...]:
     return tuple((method, seed) for seed in range(seeds) for method in ("source_only", "daformer", "u2plplus", UPPER_BOUND))
 
 
-def camvid(*options: str) -> tuple[str, ...]:
-    """Day to dusk: 160-pixel crops, 4 + 4 images, a narrow DAFormer head."""
+def camvid(steps: int, *options: str) -> tuple[str, ...]:
+    """Day to dusk."""
     return (
         "--preset", "light", "--source-split", "train_day", "--target-split", "train_dusk", "--score-split", "test_dusk",
-        "--steps", "400", "--cpu",
-        "--set", "network.width=64", "--set", "data.crop=160", "--set", "data.scale=[0.5,1.0]", "--set", "data.workers=1",
-        "--set", "train.batch=4", "--set", "train.lr=3e-4", "--set", "train.evaluations=1", *options,
+        "--steps", str(steps), "--set", "data.workers=1", "--set", "train.evaluations=1", *options,
+    )  # fmt: skip
+
+
+def brief_camvid(*options: str) -> tuple[str, ...]:
+    """160-pixel crops, 4 + 4 images, a narrow DAFormer head; averages that forget the first steps of so short a run."""
+    return camvid(
+        400, "--set", "network.width=64", "--set", "data.crop=160", "--set", "data.scale=[0.5,1.0]",
+        "--set", "train.batch=4", "--set", "train.lr=3e-4",
+        "--set", "method.teacher.momentum=0.99", "--set", "method.teacher.ramp=false", *options,
     )  # fmt: skip
 
 
 def tagged(*options: str) -> tuple[str, ...]:
     """Tags alone: 160-pixel crops that show most of a photo, 4 images."""
     return (
-        "--preset", "light", "--steps", "600", "--cpu",
+        "--preset", "light", "--steps", "600",
         "--set", "data.crop=160", "--set", "data.scale=[0.45,0.75]", "--set", "data.workers=1", "--set", "network.width=64",
         "--set", "train.batch=4", "--set", "train.reference_batch=4", "--set", "train.lr=3e-4", "--set", "train.evaluations=1",
         "--set", "method.warm_start=0.5", "--set", "evaluate.long_side=224", *options,
@@ -90,8 +105,12 @@ def weakly(seeds: int, methods: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
 UPPER_BOUND = "upper_bound"
 #: Car, pedestrian, bicyclist and sign are CamVid's things; its folder has no meta.toml to say so.
 THINGS = ("--set", "method.feature_distance.things=[6,8,9,10]")
-#: Averages that forget the first steps of so short a run.
-BRIEF = ("--set", "method.teacher.momentum=0.99", "--set", "method.teacher.ramp=false")
+
+#: As the recipe has it, but for half of its steps, and crops three quarters of a small photo's side.
+LONG_TAGS = (
+    "--preset", "light", "--steps", "2000", "--set", "data.crop=192", "--set", "data.scale=[0.375,1.5]", "--set", "data.workers=1",
+    "--set", "train.evaluations=1", "--set", "evaluate.long_side=256",
+)  # fmt: skip
 
 STUDIES = {
     "demo": Study(DEMO, paired(("mean_teacher", "u2pl"))),
@@ -101,16 +120,19 @@ STUDIES = {
     "demo-16": Study((*DEMO, "--labeled", "16"), paired()[:3]),
     "voc-animals-222": voc_animals("labeled_222", 800, 0.375),
     "voc-animals-65": voc_animals("labeled_65", 400, 0.5),
-    "adapt-demo": Study(("--preset", "demo", "--cpu"), adapted(1), "domain_adapt"),
-    "camvid-dusk": Study(camvid(*BRIEF, *THINGS), adapted(3), "domain_adapt", ("test_day",)),
+    "adapt-demo": Study(("--preset", "demo"), adapted(1), "domain_adapt"),
+    "camvid-dusk": Study(brief_camvid(*THINGS), adapted(3), "domain_adapt", ("test_day",)),
     "camvid-dusk-mit": Study(
-        camvid(*BRIEF, "--set", "network.encoder=mit_b0", "--set", "method.feature_distance.weight=0"),
+        brief_camvid("--set", "network.encoder=mit_b0", "--set", "method.feature_distance.weight=0"),
         adapted(1),
         "domain_adapt",
         ("test_day",),
     ),
-    "tags-demo": Study(("--preset", "demo", "--cpu"), weakly(1, ("cam", "u2plplus")), "weak"),
+    # the recipe as it is, but for smaller crops and half of its steps
+    "camvid-dusk-gpu": Study(camvid(2000, "--set", "data.crop=192", *THINGS), adapted(3), "domain_adapt", ("test_day",), gpu=True),
+    "tags-demo": Study(("--preset", "demo"), weakly(1, ("cam", "u2plplus")), "weak"),
     "voc-animals-tags": Study(tagged(), weakly(3, ("cam", "u2plplus")), "weak"),
+    "voc-animals-tags-gpu": Study(LONG_TAGS, weakly(3, ("cam", "u2plplus")), "weak", gpu=True),
     # the first row of 000 Tab. 14: parts of an object that its map misses are no negatives
     "voc-animals-tags-untagged": Study(tagged("--set", "method.negatives.unreliable=false"), (("u2plplus", 0),), "weak"),
     "voc-animals-tags-mit": Study(
@@ -136,7 +158,7 @@ def command(study: Study, method: str, seed: int, data: str | None, weights: str
         options += ["--data", data]
     if weights is not None:
         options += ["--set", f"network.encoder_weights={weights}"]
-    return ["python", "apps/semi/cli.py", "train", method, "--seed", str(seed), *options, *place(folder)]
+    return ["python", "apps/semi/cli.py", "train", method, "--seed", str(seed), *options, *study.device, *place(folder)]
 
 
 def adapt_command(study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path) -> list[str]:
@@ -155,7 +177,7 @@ def adapt_command(study: Study, method: str, seed: int, data: str | None, weight
             options[options.index("--source-split") + 1] = options[options.index("--target-split") + 1]
     if weights is not None or "network.encoder=mit_b0" in options:
         options += ["--set", f"network.encoder_weights={weights or 'none'}"]
-    return ["python", "apps/domain_adapt/cli.py", "train", method, "--seed", str(seed), *options, *place(folder)]
+    return ["python", "apps/domain_adapt/cli.py", "train", method, "--seed", str(seed), *options, *study.device, *place(folder)]
 
 
 def weak_command(study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path) -> list[str]:
@@ -167,12 +189,12 @@ def weak_command(study: Study, method: str, seed: int, data: str | None, weights
         options += ["--data", data, "--tags", f"{data}/tags.csv"]
     if weights is not None or "network.encoder=mit_b0" in options:
         options += ["--set", f"network.encoder_weights={weights or 'none'}"]
-    return ["python", "apps/weak/cli.py", "train", method, "--seed", str(seed), *options, *place(folder)]
+    return ["python", "apps/weak/cli.py", "train", method, "--seed", str(seed), *options, *study.device, *place(folder)]
 
 
-def score_maps(folder: Path) -> dict[str, Any]:
+def score_maps(study: Study, folder: Path) -> dict[str, Any]:
     """How good the maps and labels were that a run on tags learnt from, on some of its training images."""
-    line = [sys.executable, "apps/weak/cli.py", "cams", str(folder), "--limit", "150", "--cpu"]
+    line = [sys.executable, "apps/weak/cli.py", "cams", str(folder), "--limit", "150", *study.device]
     subprocess.run(line, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     found: dict[str, Any] = json.loads(next((ROOT / folder / "last").glob("cams-*.json")).read_text())
     return found
@@ -183,9 +205,9 @@ def place(folder: Path) -> list[str]:
     return ["--out", str(folder), *(["--resume"] if (ROOT / folder / "resume.safetensors").exists() else [])]
 
 
-def score(folder: Path, split: str, app: str) -> dict[str, Any]:
+def score(study: Study, folder: Path, split: str) -> dict[str, Any]:
     """The result of a run on another list of the data it was scored on."""
-    line = [sys.executable, f"apps/{app}/cli.py", "evaluate", str(folder), "--split", split, "--cpu"]
+    line = [sys.executable, f"apps/{study.app}/cli.py", "evaluate", str(folder), "--split", split, *study.device]
     subprocess.run(line, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     files = [json.loads(path.read_text()) for path in sorted((ROOT / folder / "last").glob("evaluation-*.json"))]
     return next(found for found in files if found["split"] == split)
@@ -210,22 +232,22 @@ def _rounded(value: Any) -> Any:
 
 def measure(name: str, method: str, seed: int, data: str | None, weights: str | None) -> None:
     """Train one run to its end and write its file, unless that is there."""
-    result = ROOT / "results" / name / f"{method}-seed{seed}.json"
+    study, result = STUDIES[name], ROOT / "results" / name / f"{method}-seed{seed}.json"
     if result.exists():
         print(f"{result.relative_to(ROOT)} is there")
         return
     folder = Path("runs") / "evidence" / name / f"{method}-{seed}"
     if (ROOT / folder).exists() and not (ROOT / folder / "resume.safetensors").exists():
         shutil.rmtree(ROOT / folder)  # cut short before there was anything to go on from
-    line = command(STUDIES[name], method, seed, data, weights, folder)
+    line = command(study, method, seed, data, weights, folder)
     print(" ".join(line), flush=True)
     subprocess.run([sys.executable, *line[1:]], cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     summary = json.loads((ROOT / folder / "summary.json").read_text())
     result.parent.mkdir(parents=True, exist_ok=True)
     line = [part for part in line if part != "--resume"]
-    also = {split: score(folder, split, STUDIES[name].app) for split in STUDIES[name].splits}
+    also = {split: score(study, folder, split) for split in study.splits}
     summary |= {"method": method} | ({"also": also} if also else {})
-    summary |= {"maps": score_maps(folder)} if STUDIES[name].app == "weak" else {}
+    summary |= {"maps": score_maps(study, folder)} if study.app == "weak" else {}
     text = json.dumps({"command": " ".join(line), **summary, "curves": curves(ROOT / folder / "journal.jsonl")}) + "\n"
     result.with_suffix(".part").write_text(text)
     result.with_suffix(".part").rename(result)
@@ -239,10 +261,12 @@ def main() -> None:
     parser.add_argument("--data", help="data source of the study, where it is not built in")
     parser.add_argument("--weights", help="file of the pretrained encoder")
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="only these methods")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, for a GPU that one small network does not fill")
     args = parser.parse_args()
-    for method, seed in STUDIES[args.study].runs:
-        if args.only is None or method in args.only:
-            measure(args.study, method, seed, args.data, args.weights)
+    chosen = [(method, seed) for method, seed in STUDIES[args.study].runs if args.only is None or method in args.only]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for run in [pool.submit(measure, args.study, method, seed, args.data, args.weights) for method, seed in chosen]:
+            run.result()
 
 
 if __name__ == "__main__":

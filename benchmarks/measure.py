@@ -112,6 +112,14 @@ def ratios(above: list[float], below: list[float]) -> dict[str, float]:
     return spread([a / b for a, b in zip(above, below, strict=True)])
 
 
+def highest_bytes(run: Callable[[], Any], device: torch.device) -> int:
+    """The most memory of a GPU that is in use while `run` runs, weights and all that was there before included."""
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device)
+
+
 def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
     """The most memory that `run` holds at once beyond what is there before it."""
     if device.type == "cuda":

@@ -15,7 +15,7 @@ import argparse
 from typing import Any
 
 import torch
-from measure import Stopwatch, alternate, arguments, chosen_first, environment, milliseconds, ratios, spread, times, write
+from measure import Stopwatch, alternate, arguments, chosen_first, environment, highest_bytes, milliseconds, ratios, spread, times, write
 from step_domain_adapt import DomainAdaptRival
 from step_rival import Rival
 from step_semi import SemiRival
@@ -34,6 +34,7 @@ def measure(rival: Rival, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "seconds": {key: spread(values) for key, values in seconds.items()},
         "over_bare": ratios(seconds["step"], seconds["bare"]),
+        **({"peak_gpu_bytes": highest_bytes(rivals["step"], options.device)} if options.device.type == "cuda" else {}),
         "stages": rival.stages(options.repeats, options.device),
     }
 
@@ -41,6 +42,8 @@ def measure(rival: Rival, options: argparse.Namespace) -> dict[str, Any]:
 def report(name: str, figures: dict[str, Any]) -> None:
     """For a person."""
     print(f"{name}: step over bare network work {times(figures['over_bare'])}")
+    if "peak_gpu_bytes" in figures:
+        print(f"{'most GPU memory':>24} {figures['peak_gpu_bytes'] / 2**30:9.2f} GiB")
     for key, figure in figures["seconds"].items():
         print(f"{key:>24} {milliseconds(figure)}")
     print("stage by stage (measured apart): median of the step, and of the bare work")
@@ -62,6 +65,7 @@ def main() -> None:
     )
     for name in options.methods:
         torch.manual_seed(options.seed)
+        rival: Rival | None = None  # the one before leaves its memory first
         rival = APPS[app](name, options)
         for phase, progress in rival.phases().items():
             rival.progress, title = progress, f"{name} {phase}".strip()

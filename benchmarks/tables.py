@@ -171,11 +171,22 @@ def ratio(figure: dict[str, float], digits: int = 2) -> str:
     return f"{median} ({least} to {most})"
 
 
+def on_gpu(figures: dict[str, Any]) -> bool:
+    """Whether a benchmark was run on a GPU."""
+    return str(figures["options"]["device"]).startswith("cuda")
+
+
+def heading(name: str, figures: dict[str, Any]) -> str:
+    """Of a benchmark's section."""
+    return f"## {name}{' on a GPU' if on_gpu(figures) else ''}"
+
+
 def circumstances(file: str, figures: dict[str, Any]) -> str:
     """Where a benchmark's figures come from."""
-    return (
-        f"`{figures['command']}`, {figures['threads']} thread on a CPU, {figures['clock']}, torch {figures['versions']['torch']} ({file})."
-    )
+    device = f"one {figures['device']}" if on_gpu(figures) else f"{figures['threads']} thread on a CPU"
+    precision = figures["options"].get("precision", figures["options"].get("dtype", "float32"))
+    words = [device, *([precision] if precision != "float32" else []), figures["clock"], f"torch {figures['versions']['torch']}"]
+    return f"`{figures['command']}`, {', '.join(words)} ({file})."
 
 
 def contrast_speed(file: Path) -> list[str]:
@@ -183,18 +194,22 @@ def contrast_speed(file: Path) -> list[str]:
     figures = json.loads(file.read_text())
     shape = figures["options"]
     rows = ["| memory | times faster than the loop | clones of both embeddings | ours, ms | loop, ms |", "|---|---|---|---|---|"]
-    for memory in ("ordinary memory", "freed memory kept"):
+    for memory in (memory for memory in ("ordinary memory", "freed memory kept") if memory in figures):
         own = figures[memory]
         seconds = [f"{1000 * own['seconds'][name]['median']:.0f}" for name in ("ours", "reference")]
         rows.append(f"| {memory} | {ratio(own['speedup'])} | {ratio(own['over_clone'])} | {' | '.join(seconds)} |")
     tensor, area = figures["embedding_bytes"], f"{shape['size']} x {shape['size']}"
+    more = ""
+    if "as_trained" in figures:
+        more = f"As trained (freed memory kept) over the loop in an ordinary process: {figures['as_trained']:.1f}. "
+    if "network_share" in figures:
+        more = f"The contrast takes {ratio(figures['network_share'], 3)} of the network's work in the step. "
     return [
-        "## Speed of the contrast",
+        heading("Speed of the contrast", figures),
         circumstances(file.name, figures),
         f"{shape['batch']} + {shape['batch']} images, D = {shape['width']}, {area} pixels, C = {shape['classes']}, queues full:",
         "\n".join(rows),
-        f"As trained (freed memory kept) over the loop in an ordinary process: {figures['as_trained']:.1f}. "
-        f"C = {shape['many_classes']} takes {ratio(figures['many_classes'])} times as long as C = {shape['classes']}. "
+        f"{more}C = {shape['many_classes']} takes {ratio(figures['many_classes'])} times as long as C = {shape['classes']}. "
         f"Extra memory at the peak: {figures['peak_bytes']['ours'] / tensor:.2f} embedding tensors (the loop: "
         f"{figures['peak_bytes']['reference'] / tensor:.2f}). "
         f"The queues hold {figures['queue_bytes'] / 2**20:.0f} MiB.",
@@ -211,7 +226,7 @@ def affinity_speed(file: Path) -> list[str]:
         over = ratio(figures["over_ours"][name]) if name in figures["over_ours"] else "1"
         rows.append(f"| {names[name]} | {1000 * own['median']:.0f} | {over} | {figures['peak_bytes'][name] / 2**20:.0f} |")
     return [
-        "## Speed of the affinity",
+        heading("Speed of the affinity", figures),
         circumstances(file.name, figures),
         f"Forward and backward of {shape['batch']} x {shape['size'] ** 2} tokens, heads of {shape['channels']} channels; "
         f"{percent(counted)} % of the pairs lie within the radius of {shape['radius']}:",
@@ -219,22 +234,25 @@ def affinity_speed(file: Path) -> list[str]:
     ]
 
 
-def step_speed(file: Path, heading: str = "Speed of a step", forwards: str = "teacher forwards") -> list[str]:
+def step_speed(file: Path, name: str = "Speed of a step", forwards: str = "teacher forwards") -> list[str]:
     """Whole steps over their network work, and what the rest of them is."""
     figures = json.loads(file.read_text())
     shape = figures["options"]
     images = figures.get("shape", f"{shape['batch']} + {shape['batch']} images of {shape['size']} pixels")
-    rows = [
-        f"| {name} | {ratio(own['over_bare'])} | {1000 * own['seconds']['step']['median']:.0f} | {extras(own['stages'])} |"
-        for name, own in figures.items()
-        if isinstance(own, dict) and "over_bare" in own
-    ]
+    measured = {name: own for name, own in figures.items() if isinstance(own, dict) and "over_bare" in own}
+    heads = ["method", "step / bare work", "step, ms", *(["steps per second", "GPU memory, GiB"] if on_gpu(figures) else [])]
+    rows = [f"| {' | '.join([*heads, 'stages beside the networks, ms'])} |", "|---" * (len(heads) + 1) + "|"]
+    for method, own in measured.items():
+        seconds = own["seconds"]["step"]["median"]
+        cells = [method, ratio(own["over_bare"]), f"{1000 * seconds:.0f}"]
+        cells += [f"{1 / seconds:.2f}", f"{own['peak_gpu_bytes'] / 2**30:.1f}"] if on_gpu(figures) else []
+        rows.append(f"| {' | '.join([*cells, extras(own['stages'])])} |")
     return [
-        f"## {heading}",
+        heading(name, figures),
         circumstances(file.name, figures),
         f"A whole step over its bare network work (student forward and backward, {forwards}, optimizer), {shape['network']} network, "
         f"{images}, C = {shape['classes']}; medians of {shape['repeats']} turns, smallest to largest in brackets:",
-        "\n".join(["| method | step / bare work | step, ms | stages beside the networks, ms |", "|---|---|---|---|", *rows]),
+        "\n".join(rows),
     ]
 
 
@@ -287,10 +305,14 @@ def loader_speed(file: Path) -> list[str]:
 #: The name of a benchmark's file, and what shows it.
 BENCHMARKS = {
     "contrast": contrast_speed,
+    "contrast-gpu": contrast_speed,
     "step": step_speed,
+    "step-gpu": step_speed,
     "da-step": adaptation_step_speed,
+    "da-step-gpu": adaptation_step_speed,
     "da-loader": loader_speed,
     "weak-step": weak_step_speed,
+    "weak-step-gpu": weak_step_speed,
     "affinity": affinity_speed,
 }
 

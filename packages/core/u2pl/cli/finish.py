@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from rich.console import Console
 
 from u2pl.cli.plan import Plan
@@ -20,7 +21,7 @@ from u2pl.train.provenance import circumstances
 from u2pl.train.run_folder import SUMMARY
 
 
-def write_summary(folder: Path, plan: Plan, facts: Facts, result: str, device: torch.device) -> dict[str, Any]:
+def write_summary(folder: Path, plan: Plan, facts: Facts, result: str, accelerator: Accelerator) -> dict[str, Any]:
     """Write summary.json of a finished run and return it; mIoU and IoU are in percent.
 
     Args:
@@ -28,7 +29,7 @@ def write_summary(folder: Path, plan: Plan, facts: Facts, result: str, device: t
         plan: what was run.
         facts: what happened.
         result: the method's network that counts.
-        device: it was run on.
+        accelerator: it was run with.
     """
     summary = {
         "method": plan.request.method,
@@ -41,7 +42,7 @@ def write_summary(folder: Path, plan: Plan, facts: Facts, result: str, device: t
         "seconds": round(facts.seconds, 1),
         "network": result,
         **(_scores(plan, facts, result) if facts.evaluations else {}),
-        **circumstances(device),
+        **circumstances(accelerator),
     }
     write_json(folder / SUMMARY, summary)
     return summary

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from rich.console import Console
 from torch import nn
 
@@ -23,7 +24,7 @@ from u2pl.evaluate.run import check_scored, evaluate
 from u2pl.networks.sharing import save_shared
 from u2pl.train.loop import Job, Stopped, fit, local_batch, make_accelerator
 from u2pl.train.memory import keep_freed_memory
-from u2pl.train.provenance import versions
+from u2pl.train.provenance import precision, versions
 from u2pl.train.run_folder import latest_folder, next_folder, open_folder
 
 
@@ -49,7 +50,7 @@ def run(request: Request, make_plan: Callable[[], Plan], console: Console) -> in
     distributed.barrier()  # every process has read the folders before the first one makes one
     if main:
         open_folder(folder, plan.dump(), request.resume)
-        _announce(plan, len(ids), folder, device, console)
+        _announce(plan, len(ids), folder, accelerator, console)
     distributed.barrier()
 
     with make_reporter(console, main) as reporter:
@@ -70,7 +71,7 @@ def run(request: Request, make_plan: Callable[[], Plan], console: Console) -> in
                 console.print(f"{stopped}; go on with: {plan.app.name} train ... --out {folder} --resume", soft_wrap=True, markup=False)
             return 143
     if main:
-        summary = write_summary(folder, plan, facts, next(iter(method.networks())), device)
+        summary = write_summary(folder, plan, facts, next(iter(method.networks())), accelerator)
         show_result(folder, plan, summary, device, console)
     distributed.barrier()
     return 0
@@ -89,7 +90,7 @@ def _folder(plan: Plan) -> Path:
     return latest_folder(Path("runs"), stem, plan.dump()) if request.resume else next_folder(Path("runs"), stem)
 
 
-def _announce(plan: Plan, scored: int, folder: Path, device: torch.device, console: Console) -> None:
+def _announce(plan: Plan, scored: int, folder: Path, accelerator: Accelerator, console: Console) -> None:
     """Say what is about to happen."""
     request, source, train = plan.request, plan.scored, plan.sections.train
     lr, head_lr = train.scaled_lr, train.scaled_lr * train.head_lr_factor
@@ -97,7 +98,7 @@ def _announce(plan: Plan, scored: int, folder: Path, device: torch.device, conso
     lines = [
         f"{plan.described}: {images}, {scored} to score on, {len(source.classes)} classes",
         f"{request.method} with preset {plan.recipe.preset}: {plan.total} steps, batch {train.batch}, seed {request.seed}, "
-        f"on {device}{f' x {distributed.world_size()}' if distributed.world_size() > 1 else ''}",
+        f"on {accelerator.device}{f' x {distributed.world_size()}' if distributed.world_size() > 1 else ''}, {precision(accelerator)}",
         f"learning rate {lr:g} for the encoder, {head_lr:g} for the rest ({train.lr:g} at a batch of {train.reference_batch})",
         *(f"note: {note}" for note in plan.notes()),
         f"writing to {folder}",

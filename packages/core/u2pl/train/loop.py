@@ -223,4 +223,4 @@ class _StopSignal:
     def asked(self, step: int) -> bool:
         if distributed.world_size() == 1:
             return self.received
-        return step % 10 == 9 and bool(distributed.total(torch.tensor(float(self.received))) > 0)
+        return step % 10 == 9 and bool(distributed.total(torch.tensor(float(self.received), device=distributed.device())) > 0)

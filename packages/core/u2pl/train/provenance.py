@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from u2pl import distributed
 
@@ -29,13 +30,21 @@ def commit() -> str | None:
         return None
 
 
-def circumstances(device: torch.device) -> dict[str, Any]:
-    """Processes, threads, device, versions and commit, for a summary."""
+def precision(accelerator: Accelerator) -> str:
+    """The floating type that networks compute in, as `accelerate launch --mixed_precision` names it; float32 without it."""
+    return "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
+
+
+def circumstances(accelerator: Accelerator) -> dict[str, Any]:
+    """Processes, threads, device, precision, memory, versions and commit, for a summary."""
+    device = accelerator.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
     return {
         "world_size": distributed.world_size(),
         "threads": torch.get_num_threads(),
         "device": name,
+        "precision": precision(accelerator),
+        **({"peak_gpu_bytes": torch.cuda.max_memory_allocated(device)} if device.type == "cuda" else {}),
         "versions": versions(),
         "commit": commit(),
     }
