@@ -58,16 +58,20 @@ def by_seed(runs: list[Run], method: str, network: str) -> dict[int, float]:
 
 
 def study_table(runs: list[Run]) -> list[str]:
-    """A row for each method, with the paired differences to the baseline's two networks, and to the average of what a method builds on."""
+    """A row for each method, with the paired differences to the networks of the baseline, and of what a method builds on."""
     methods = [method for method in ORDER if any(run["method"] == method for run in runs)]
     rivals = [method for method in RIVALS if method in methods] or ["suponly"]
     heads = ["method", "seeds", "student", "averaged"]
-    heads += [f"student - {rivals[0]}'s student", *(f"averaged - {rival}'s average" for rival in rivals), "minutes"]
+    heads += [head for rival in rivals for head in (f"student - {rival}'s student", f"averaged - {rival}'s average")]
+    heads.append("minutes")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for method in methods:
         student, averaged = by_seed(runs, method, "student"), by_seed(runs, method, averaged_of(method))
-        pairs = [(rivals[0], student, by_seed(runs, rivals[0], "student"))]
-        pairs += [(rival, averaged, by_seed(runs, rival, averaged_of(rival))) for rival in rivals]
+        pairs = [
+            (rival, own, by_seed(runs, rival, network))
+            for rival in rivals
+            for own, network in ((student, "student"), (averaged, averaged_of(rival)))
+        ]
         gains = [
             "" if rival == method else spread([value - other[seed] for seed, value in own.items() if seed in other], "+")
             for rival, own, other in pairs

@@ -73,7 +73,8 @@ class Cam(Method):
     def tags_alone(self, batch: TagBatch) -> Terms:
         """The encoder and the classifier; nothing else is computed."""
         deep = self.student.encoder(self.student.prepare(batch.image))[-1]
-        idle = connected_zero(*(p for p in self.parameters() if p.requires_grad))
+        busy = ("student.encoder.", "student.tagger.")
+        idle = connected_zero(*(p for name, p in self.named_parameters() if p.requires_grad and not name.startswith(busy)))
         output = SegOutput(deep, None, deep)
         return Terms({"tags": self.tag_loss(output, batch) + idle}, output)
 

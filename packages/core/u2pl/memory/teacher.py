@@ -87,9 +87,10 @@ class Teacher(nn.Module):
         own: list[Tensor] = list(self.network.parameters())
         theirs: list[Tensor] = list(student.parameters())
         if step <= 0 or not self.own_statistics:
-            floating = [(t, s) for t, s in zip(self.network.buffers(), student.buffers(), strict=True) if t.is_floating_point()]
-            own, theirs = own + [t for t, _ in floating], theirs + [s for _, s in floating]
-            for buffer, source in zip(self.network.buffers(), student.buffers(), strict=True):
-                if not buffer.is_floating_point():
-                    buffer.copy_(source)
+            pairs = list(zip(self.network.buffers(), student.buffers(), strict=True))
+            own += [buffer for buffer, _ in pairs if buffer.is_floating_point()]
+            theirs += [source for buffer, source in pairs if buffer.is_floating_point()]
+            counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+            if counts:
+                torch._foreach_copy_(*map(list, zip(*counts, strict=True)))
         torch._foreach_lerp_(own, theirs, weight)

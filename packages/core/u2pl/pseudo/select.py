@@ -45,8 +45,11 @@ def ranked_below(prob_BChw: Tensor, rank: int) -> Tensor:
 def nth_highest(value_BChw: Tensor, nth: int) -> Tensor:
     """The nth highest value over the classes, [B, 1, h, w]; equal values count one by one.
 
-    Each class is sorted into the `nth` highest so far, whole maps at a time: far faster than `topk` of short rows.
+    On a CPU each class is sorted into the `nth` highest so far, whole maps at a time: far faster than `topk` of short rows. A GPU would
+    spend its time on starting these many small kernels.
     """
+    if value_BChw.is_cuda:
+        return value_BChw.sort(dim=1, descending=True).values[:, nth - 1 : nth]
     highest: list[Tensor] = []
     for value in value_BChw.unbind(1):
         for place, other in enumerate(highest):
