@@ -90,7 +90,7 @@ class Teacher(nn.Module):
             pairs = list(zip(self.network.buffers(), student.buffers(), strict=True))
             own += [buffer for buffer, _ in pairs if buffer.is_floating_point()]
             theirs += [source for buffer, source in pairs if buffer.is_floating_point()]
-            counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+            counts = [buffer for buffer, _ in pairs if not buffer.is_floating_point()]
             if counts:
-                torch._foreach_copy_(*map(list, zip(*counts, strict=True)))
+                torch._foreach_copy_(counts, [source for buffer, source in pairs if not buffer.is_floating_point()])
         torch._foreach_lerp_(own, theirs, weight)
