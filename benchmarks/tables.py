@@ -160,13 +160,17 @@ def study(name: str, runs: list[Run]) -> list[str]:
         f"{first['steps']} steps of {batch if 'maps' in first else f'{batch} + {batch}'} images; "
         f"scored on {first['evaluation']}; {first['threads']} thread on {first['device']}."
     )
-    notes = ROOT / "results" / name / "notes.md"
     return [
         f"## {name}",
         facts,
         "\n".join(tag_table(runs) if "maps" in first else study_table(runs) + further_table(runs) + curve_table(runs)),
-        *([notes.read_text().strip()] if notes.exists() else []),
+        *noted(ROOT / "results" / name / "notes.md"),
     ]
+
+
+def noted(file: Path) -> list[str]:
+    """What a reader of figures has to know beside them, where it was written down."""
+    return [file.read_text().strip()] if file.exists() else []
 
 
 def ratio(figure: dict[str, float], digits: int = 2) -> str:
@@ -328,7 +332,7 @@ def page() -> str:
         parts += study(name, runs)
     for name, section in BENCHMARKS.items():
         file = ROOT / "results" / f"benchmark-{name}.json"
-        parts += section(file) if file.exists() else []
+        parts += [*section(file), *noted(file.with_suffix(".md"))] if file.exists() else []
     return "\n\n".join(parts) + "\n"
 
 
