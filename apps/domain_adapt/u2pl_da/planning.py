@@ -22,7 +22,7 @@ from u2pl.data.transforms import TrainTransform
 from u2pl.errors import UserError
 from u2pl.networks.config import RANDOM
 from u2pl_da.batches import DomainStreams
-from u2pl_da.rare_class_sampling import RareClassConfig, RareClassStream
+from u2pl_da.rare_class_sampling import RareClassConfig, RareClassStream, absent_classes
 
 #: The recipe of a source when none is named.
 PRESETS = dict.fromkeys(DEMOS, "demo") | {"gta5": "gta5-cityscapes", "synthia": "synthia-cityscapes"}
@@ -143,7 +143,7 @@ class AdaptPlan(Plan):
             ] = None
         if not self.scored_ids:
             notes[f"no image of {self.target.data.name} has a mask: the network is not scored, and the last one is kept"] = None
-        absent = self._absent()
+        absent = [] if self.rare_classes is None else absent_classes(self.source.data.classes, self.pixel_counts)
         if absent:
             notes[f"no mask of {self.source.data.name} holds {', '.join(absent)}: it cannot be learnt"] = None
         return list(notes)
@@ -187,12 +187,6 @@ class AdaptPlan(Plan):
         source = RareClassStream(*common, self.pixel_counts, self.rare_classes) if self.rare_classes is not None else Stream(*common)
         target = Stream(self.target.data, self.target.ids, cut_target, seed, "target", "extra") if self.kind.uses_unlabeled else None
         return DomainStreams(source, target)
-
-    def _absent(self) -> list[str]:
-        """Names of the classes in no source mask, as far as they have been counted."""
-        if self.rare_classes is None:
-            return []
-        return [name for name, count in zip(self.scored.classes, self.pixel_counts.sum(axis=0), strict=True) if not count]
 
 
 def make_plan(app: App, request: AdaptRequest) -> AdaptPlan:
