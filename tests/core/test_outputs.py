@@ -54,6 +54,8 @@ def test_weighted_sum_weighs_the_loss_and_logs_the_terms():
     assert result.loss.item() == 3.5
     assert {name: value.item() for name, value in result.scalars.items()} == {"loss/sup": 2.0, "loss/unsup": 3.0}
     assert not any(value.requires_grad for value in result.scalars.values())
+    without = weighted_sum({"distance": 9.0}, sup=sup, distance=None)
+    assert without.loss.item() == 2.0 and without.scalars.keys() == {"loss/sup"}
     result.loss.backward()
     assert sup.grad.item() == 1 and unsup.grad.item() == 0.5
 

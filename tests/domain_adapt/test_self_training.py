@@ -113,4 +113,4 @@ def test_without_feature_distance_there_is_no_second_encoder(off: dict[str, Any]
     method, batch = build("daformer", **off)
     assert method.imagenet is None
     assert not [key for key in method.state_dict() if key.startswith("imagenet")]
-    assert method(batch, Progress(0, 10)).scalars["loss/distance"] == 0
+    assert "loss/distance" not in method(batch, Progress(0, 10)).scalars

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from u2pl import distributed
-from u2pl.losses.supervised import connected_zero
 from u2pl.memory.teacher import Teacher, TeacherConfig
 from u2pl.method import LabeledMethodConfig, Method
 from u2pl.mixing.blend import paste
@@ -94,10 +93,10 @@ class SelfTraining(Method):
             pasted,
         )
 
-    def distance(self, batch: DomainBatch, source: SegOutput) -> Tensor:
-        """How far the student's features of things have moved from the pretrained ones."""
+    def distance(self, batch: DomainBatch, source: SegOutput) -> Tensor | None:
+        """How far the student's features of things have moved from the pretrained ones; None where these are not kept."""
         if self.imagenet is None:
-            return connected_zero(source.logits)
+            return None
         return self.imagenet(self.student.prepare(batch.image_l), batch.label_l, source.deep)
 
     def after_step(self, progress: Progress) -> None:

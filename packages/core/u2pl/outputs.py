@@ -53,10 +53,11 @@ def downsample(map_BHW: Tensor) -> Tensor:
     return map_BHW[..., ::OUTPUT_STRIDE, ::OUTPUT_STRIDE]
 
 
-def weighted_sum(weights: Mapping[str, Tensor | float], **terms: Tensor) -> StepResult:
+def weighted_sum(weights: Mapping[str, Tensor | float], **terms: Tensor | None) -> StepResult:
     """L = sum over terms of weight x term; the scalars are the unweighted terms.
 
-    A term without a weight counts once.
+    A term without a weight counts once; None is a term that the method does without.
     """
-    loss = torch.stack([term * weights.get(name, 1.0) for name, term in terms.items()]).sum()
-    return StepResult(loss, {f"loss/{name}": term.detach() for name, term in terms.items()})
+    kept = {name: term for name, term in terms.items() if term is not None}
+    loss = torch.stack([term * weights.get(name, 1.0) for name, term in kept.items()]).sum()
+    return StepResult(loss, {f"loss/{name}": term.detach() for name, term in kept.items()})
