@@ -261,7 +261,7 @@ def main() -> None:
     parser.add_argument("--data", help="data source of the study, where it is not built in")
     parser.add_argument("--weights", help="file of the pretrained encoder")
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="only these methods")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, for a GPU that one small network does not fill")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, a thread each: for spare cores, or a GPU with room")
     args = parser.parse_args()
     chosen = [(method, seed) for method, seed in STUDIES[args.study].runs if args.only is None or method in args.only]
     with ThreadPoolExecutor(args.jobs) as pool:
