@@ -28,7 +28,7 @@ TINY = {
     "network.decoder": "segformer", "network.encoder": "test_resnet", "network.encoder_weights": "none",
     "network.width": "16", "network.embed_dim": "16",
     "data.crop": "32", "data.workers": "0", "train.batch": "2", "train.reference_batch": "2", "train.lr": "1e-3",
-    "train.log_every": "1", "train.evaluations": "2",
+    "train.log_every": "1", "train.evaluations": "2", "method.cam.scales": "[1.0,0.5,1.5]",
 }  # fmt: skip
 #: An encoder with attention that this process alone knows, see `_small_attention`; others take mit_b0.
 ATTENTION = {"network.encoder": "mit_test"}
