@@ -14,18 +14,31 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from measure import alternate, arguments, environment, milliseconds, peak_bytes, ratios, spread, times, write
+from measure import (
+    alternate,
+    arguments,
+    environment,
+    milliseconds,
+    peak_bytes,
+    ratios,
+    spread,
+    times,
+    write,
+)
 from torch import Tensor
 
 from u2pl.losses.affinity import radius_mask
-from u2pl.networks.affinity import BLOCKS, AffinityHead, Attention
+from u2pl.networks.attention import BLOCKS, AffinityHead, Attention
 
 
 def make_blocks(options: argparse.Namespace) -> list[Attention]:
     """Random queries and keys that ask for gradients."""
     shape = (options.batch, options.size**2, options.heads * options.channels)
     generator = torch.Generator(options.device).manual_seed(options.seed)
-    rows = [(0.2 * torch.randn(shape, generator=generator, device=options.device)).requires_grad_() for _ in range(2 * BLOCKS)]
+    rows = [
+        (0.2 * torch.randn(shape, generator=generator, device=options.device)).requires_grad_()
+        for _ in range(2 * BLOCKS)
+    ]
     return [Attention(*pair) for pair in zip(rows[::2], rows[1::2], strict=True)]
 
 
@@ -34,7 +47,9 @@ def maps(head: AffinityHead, blocks: list[Attention], heads: int) -> Tensor:
     parts = [[rows.unflatten(2, (heads, -1)).transpose(1, 2) for rows in block] for block in blocks]
     every = torch.cat([query @ key.mT for query, key in parts], dim=1)
     weight = head.weight.view(1, -1, 1, 1)
-    return torch.sigmoid(torch.nn.functional.conv2d(every + every.mT, weight, head.bias.view(1))).squeeze(1)
+    return torch.sigmoid(
+        torch.nn.functional.conv2d(every + every.mT, weight, head.bias.view(1))
+    ).squeeze(1)
 
 
 def near_rows(head: AffinityHead, blocks: list[Attention], size: int, radius: int) -> list[Tensor]:
@@ -42,7 +57,13 @@ def near_rows(head: AffinityHead, blocks: list[Attention], size: int, radius: in
     query, key = (torch.cat(parts, dim=2) for parts in zip(*blocks, strict=True))
     weighted = (query.unflatten(2, (len(head.weight), -1)) * head.weight.unsqueeze(1)).flatten(2)
     left, right = torch.cat([weighted, key], dim=2), torch.cat([key, weighted], dim=2)
-    spans = [(slice(row * size, (row + 1) * size), slice(max(0, row - radius) * size, (row + radius + 1) * size)) for row in range(size)]
+    spans = [
+        (
+            slice(row * size, (row + 1) * size),
+            slice(max(0, row - radius) * size, (row + radius + 1) * size),
+        )
+        for row in range(size)
+    ]
     return [torch.sigmoid(left[:, here] @ right[:, there].mT + head.bias) for here, there in spans]
 
 
@@ -64,16 +85,27 @@ def main() -> None:
     rivals = {
         "ours": step(lambda: head(blocks).sum()),
         "maps": step(lambda: maps(head, blocks, options.heads).sum()),
-        "rows": step(lambda: torch.stack([part.sum() for part in near_rows(head, blocks, options.size, options.radius)]).sum()),
+        "rows": step(
+            lambda: torch.stack(
+                [part.sum() for part in near_rows(head, blocks, options.size, options.radius)]
+            ).sum()
+        ),
     }
     seconds = alternate(rivals, options.repeats, device)
     with torch.no_grad():
         difference = (head(blocks) - maps(head, blocks, options.heads)).abs().max().item()
     figures = environment(options) | {
         "seconds": {name: spread(values) for name, values in seconds.items()},
-        "over_ours": {name: ratios(values, seconds["ours"]) for name, values in seconds.items() if name != "ours"},
+        "over_ours": {
+            name: ratios(values, seconds["ours"])
+            for name, values in seconds.items()
+            if name != "ours"
+        },
         "peak_bytes": {name: peak_bytes(run, device) for name, run in rivals.items()},
-        "pairs_within_radius": radius_mask(options.size, options.size, options.radius).float().mean().item(),
+        "pairs_within_radius": radius_mask(options.size, options.size, options.radius)
+        .float()
+        .mean()
+        .item(),
         "difference": difference,
     }
     report(options, figures)
@@ -90,7 +122,9 @@ def report(options: argparse.Namespace, figures: dict[str, Any]) -> None:
     )
     for name, figure in figures["seconds"].items():
         over = f"; {times(figures['over_ours'][name])} times ours" if name != "ours" else ""
-        print(f"{name:>8} {milliseconds(figure)}; peak extra memory {figures['peak_bytes'][name] / 2**20:.0f} MiB{over}")
+        print(
+            f"{name:>8} {milliseconds(figure)}; peak extra memory {figures['peak_bytes'][name] / 2**20:.0f} MiB{over}"
+        )
     print(f"largest difference of a probability {figures['difference']:.1e}")
 
 

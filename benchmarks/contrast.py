@@ -17,18 +17,29 @@ from typing import Any
 import torch
 from contrast_scene import ALPHA, Scene, make_scene
 from list_queues import ListQueues
-from measure import Stopwatch, alternate, arguments, environment, milliseconds, peak_bytes, ratios, spread, times, write
+from measure import (
+    Stopwatch,
+    alternate,
+    arguments,
+    environment,
+    milliseconds,
+    peak_bytes,
+    ratios,
+    spread,
+    times,
+    write,
+)
 from step_semi import SemiRival
 from torch import Tensor
 
-import u2pl.contrast as contrast_module
-from u2pl.contrast import PixelContrast
+import u2pl.methods.pixel_contrast as contrast_module
+from u2pl.maps import downsample
 from u2pl.memory.class_queue import ClassQueue
 from u2pl.memory.prototypes import class_means
+from u2pl.methods.pixel_contrast import PixelContrast
 from u2pl.notation import OUTPUT_STRIDE
-from u2pl.outputs import downsample
-from u2pl.train.memory import keep_freed_memory
-from u2pl_semi.candidates import SemiContrastConfig, select
+from u2pl.training.memory import keep_freed_memory
+from u2pl_semi.selection import SemiContrastConfig, select_candidates
 
 #: Ways to allocate on a CPU: freed pages go back to the system and are faulted in anew, or stay, as in training (`keep_freed_memory`).
 ALLOCATORS = ORDINARY, KEPT = "ordinary memory", "freed memory kept"
@@ -54,7 +65,14 @@ def ours(module: PixelContrast, scene: Scene, watch: Stopwatch) -> Tensor:
     generator = torch.Generator(scene.student.device).manual_seed(0)
     scene.student.grad = None
     with watch.stage("selection and ranks"):
-        chosen = select(module.config, scene.logits.float().softmax(dim=1), scene.label_l, scene.label_u, scene.part, ALPHA)
+        chosen = select_candidates(
+            module.config,
+            scene.logits.float().softmax(dim=1),
+            scene.label_l,
+            scene.label_u,
+            scene.part,
+            ALPHA,
+        )
     with watch.stage("positive keys"):
         positive, _ = class_means(scene.teacher, chosen.positive_Bhw, module.num_classes)
     with watch.stage("loss"):
@@ -74,7 +92,9 @@ def reference(queues: ListQueues, scene: Scene) -> Tensor:
     return loss.detach()
 
 
-def stages(run: Callable[[Stopwatch], Any], repeats: int, device: torch.device) -> dict[str, dict[str, float]]:
+def stages(
+    run: Callable[[Stopwatch], Any], repeats: int, device: torch.device
+) -> dict[str, dict[str, float]]:
     """Seconds of each stage; the functions inside the loss are watched by name."""
     watch = Stopwatch(device)
     inside = {
@@ -90,7 +110,9 @@ def stages(run: Callable[[Stopwatch], Any], repeats: int, device: torch.device) 
     return watch.report()
 
 
-def against_reference(options: argparse.Namespace, module: PixelContrast, lists: ListQueues, scene: Scene) -> dict[str, Any]:
+def against_reference(
+    options: argparse.Namespace, module: PixelContrast, lists: ListQueues, scene: Scene
+) -> dict[str, Any]:
     """Seconds of both and of cloning both embeddings, and their ratios."""
     idle = Stopwatch(options.device)
     rivals: dict[str, Callable[[], Any]] = {
@@ -107,19 +129,28 @@ def against_reference(options: argparse.Namespace, module: PixelContrast, lists:
     }
 
 
-def many_classes(options: argparse.Namespace, module: PixelContrast, scene: Scene) -> dict[str, float]:
+def many_classes(
+    options: argparse.Namespace, module: PixelContrast, scene: Scene
+) -> dict[str, float]:
     """Ratio of our time with `options.many_classes` classes to that with `options.classes`."""
     idle = Stopwatch(options.device)
-    other, crowded = make_contrast(options, options.many_classes), make_scene(options, options.many_classes)
+    other, crowded = (
+        make_contrast(options, options.many_classes),
+        make_scene(options, options.many_classes),
+    )
     rivals = {"few": lambda: ours(module, scene, idle), "many": lambda: ours(other, crowded, idle)}
     seconds = alternate(rivals, max(2, options.repeats // 2), options.device)
     return ratios(seconds["many"], seconds["few"])
 
 
-def network_share(options: argparse.Namespace, module: PixelContrast, scene: Scene) -> dict[str, float]:
+def network_share(
+    options: argparse.Namespace, module: PixelContrast, scene: Scene
+) -> dict[str, float]:
     """Ratio of our time to the paper's network's in a step on images of this size."""
     size, precision = OUTPUT_STRIDE * (options.size - 1) + 1, options.dtype
-    image = argparse.Namespace(**vars(options) | {"network": "paper", "size": size, "precision": precision})
+    image = argparse.Namespace(
+        **vars(options) | {"network": "paper", "size": size, "precision": precision}
+    )
     idle, step = Stopwatch(options.device), SemiRival("u2pl", image)
     rivals = {"contrast": lambda: ours(module, scene, idle), "network": lambda: step.bare(idle)}
     seconds = alternate(rivals, options.repeats, options.device)
@@ -137,22 +168,32 @@ def report(options: argparse.Namespace, figures: dict[str, Any]) -> None:
         if allocator in figures:
             report_speed(allocator, figures[allocator])
     if "as_trained" in figures:
-        print(f"ours as in training ({KEPT}) is {figures['as_trained']:.3g} times faster than the reference in {ORDINARY}")
+        print(
+            f"ours as in training ({KEPT}) is {figures['as_trained']:.3g} times faster than the reference in {ORDINARY}"
+        )
     if "many_classes" in figures:
         linear = options.many_classes / options.classes
-        print(f"C = {options.many_classes} over C = {options.classes}: {times(figures['many_classes'])}; linear would be {linear:.3g}")
+        print(
+            f"C = {options.many_classes} over C = {options.classes}: {times(figures['many_classes'])}; linear would be {linear:.3g}"
+        )
     if "network_share" in figures:
         print(f"share of the network's step {times(figures['network_share'])}")
     for name, peak in figures["peak_bytes"].items():
-        print(f"peak extra memory, {name}: {peak / 2**20:.0f} MiB = {peak / figures['embedding_bytes']:.2f} embedding tensors")
+        print(
+            f"peak extra memory, {name}: {peak / 2**20:.0f} MiB = {peak / figures['embedding_bytes']:.2f} embedding tensors"
+        )
     print(f"queue memory {figures['queue_bytes'] / 2**20:.0f} MiB of {options.queue_dtype}")
-    print("losses: " + ", ".join(f"{name} {value:.4f}" for name, value in figures["losses"].items()))
+    print(
+        "losses: " + ", ".join(f"{name} {value:.4f}" for name, value in figures["losses"].items())
+    )
 
 
 def report_speed(allocator: str, figures: dict[str, Any]) -> None:
     """Both contrasts under one way to allocate."""
     speedup, clones = times(figures["speedup"]), times(figures["over_clone"])
-    print(f"{allocator}: {speedup} times faster than the reference; clones of both embeddings: {clones}")
+    print(
+        f"{allocator}: {speedup} times faster than the reference; clones of both embeddings: {clones}"
+    )
     for name, figure in figures["seconds"].items():
         print(f"{name:>24} {milliseconds(figure)}")
     print("  ours, stage by stage (measured apart)")
@@ -169,7 +210,13 @@ def main() -> None:
     options.float = getattr(torch, options.dtype)
     device, idle = options.device, Stopwatch(options.device)
     scene, module = make_scene(options, options.classes), make_contrast(options, options.classes)
-    lists = ListQueues(module.config, [rows.clone() for rows in module.queue.rows[:-1].float().split(module.queue.length.tolist())])
+    lists = ListQueues(
+        module.config,
+        [
+            rows.clone()
+            for rows in module.queue.rows[:-1].float().split(module.queue.length.tolist())
+        ],
+    )
     rivals: dict[str, Callable[[], Tensor]] = {
         "ours": lambda: ours(module, scene, idle),
         "reference": lambda: reference(lists, scene),
@@ -183,7 +230,10 @@ def main() -> None:
     }
     if device.type == "cpu" and keep_freed_memory():
         figures[KEPT] = against_reference(options, module, lists, scene)
-        figures["as_trained"] = figures[ORDINARY]["seconds"]["reference"]["median"] / figures[KEPT]["seconds"]["ours"]["median"]
+        figures["as_trained"] = (
+            figures[ORDINARY]["seconds"]["reference"]["median"]
+            / figures[KEPT]["seconds"]["ours"]["median"]
+        )
     lists.queues.clear()
     if options.many_classes:
         figures["many_classes"] = many_classes(options, module, scene)

@@ -31,7 +31,11 @@ class Scene(NamedTuple):
 
 def make_scene(options: argparse.Namespace, classes: int) -> Scene:
     """Blocks of classes, and a teacher that mostly recognises them; a few labels are 255."""
-    generator, size, count = torch.Generator().manual_seed(options.seed), options.size, options.batch
+    generator, size, count = (
+        torch.Generator().manual_seed(options.seed),
+        options.size,
+        options.batch,
+    )
 
     def noise(channels: int) -> Tensor:
         return torch.randn(2 * count, channels, size, size, generator=generator)
@@ -49,7 +53,9 @@ def make_scene(options: argparse.Namespace, classes: int) -> Scene:
         logits=logits,
         label_l=full_size(truth[:count]),
         label_u=full_size(prob_u.argmax(dim=1)),
-        part=part._replace(reliable_BHW=full_size(part.reliable_BHW), unreliable_BHW=full_size(part.unreliable_BHW)),
+        part=part._replace(
+            reliable_BHW=full_size(part.reliable_BHW), unreliable_BHW=full_size(part.unreliable_BHW)
+        ),
     )
 
 

@@ -66,7 +66,11 @@ DEMO = ("--preset", "demo", "--data", "demo")
 
 def adapted(seeds: int) -> tuple[tuple[str, int], ...]:
     """The methods of domain adaptation, and what the labels of the target would give."""
-    return tuple((method, seed) for seed in range(seeds) for method in ("source_only", "daformer", "u2plplus", UPPER_BOUND))
+    return tuple(
+        (method, seed)
+        for seed in range(seeds)
+        for method in ("source_only", "daformer", "u2plplus", UPPER_BOUND)
+    )
 
 
 def camvid(steps: int, *options: str) -> tuple[str, ...]:
@@ -115,7 +119,9 @@ LONG_TAGS = (
 STUDIES = {
     "demo": Study(DEMO, paired(("mean_teacher", "u2pl"))),
     # the released teacher, which follows the student closely at first
-    "demo-ramp": Study((*DEMO, "--set", "method.teacher.ramp=true"), (("u2plplus", 0), ("cutmix", 0))),
+    "demo-ramp": Study(
+        (*DEMO, "--set", "method.teacher.ramp=true"), (("u2plplus", 0), ("cutmix", 0))
+    ),
     # fewer labels: a teacher that is too often wrong to be believed
     "demo-16": Study((*DEMO, "--labeled", "16"), paired()[:3]),
     "voc-animals-222": voc_animals("labeled_222", 800, 0.375),
@@ -123,27 +129,46 @@ STUDIES = {
     "adapt-demo": Study(("--preset", "demo"), adapted(1), "domain_adapt"),
     "camvid-dusk": Study(brief_camvid(*THINGS), adapted(3), "domain_adapt", ("test_day",)),
     "camvid-dusk-mit": Study(
-        brief_camvid("--set", "network.encoder=mit_b0", "--set", "method.feature_distance.weight=0"),
+        brief_camvid(
+            "--set", "network.encoder=mit_b0", "--set", "method.feature_distance.weight=0"
+        ),
         adapted(1),
         "domain_adapt",
         ("test_day",),
     ),
     # the recipe as it is, but for smaller crops and half of its steps
-    "camvid-dusk-gpu": Study(camvid(2000, "--set", "data.crop=192", *THINGS), adapted(3), "domain_adapt", ("test_day",), gpu=True),
+    "camvid-dusk-gpu": Study(
+        camvid(2000, "--set", "data.crop=192", *THINGS),
+        adapted(3),
+        "domain_adapt",
+        ("test_day",),
+        gpu=True,
+    ),
     "tags-demo": Study(("--preset", "demo"), weakly(1, ("cam", "u2plplus")), "weak"),
     "voc-animals-tags": Study(tagged(), weakly(3, ("cam", "u2plplus")), "weak"),
     "voc-animals-tags-gpu": Study(LONG_TAGS, weakly(3, ("cam", "u2plplus")), "weak", gpu=True),
     # the first row of 000 Tab. 14: parts of an object that its map misses are no negatives
-    "voc-animals-tags-untagged": Study(tagged("--set", "method.negatives.unreliable=false"), (("u2plplus", 0),), "weak"),
+    "voc-animals-tags-untagged": Study(
+        tagged("--set", "method.negatives.unreliable=false"), (("u2plplus", 0),), "weak"
+    ),
     "voc-animals-tags-mit": Study(
-        tagged("--set", "network.encoder=mit_b0", "--set", "method.host=afa", "--set", "method.affinity.walk_start=0.75"),
+        tagged(
+            "--set",
+            "network.encoder=mit_b0",
+            "--set",
+            "method.host=afa",
+            "--set",
+            "method.affinity.walk_start=0.75",
+        ),
         weakly(1, ("afa", "u2plplus")),
         "weak",
     ),
 }
 
 
-def command(study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path) -> list[str]:
+def command(
+    study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path
+) -> list[str]:
     """The training command of one run."""
     options = [option for option in study.options if not option.startswith("--warm=")]
     if study.app == "weak":
@@ -152,21 +177,44 @@ def command(study: Study, method: str, seed: int, data: str | None, weights: str
         return adapt_command(study, method, seed, data, weights, folder)
     if method != "suponly":
         options += [
-            part for option in study.options if option.startswith("--warm=") for part in ("--set", f"method.warm_start={option[7:]}")
+            part
+            for option in study.options
+            if option.startswith("--warm=")
+            for part in ("--set", f"method.warm_start={option[7:]}")
         ]
     if data is not None:
         options += ["--data", data]
     if weights is not None:
         options += ["--set", f"network.encoder_weights={weights}"]
-    return ["python", "apps/semi/cli.py", "train", method, "--seed", str(seed), *options, *study.device, *place(folder)]
+    return [
+        "python",
+        "apps/semi/cli.py",
+        "train",
+        method,
+        "--seed",
+        str(seed),
+        *options,
+        *study.device,
+        *place(folder),
+    ]
 
 
-def adapt_command(study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path) -> list[str]:
+def adapt_command(
+    study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path
+) -> list[str]:
     """The training command of one adaptation; source_only has neither pseudo-labels nor the options of the methods that have."""
     pairs = list(zip(study.options, study.options[1:], strict=False))
     known = ("method.teacher",) if method in ("source_only", UPPER_BOUND) else ("method.",)
-    left_out = {i for i, (a, b) in enumerate(pairs) if a == "--set" and b.startswith("method.") and not b.startswith(known)}
-    options = [option for i, option in enumerate(study.options) if i not in left_out and i - 1 not in left_out]
+    left_out = {
+        i
+        for i, (a, b) in enumerate(pairs)
+        if a == "--set" and b.startswith("method.") and not b.startswith(known)
+    }
+    options = [
+        option
+        for i, option in enumerate(study.options)
+        if i not in left_out and i - 1 not in left_out
+    ]
     if data is not None:
         options += ["--source", data, "--target", data]
     if method == UPPER_BOUND:
@@ -174,42 +222,109 @@ def adapt_command(study: Study, method: str, seed: int, data: str | None, weight
         if data is None:
             options += ["--source", "demo-target"]
         else:
-            options[options.index("--source-split") + 1] = options[options.index("--target-split") + 1]
+            options[options.index("--source-split") + 1] = options[
+                options.index("--target-split") + 1
+            ]
     if weights is not None or "network.encoder=mit_b0" in options:
         options += ["--set", f"network.encoder_weights={weights or 'none'}"]
-    return ["python", "apps/domain_adapt/cli.py", "train", method, "--seed", str(seed), *options, *study.device, *place(folder)]
+    return [
+        "python",
+        "apps/domain_adapt/cli.py",
+        "train",
+        method,
+        "--seed",
+        str(seed),
+        *options,
+        *study.device,
+        *place(folder),
+    ]
 
 
-def weak_command(study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path) -> list[str]:
+def weak_command(
+    study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path
+) -> list[str]:
     """The training command of one run on tags; only u2plplus chooses its host."""
     pairs = enumerate(zip(study.options, study.options[1:], strict=False))
-    hosts = {i for i, (a, b) in pairs if a == "--set" and b.startswith("method.host") and method != "u2plplus"}
-    options = [option for i, option in enumerate(study.options) if i not in hosts and i - 1 not in hosts]
+    hosts = {
+        i
+        for i, (a, b) in pairs
+        if a == "--set" and b.startswith("method.host") and method != "u2plplus"
+    }
+    options = [
+        option for i, option in enumerate(study.options) if i not in hosts and i - 1 not in hosts
+    ]
     if data is not None:
         options += ["--data", data, "--tags", f"{data}/tags.csv"]
     if weights is not None or "network.encoder=mit_b0" in options:
         options += ["--set", f"network.encoder_weights={weights or 'none'}"]
-    return ["python", "apps/weak/cli.py", "train", method, "--seed", str(seed), *options, *study.device, *place(folder)]
+    return [
+        "python",
+        "apps/weak/cli.py",
+        "train",
+        method,
+        "--seed",
+        str(seed),
+        *options,
+        *study.device,
+        *place(folder),
+    ]
 
 
 def score_maps(study: Study, folder: Path) -> dict[str, Any]:
     """How good the maps and labels were that a run on tags learnt from, on some of its training images."""
-    line = [sys.executable, "apps/weak/cli.py", "cams", str(folder), "--limit", "150", *study.device]
-    subprocess.run(line, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    found: dict[str, Any] = json.loads(next((ROOT / folder / "last").glob("cams-*.json")).read_text())
+    line = [
+        sys.executable,
+        "apps/weak/cli.py",
+        "cams",
+        str(folder),
+        "--limit",
+        "150",
+        *study.device,
+    ]
+    subprocess.run(
+        line,
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    found: dict[str, Any] = json.loads(
+        next((ROOT / folder / "last").glob("cams-*.json")).read_text()
+    )
     return found
 
 
 def place(folder: Path) -> list[str]:
     """Where a run is written; it goes on where one was cut short."""
-    return ["--out", str(folder), *(["--resume"] if (ROOT / folder / "resume.safetensors").exists() else [])]
+    return [
+        "--out",
+        str(folder),
+        *(["--resume"] if (ROOT / folder / "resume.safetensors").exists() else []),
+    ]
 
 
 def score(study: Study, folder: Path, split: str) -> dict[str, Any]:
     """The result of a run on another list of the data it was scored on."""
-    line = [sys.executable, f"apps/{study.app}/cli.py", "evaluate", str(folder), "--split", split, *study.device]
-    subprocess.run(line, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    files = [json.loads(path.read_text()) for path in sorted((ROOT / folder / "last").glob("evaluation-*.json"))]
+    line = [
+        sys.executable,
+        f"apps/{study.app}/cli.py",
+        "evaluate",
+        str(folder),
+        "--split",
+        split,
+        *study.device,
+    ]
+    subprocess.run(
+        line,
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    files = [
+        json.loads(path.read_text())
+        for path in sorted((ROOT / folder / "last").glob("evaluation-*.json"))
+    ]
     return next(found for found in files if found["split"] == split)
 
 
@@ -219,7 +334,9 @@ def curves(journal: Path) -> dict[str, list[Any]]:
     logged = [line for line in lines if "lr" in line]
     kept = logged[:: max(1, len(logged) // POINTS)]
     names = sorted({name for line in kept for name in line} - {"seconds"})
-    out: dict[str, list[Any]] = {name: [_rounded(line.get(name)) for line in kept] for name in names}
+    out: dict[str, list[Any]] = {
+        name: [_rounded(line.get(name)) for line in kept] for name in names
+    }
     out["evaluations"] = [line["evaluation"] for line in lines if "evaluation" in line]
     return out
 
@@ -241,14 +358,28 @@ def measure(name: str, method: str, seed: int, data: str | None, weights: str | 
         shutil.rmtree(ROOT / folder)  # cut short before there was anything to go on from
     line = command(study, method, seed, data, weights, folder)
     print(" ".join(line), flush=True)
-    subprocess.run([sys.executable, *line[1:]], cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    subprocess.run(
+        [sys.executable, *line[1:]],
+        cwd=ROOT,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     summary = json.loads((ROOT / folder / "summary.json").read_text())
     result.parent.mkdir(parents=True, exist_ok=True)
     line = [part for part in line if part != "--resume"]
     also = {split: score(study, folder, split) for split in study.splits}
     summary |= {"method": method} | ({"also": also} if also else {})
     summary |= {"maps": score_maps(study, folder)} if study.app == "weak" else {}
-    text = json.dumps({"command": " ".join(line), **summary, "curves": curves(ROOT / folder / "journal.jsonl")}) + "\n"
+    text = (
+        json.dumps(
+            {
+                "command": " ".join(line),
+                **summary,
+                "curves": curves(ROOT / folder / "journal.jsonl"),
+            }
+        )
+        + "\n"
+    )
     result.with_suffix(".part").write_text(text)
     result.with_suffix(".part").rename(result)
     (ROOT / folder / "resume.safetensors").unlink()
@@ -256,16 +387,30 @@ def measure(name: str, method: str, seed: int, data: str | None, weights: str | 
 
 def main() -> None:
     """Run a study."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--data", help="data source of the study, where it is not built in")
     parser.add_argument("--weights", help="file of the pretrained encoder")
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="only these methods")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, a thread each: for spare cores, or a GPU with room")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        help="runs at a time, a thread each: for spare cores, or a GPU with room",
+    )
     args = parser.parse_args()
-    chosen = [(method, seed) for method, seed in STUDIES[args.study].runs if args.only is None or method in args.only]
+    chosen = [
+        (method, seed)
+        for method, seed in STUDIES[args.study].runs
+        if args.only is None or method in args.only
+    ]
     with ThreadPoolExecutor(args.jobs) as pool:
-        for run in [pool.submit(measure, args.study, method, seed, args.data, args.weights) for method, seed in chosen]:
+        for run in [
+            pool.submit(measure, args.study, method, seed, args.data, args.weights)
+            for method, seed in chosen
+        ]:
             run.result()
 
 

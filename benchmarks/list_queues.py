@@ -1,6 +1,6 @@
 """The contrast as one would write it first: a loop over classes, boolean indexing, and a list of queues that grow by `torch.cat`.
 
-Written from the formulas (004 Eqs 4, 9-16) to compare with; the selection and every number are those of `u2pl.contrast`.
+Written from the formulas (004 Eqs 4, 9-16) to compare with; the selection and every number are those of `u2pl.methods.pixel_contrast`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from u2pl.contrast import RankedContrastConfig
+from u2pl.methods.pixel_contrast import RankedContrastConfig
 from u2pl.notation import IGNORE
 
 
@@ -66,12 +66,20 @@ class ListQueues:
                     continue
                 positive = F.normalize(rows_of_pixels[anchor].mean(dim=0), dim=0)
             candidates = student_rows[anchor]
-            chosen = torch.randint(len(candidates), (min(self.config.anchors, len(candidates)),), device=candidates.device)
+            chosen = torch.randint(
+                len(candidates),
+                (min(self.config.anchors, len(candidates)),),
+                device=candidates.device,
+            )
             rows = F.normalize(candidates[chosen], dim=1)
-            drawn = torch.randint(len(self.queues[c]), (len(rows), self.config.negatives), device=rows.device)
+            drawn = torch.randint(
+                len(self.queues[c]), (len(rows), self.config.negatives), device=rows.device
+            )
             keys = torch.cat([positive.expand(len(rows), 1, -1), self.queues[c][drawn]], dim=1)
             similarity = F.cosine_similarity(rows.unsqueeze(1), keys, dim=2) / self.config.tau
-            losses.append(F.cross_entropy(similarity, similarity.new_zeros(len(rows), dtype=torch.long)))
+            losses.append(
+                F.cross_entropy(similarity, similarity.new_zeros(len(rows), dtype=torch.long))
+            )
         return torch.stack(losses).mean() if losses else student_BDhw.sum() * 0.0
 
     def _append(self, c: int, keys: Tensor) -> None:

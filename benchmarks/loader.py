@@ -27,17 +27,21 @@ from loader_scene import write_gta5
 from measure import Stopwatch, alternate, arguments, environment, ratios, spread, times, write
 from step_domain_adapt import RECIPE, DomainAdaptRival
 from torch.utils.data import DataLoader, Dataset
-
-from u2pl.data.class_counts import class_counts
-from u2pl.data.gta5 import Gta5
-from u2pl.data.streams import StepSampler, Stream
-from u2pl.data.transforms import Geometry, TrainTransform
-from u2pl.train.memory import keep_freed_memory
-from u2pl_da.batches import DomainStreams
-from u2pl_da.rare_class_sampling import RareClassConfig, RareClassStream
 from u2pl_da.sections import AdaptDataConfig
 
-PLAIN, RARE, TRAINING = "source images as they come", "source images by rare classes", "training, source and target"
+from u2pl.data.class_counts import class_counts
+from u2pl.data.sources.gta5 import Gta5
+from u2pl.data.streams import StepSampler, Stream
+from u2pl.data.transforms import Geometry, TrainTransform
+from u2pl.training.memory import keep_freed_memory
+from u2pl_da.batches import DomainStreams
+from u2pl_da.rare_class_sampling import RareClassConfig, RareClassStream
+
+PLAIN, RARE, TRAINING = (
+    "source images as they come",
+    "source images by rare classes",
+    "training, source and target",
+)
 #: Images in a sample.
 IMAGES = {PLAIN: 1, RARE: 1, TRAINING: 2}
 
@@ -55,11 +59,20 @@ class CountingTransform(TrainTransform):
 def streams(root: Path, seed: int) -> dict[str, Dataset[Any]]:
     """The rivals, as the app builds them."""
     source, data = Gta5(root), AdaptDataConfig(**RECIPE["data"])
-    ids, cut = source.split("train"), CountingTransform(data.crop, data.scale, data.flip, data.long_side)
+    ids, cut = (
+        source.split("train"),
+        CountingTransform(data.crop, data.scale, data.flip, data.long_side),
+    )
     cut_target = TrainTransform(data.crop, data.scale, data.flip, data.target_long_side)
-    rare = RareClassStream(source, ids, cut, seed, "source", class_counts(source, ids), RareClassConfig())
+    rare = RareClassStream(
+        source, ids, cut, seed, "source", class_counts(source, ids), RareClassConfig()
+    )
     target = Stream(source, ids, cut_target, seed, "target", "extra")
-    return {PLAIN: Stream(source, ids, cut, seed, "source"), RARE: rare, TRAINING: DomainStreams(rare, target)}
+    return {
+        PLAIN: Stream(source, ids, cut, seed, "source"),
+        RARE: rare,
+        TRAINING: DomainStreams(rare, target),
+    }
 
 
 class Turns:
@@ -95,8 +108,12 @@ def rates(datasets: dict[str, Dataset[Any]], options: argparse.Namespace) -> dic
     for name, turn in turns.items():
         images = options.steps * options.batch * IMAGES[name]
         figures[name] = {
-            "images_per_second_by_the_clock": spread([images / seconds for seconds in turn.wall[1:]]),
-            "images_per_second_undisturbed": spread([options.workers * images / seconds for seconds in turn.processor[1:]]),
+            "images_per_second_by_the_clock": spread(
+                [images / seconds for seconds in turn.wall[1:]]
+            ),
+            "images_per_second_undisturbed": spread(
+                [options.workers * images / seconds for seconds in turn.processor[1:]]
+            ),
         }
     plain, rare = turns[PLAIN], turns[RARE]
     figures["rare_over_plain"] = {
@@ -118,7 +135,10 @@ def a_sample(stream: Stream, samples: int, device: torch.device) -> dict[str, An
             with watch.stage("everything else"):
                 stream[position]
             watch.lap()
-    return {"crops_drawn": transform.draws / samples, "seconds": {name: sum(values) / samples for name, values in watch.seconds.items()}}
+    return {
+        "crops_drawn": transform.draws / samples,
+        "seconds": {name: sum(values) / samples for name, values in watch.seconds.items()},
+    }
 
 
 def peak_extra(stream: Stream, samples: int) -> int | None:
@@ -135,7 +155,11 @@ def peak_extra(stream: Stream, samples: int) -> int | None:
 
 
 def _resident(field: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(field)
+    )
     return int(line.split()[1]) * 1024
 
 
@@ -143,14 +167,20 @@ def step_seconds(options: argparse.Namespace) -> float:
     """A whole step of u2plplus, the median of three after a first one; or what was passed."""
     if options.step_seconds:
         return float(options.step_seconds)
-    shapes = argparse.Namespace(**{**vars(options), **DomainAdaptRival.defaults(cuda=False), "precision": "float32"})
+    shapes = argparse.Namespace(
+        **{**vars(options), **DomainAdaptRival.defaults(cuda=False), "precision": "float32"}
+    )
     rival, idle = DomainAdaptRival("u2plplus", shapes), Stopwatch(options.device)
-    return spread(alternate({"step": lambda: rival.whole(idle)}, 3, options.device)["step"])["median"]
+    return spread(alternate({"step": lambda: rival.whole(idle)}, 3, options.device)["step"])[
+        "median"
+    ]
 
 
 def report(options: argparse.Namespace, figures: dict[str, Any]) -> None:
     """For a person."""
-    print(f"{options.workers} workers, {options.repeats} turns of {options.steps} x {options.batch} samples: median (min … max)")
+    print(
+        f"{options.workers} workers, {options.repeats} turns of {options.steps} x {options.batch} samples: median (min … max)"
+    )
     for name in IMAGES:
         own = figures[name]
         print(
@@ -158,10 +188,18 @@ def report(options: argparse.Namespace, figures: dict[str, Any]) -> None:
             f"{times(own['images_per_second_undisturbed'])} undisturbed"
         )
     ratio = figures["rare_over_plain"]
-    print(f"rare classes over plain decoding: {times(ratio['processor'])} in processor time, {times(ratio['by_the_clock'])} by the clock")
+    print(
+        f"rare classes over plain decoding: {times(ratio['processor'])} in processor time, {times(ratio['by_the_clock'])} by the clock"
+    )
     for name, sample in figures["a_sample"].items():
-        stages = ", ".join(f"{stage} {1e3 * seconds:.1f} ms" for stage, seconds in sample["seconds"].items())
-        peak = "" if sample["peak_extra_bytes"] is None else f", peak extra memory {sample['peak_extra_bytes'] / 2**20:.0f} MiB"
+        stages = ", ".join(
+            f"{stage} {1e3 * seconds:.1f} ms" for stage, seconds in sample["seconds"].items()
+        )
+        peak = (
+            ""
+            if sample["peak_extra_bytes"] is None
+            else f", peak extra memory {sample['peak_extra_bytes'] / 2**20:.0f} MiB"
+        )
         print(f"{name:>32} {sample['crops_drawn']:.1f} crops drawn; {stages}{peak}")
     step = figures["step"]
     print(
@@ -172,7 +210,9 @@ def report(options: argparse.Namespace, figures: dict[str, Any]) -> None:
 
 def main() -> None:
     """Measure, print, and write what was asked for."""
-    options = arguments(__doc__, frames=24, workers=2, batch=2, steps=16, samples=24, repeats=5, step_seconds=0.0)
+    options = arguments(
+        __doc__, frames=24, workers=2, batch=2, steps=16, samples=24, repeats=5, step_seconds=0.0
+    )
     options.device = torch.device("cpu")
     keep_freed_memory()  # as training does
     figures = environment(options)
@@ -182,7 +222,10 @@ def main() -> None:
         datasets = streams(Path(folder), options.seed)
         alone = {name: datasets[name] for name in (PLAIN, RARE)}
         figures["a_sample"] = {
-            name: {"peak_extra_bytes": peak_extra(stream, options.samples), **a_sample(stream, options.samples, options.device)}
+            name: {
+                "peak_extra_bytes": peak_extra(stream, options.samples),
+                **a_sample(stream, options.samples, options.device),
+            }
             for name, stream in alone.items()
         }
         figures |= rates(datasets, options)

@@ -32,7 +32,11 @@ def write_gta5(root: Path, frames: int, seed: int) -> None:
     """Fill `root` with images/ and labels/ as GTA5 comes."""
     for folder in ("images", "labels"):
         (root / folder).mkdir()
-    label_of = {NAMES[train_id]: label for label, train_id in enumerate(TRAIN_ID.tolist()) if train_id != IGNORE}
+    label_of = {
+        NAMES[train_id]: label
+        for label, train_id in enumerate(TRAIN_ID.tolist())
+        if train_id != IGNORE
+    }
     colour = np.zeros((256, 3), np.uint8)
     colour[list(label_of.values())] = CityClasses.palette[TRAIN_ID[list(label_of.values())]]
     for number in range(frames):

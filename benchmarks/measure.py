@@ -88,7 +88,9 @@ class Stopwatch:
         return {name: spread(values) for name, values in self.seconds.items()}
 
 
-def alternate(rivals: dict[str, Callable[[], Any]], repeats: int, device: torch.device, warmup: int = 1) -> dict[str, list[float]]:
+def alternate(
+    rivals: dict[str, Callable[[], Any]], repeats: int, device: torch.device, warmup: int = 1
+) -> dict[str, list[float]]:
     """Seconds of each rival in each of `repeats` rounds; within a round they take turns."""
     watch = Stopwatch(device)
     for _ in range(warmup):
@@ -131,8 +133,12 @@ def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         run()
-    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = torch.tensor([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]).cumsum(0)
+    events = [
+        event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
+    held = torch.tensor(
+        [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    ).cumsum(0)
     return int(held.max())
 
 
@@ -145,10 +151,20 @@ def chosen_first(name: str, choices: list[str]) -> str:
 
 def arguments(description: str | None, **options: Any) -> argparse.Namespace:
     """Command line with `--name value` for each option (type and default from its value), and --device, --threads, --repeats, --json."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    common: dict[str, Any] = {"device": "cuda" if torch.cuda.is_available() else "cpu", "threads": 1, "seed": 0}
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    common: dict[str, Any] = {
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "threads": 1,
+        "seed": 0,
+    }
     for name, value in {**options, **common}.items():
-        many = {"nargs": "+", "type": type(value[0])} if isinstance(value, list) else {"type": type(value)}
+        many = (
+            {"nargs": "+", "type": type(value[0])}
+            if isinstance(value, list)
+            else {"type": type(value)}
+        )
         parser.add_argument(f"--{name.replace('_', '-')}", default=value, help=" ", **many)
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     chosen = parser.parse_args()
@@ -162,8 +178,13 @@ def environment(options: argparse.Namespace) -> dict[str, Any]:
     device = options.device
     return {
         "command": " ".join(["python", *sys.argv]),
-        "options": {name: value if isinstance(value, (int, float, str)) else str(value) for name, value in vars(options).items()},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "options": {
+            name: value if isinstance(value, (int, float, str)) else str(value)
+            for name, value in vars(options).items()
+        },
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.machine(),
         "threads": torch.get_num_threads(),
         "clock": clock(device),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
@@ -179,7 +200,9 @@ def write(path: Path | None, figures: dict[str, Any]) -> None:
 
 def milliseconds(figure: dict[str, float]) -> str:
     """A spread of seconds for a person."""
-    return f"{figure['median'] * 1e3:9.1f} ms  ({figure['min'] * 1e3:.1f} … {figure['max'] * 1e3:.1f})"
+    return (
+        f"{figure['median'] * 1e3:9.1f} ms  ({figure['min'] * 1e3:.1f} … {figure['max'] * 1e3:.1f})"
+    )
 
 
 def times(figure: dict[str, float]) -> str:

@@ -15,15 +15,31 @@ import argparse
 from typing import Any
 
 import torch
-from measure import Stopwatch, alternate, arguments, chosen_first, environment, highest_bytes, milliseconds, ratios, spread, times, write
+from measure import (
+    Stopwatch,
+    alternate,
+    arguments,
+    chosen_first,
+    environment,
+    highest_bytes,
+    milliseconds,
+    ratios,
+    spread,
+    times,
+    write,
+)
 from step_domain_adapt import DomainAdaptRival
 from step_rival import Rival
 from step_semi import SemiRival
 from step_weak import WeakRival
 
-from u2pl.train.memory import keep_freed_memory
+from u2pl.training.memory import keep_freed_memory
 
-APPS: dict[str, type[Rival]] = {"semi": SemiRival, "domain_adapt": DomainAdaptRival, "weak": WeakRival}
+APPS: dict[str, type[Rival]] = {
+    "semi": SemiRival,
+    "domain_adapt": DomainAdaptRival,
+    "weak": WeakRival,
+}
 
 
 def measure(rival: Rival, options: argparse.Namespace) -> dict[str, Any]:
@@ -34,7 +50,11 @@ def measure(rival: Rival, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "seconds": {key: spread(values) for key, values in seconds.items()},
         "over_bare": ratios(seconds["step"], seconds["bare"]),
-        **({"peak_gpu_bytes": highest_bytes(rivals["step"], options.device)} if options.device.type == "cuda" else {}),
+        **(
+            {"peak_gpu_bytes": highest_bytes(rivals["step"], options.device)}
+            if options.device.type == "cuda"
+            else {}
+        ),
         "stages": rival.stages(options.repeats, options.device),
     }
 
@@ -56,7 +76,9 @@ def report(name: str, figures: dict[str, Any]) -> None:
 def main() -> None:
     """Measure, print, and write what was asked for."""
     app = chosen_first("app", list(APPS))
-    options = arguments(__doc__, app=app, **APPS[app].defaults(torch.cuda.is_available()), precision="float32")
+    options = arguments(
+        __doc__, app=app, **APPS[app].defaults(torch.cuda.is_available()), precision="float32"
+    )
     keep_freed_memory()  # as training does
     figures = environment(options) | {"shape": APPS[app].shape.format(**vars(options))}
     print(

@@ -14,16 +14,18 @@ from step_rival import Rival, made_up
 import u2pl_da.methods
 from u2pl.data.city_classes import NAMES, CityClasses
 from u2pl.losses.supervised import connected_zero, cross_entropy
-from u2pl.method import MethodConfig
+from u2pl.maps import upsample
+from u2pl.methods.method import MethodConfig
 from u2pl.mixing.photometric import StrongView
 from u2pl.networks.config import NetworkConfig
-from u2pl.outputs import upsample
-from u2pl.train.config import TrainConfig
+from u2pl.training.config import TrainConfig
+from u2pl_da.adaptation import Adaptation
 from u2pl_da.batches import DomainBatch
 from u2pl_da.feature_distance import FeatureDistanceConfig, ImageNetDistance
-from u2pl_da.self_training import SelfTraining
 
-RECIPE = tomllib.loads((Path(u2pl_da.__file__).parent / "recipes" / "gta5-cityscapes.toml").read_text(encoding="utf-8"))
+RECIPE = tomllib.loads(
+    (Path(u2pl_da.__file__).parent / "recipes" / "gta5-cityscapes.toml").read_text(encoding="utf-8")
+)
 
 
 class DomainAdaptRival(Rival):
@@ -31,7 +33,9 @@ class DomainAdaptRival(Rival):
 
     methods = u2pl_da.methods
     networks = {  # noqa: RUF012
-        "light": NetworkConfig(decoder="daformer", encoder="tf_efficientnet_lite0", encoder_weights="none"),
+        "light": NetworkConfig(
+            decoder="daformer", encoder="tf_efficientnet_lite0", encoder_weights="none"
+        ),
         "paper": NetworkConfig(**{**RECIPE["network"], "encoder_weights": "none"}),
     }
     train = TrainConfig(**RECIPE["train"])
@@ -39,7 +43,13 @@ class DomainAdaptRival(Rival):
     @staticmethod
     def defaults(cuda: bool) -> dict[str, Any]:
         shapes = {"network": "paper", "size": 512} if cuda else {"network": "light", "size": 256}
-        return {"methods": ["daformer", "u2plplus"], "batch": 2, "classes": len(NAMES), "repeats": 5, **shapes}
+        return {
+            "methods": ["daformer", "u2plplus"],
+            "batch": 2,
+            "classes": len(NAMES),
+            "repeats": 5,
+            **shapes,
+        }
 
     @staticmethod
     def config(kind: type[MethodConfig], classes: int) -> MethodConfig:
@@ -64,8 +74,15 @@ class DomainAdaptRival(Rival):
                 method.teacher(images, learn=False)
         with torch.no_grad():
             method.imagenet.encoder(method.student.prepare(batch.image_l))
-        losses = [cross_entropy(upsample(out.logits, size), label) for out, label in ((source, batch.label_l), (target, batch.truth_t))]
-        idle = [out.embed.sum() * 0.0 for out in (source, target)] if embeds else [connected_zero(source.logits)]
+        losses = [
+            cross_entropy(upsample(out.logits, size), label)
+            for out, label in ((source, batch.label_l), (target, batch.truth_t))
+        ]
+        idle = (
+            [out.embed.sum() * 0.0 for out in (source, target)]
+            if embeds
+            else [connected_zero(source.logits)]
+        )
         return torch.stack(losses + idle).sum()
 
     def inside(self, story: ModuleType) -> dict[str, tuple[Any, str]]:
@@ -73,10 +90,12 @@ class DomainAdaptRival(Rival):
         return super().inside(story) | {
             "ImageNet encoder": (self.method.imagenet.encoder, "forward"),
             "feature distance": (ImageNetDistance, "forward"),
-            "believing": (SelfTraining, "believed"),
-            "mixing": (SelfTraining, "mix"),
+            "believing": (Adaptation, "believed"),
+            "mixing": (Adaptation, "mix"),
             "strong view": (StrongView, "__call__"),
-            "unsupervised loss": (method, "unsupervised_loss") if hasattr(method, "unsupervised_loss") else (story, "cross_entropy"),
+            "unsupervised loss": (method, "unsupervised_loss")
+            if hasattr(method, "unsupervised_loss")
+            else (story, "cross_entropy"),
             "partition": (method, "partition"),
             "contrast: selection": (story, "select"),
             "journal": (story, "label_accuracy"),

@@ -12,17 +12,17 @@ from typing import Any, ClassVar
 import torch
 from measure import Stopwatch, blocks
 
-from u2pl.cli.discovery import load_method
-from u2pl.contrast import PixelContrast
 from u2pl.memory.prototypes import DenoisingPrototypes, Prototypes
-from u2pl.method import Method, MethodConfig
+from u2pl.methods.discovery import load_method
+from u2pl.methods.method import Method, MethodConfig
+from u2pl.methods.pixel_contrast import PixelContrast
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.segmentor import Segmentor
 from u2pl.notation import IGNORE
 from u2pl.schedules import Progress
-from u2pl.train.config import TrainConfig
-from u2pl.train.optimizer import build_optimizer
+from u2pl.training.config import TrainConfig
+from u2pl.training.optimizer import build_optimizer
 
 #: A step after the warm start.
 PROGRESS = Progress(step=50, total=100)
@@ -46,13 +46,18 @@ class Rival(ABC):
     def __init__(self, name: str, options: argparse.Namespace) -> None:
         kind = load_method(self.methods.__name__, Path(self.methods.__path__[0]), name)
         network = self.network(options)
-        student = build_segmentor(network if kind.uses_embedding else network.model_copy(update={"embed_dim": 0}), options.classes)
+        student = build_segmentor(
+            network if kind.uses_embedding else network.model_copy(update={"embed_dim": 0}),
+            options.classes,
+        )
         config = self.config(kind.Config, options.classes)
         self.method: Method = kind(config, student, options.classes).to(options.device).train()
         self.optimizer = build_optimizer(self.method, self.train)
         self.batch = self.make_batch(options)
         self.progress = PROGRESS
-        self.precision = torch.autocast(options.device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
+        self.precision = torch.autocast(
+            options.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"
+        )
         for module in self.method.modules():
             if isinstance(module, PixelContrast):
                 module.queue.filled.copy_(module.queue.length)
@@ -127,7 +132,9 @@ class Rival(ABC):
         reports = {}
         for name, step in (("step", self.whole), ("bare", self.bare)):
             watch = Stopwatch(device)
-            with watch.watching(**{stage: place for stage, place in inside.items() if hasattr(*place)}):
+            with watch.watching(
+                **{stage: place for stage, place in inside.items() if hasattr(*place)}
+            ):
                 for _ in range(repeats):
                     step(watch)
                     watch.lap()
@@ -137,10 +144,18 @@ class Rival(ABC):
 
 def made_up(options: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Images of noise for both halves of a batch, uint8 labels in blocks of which 5 % are 255, and where the second half is no padding."""
-    generator, size, count = torch.Generator().manual_seed(options.seed), options.size, options.batch
+    generator, size, count = (
+        torch.Generator().manual_seed(options.seed),
+        options.size,
+        options.batch,
+    )
     images = torch.randint(256, (2 * count, 3, size, size), generator=generator, dtype=torch.uint8)
     label = blocks(2 * count, options.classes, size, max(1, size // 8), generator)
     label[torch.rand(label.shape, generator=generator) < 0.05] = IGNORE
     valid = torch.ones(count, size, size, dtype=torch.bool)
     valid[:, -max(1, size // 16) :] = False
-    return images.to(options.device), label.to(options.device, torch.uint8), valid.to(options.device)
+    return (
+        images.to(options.device),
+        label.to(options.device, torch.uint8),
+        valid.to(options.device),
+    )

@@ -10,10 +10,10 @@ import torch
 from step_rival import Rival, made_up
 
 import u2pl_semi.methods
-from u2pl.batches import PairBatch
 from u2pl.losses.supervised import cross_entropy
+from u2pl.maps import upsample
+from u2pl.methods.batches import PairBatch
 from u2pl.networks.config import NetworkConfig
-from u2pl.outputs import upsample
 
 
 class SemiRival(Rival):
@@ -33,7 +33,11 @@ class SemiRival(Rival):
 
     @staticmethod
     def defaults(cuda: bool) -> dict[str, Any]:
-        shapes = {"network": "paper", "size": 513, "classes": 21} if cuda else {"network": "light", "size": 128, "classes": 7}
+        shapes = (
+            {"network": "paper", "size": 513, "classes": 21}
+            if cuda
+            else {"network": "light", "size": 128, "classes": 7}
+        )
         return {"methods": ["u2pl", "u2plplus"], "batch": 8, "repeats": 7, **shapes}
 
     @staticmethod
@@ -49,7 +53,11 @@ class SemiRival(Rival):
         method.teacher(images)
         output = method.student(images)
         logits_l, logits_u = upsample(output.logits, size).chunk(2)
-        return cross_entropy(logits_l, batch.label_l) + cross_entropy(logits_u, batch.truth_u) + output.embed.sum() * 0.0
+        return (
+            cross_entropy(logits_l, batch.label_l)
+            + cross_entropy(logits_u, batch.truth_u)
+            + output.embed.sum() * 0.0
+        )
 
     def inside(self, story: ModuleType) -> dict[str, tuple[Any, str]]:
         return super().inside(story) | {

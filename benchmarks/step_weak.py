@@ -20,18 +20,20 @@ from torch import Tensor
 
 import u2pl_ws.methods
 from u2pl.evaluate.inference import evaluating
-from u2pl.method import MethodConfig
-from u2pl.networks.affinity import AffinityHead
+from u2pl.methods.method import MethodConfig
+from u2pl.networks.attention import AffinityHead
 from u2pl.networks.config import NetworkConfig
-from u2pl.outputs import SegOutput
+from u2pl.networks.segmentor import SegOutput
 from u2pl.schedules import Progress
-from u2pl.train.config import TrainConfig
+from u2pl.training.config import TrainConfig
 from u2pl_ws import affinity_labels
-from u2pl_ws.activation import CamConfig
+from u2pl_ws.activation_maps import ActivationConfig
 from u2pl_ws.batches import TagBatch
 from u2pl_ws.methods import cam
 
-RECIPE = tomllib.loads((Path(u2pl_ws.__file__).parent / "recipes" / "voc.toml").read_text(encoding="utf-8"))
+RECIPE = tomllib.loads(
+    (Path(u2pl_ws.__file__).parent / "recipes" / "voc.toml").read_text(encoding="utf-8")
+)
 MOST_TAGS = 3
 
 
@@ -50,7 +52,13 @@ class WeakRival(Rival):
     @staticmethod
     def defaults(cuda: bool) -> dict[str, Any]:
         shapes = {"batch": 8, "size": 512} if cuda else {"batch": 2, "size": 256}
-        return {"methods": ["cam", "afa", "u2plplus"], "network": "voc", "classes": 21, "repeats": 5, **shapes}
+        return {
+            "methods": ["cam", "afa", "u2plplus"],
+            "network": "voc",
+            "classes": 21,
+            "repeats": 5,
+            **shapes,
+        }
 
     @classmethod
     def network(cls, options: argparse.Namespace) -> NetworkConfig:
@@ -58,13 +66,20 @@ class WeakRival(Rival):
 
     @staticmethod
     def config(kind: type[MethodConfig], classes: int) -> MethodConfig:
-        return kind(cam=CamConfig(most_tags=MOST_TAGS))
+        return kind(cam=ActivationConfig(most_tags=MOST_TAGS))
 
     @staticmethod
     def make_batch(options: argparse.Namespace) -> TagBatch:
         images, _, valid = made_up(options)
-        drawn = torch.rand(options.batch, options.classes - 1, generator=torch.Generator().manual_seed(options.seed))
-        tags = drawn.argsort(dim=1).argsort(dim=1) < MOST_TAGS - torch.arange(options.batch).unsqueeze(1) % MOST_TAGS
+        drawn = torch.rand(
+            options.batch,
+            options.classes - 1,
+            generator=torch.Generator().manual_seed(options.seed),
+        )
+        tags = (
+            drawn.argsort(dim=1).argsort(dim=1)
+            < MOST_TAGS - torch.arange(options.batch).unsqueeze(1) % MOST_TAGS
+        )
         return TagBatch(images[: options.batch], tags.to(options.device), valid)
 
     def phases(self) -> dict[str, Progress]:
@@ -86,8 +101,12 @@ class WeakRival(Rival):
         student = self.method.student
         with evaluating([student]):
             for scale in self.method.config.cam.scales:
-                view = F.interpolate(image, scale_factor=scale, mode="bilinear", align_corners=False)
-                student.activation(student.encoder(student.prepare(torch.cat([view, view.flip(-1)])))[-1])
+                view = F.interpolate(
+                    image, scale_factor=scale, mode="bilinear", align_corners=False
+                )
+                student.activation(
+                    student.encoder(student.prepare(torch.cat([view, view.flip(-1)])))[-1]
+                )
 
     def inside(self, story: ModuleType) -> dict[str, tuple[Any, str]]:
         host = sys.modules[getattr(self.method, "host", type(self.method)).__module__]

@@ -15,7 +15,18 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results.md"
-ORDER = ("suponly", "mean_teacher", "cutmix", "u2pl", "source_only", "daformer", "cam", "afa", "u2plplus", "upper_bound")
+ORDER = (
+    "suponly",
+    "mean_teacher",
+    "cutmix",
+    "u2pl",
+    "source_only",
+    "daformer",
+    "cam",
+    "afa",
+    "u2plplus",
+    "upper_bound",
+)
 #: The methods that others are compared with: the baseline, then what a method builds on.
 RIVALS = ("suponly", "source_only", "daformer")
 #: The network that averages another one, where it is not called teacher.
@@ -41,7 +52,10 @@ What happened inside the methods that believe pseudo-labels (seed 0), at the fir
 def studies() -> dict[str, list[Run]]:
     """The runs of each folder of results/."""
     folders = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
-    return {folder.name: [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))] for folder in folders}
+    return {
+        folder.name: [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+        for folder in folders
+    }
 
 
 def spread(values: list[float], sign: str = "") -> str:
@@ -54,7 +68,11 @@ def spread(values: list[float], sign: str = "") -> str:
 
 def by_seed(runs: list[Run], method: str, network: str) -> dict[int, float]:
     """mIoU of one of a method's networks at the end of each seed's run."""
-    return {run["seed"]: run["networks"][network]["miou"] for run in runs if run["method"] == method and network in run["networks"]}
+    return {
+        run["seed"]: run["networks"][network]["miou"]
+        for run in runs
+        if run["method"] == method and network in run["networks"]
+    }
 
 
 def study_table(runs: list[Run]) -> list[str]:
@@ -62,22 +80,38 @@ def study_table(runs: list[Run]) -> list[str]:
     methods = [method for method in ORDER if any(run["method"] == method for run in runs)]
     rivals = [method for method in RIVALS if method in methods] or ["suponly"]
     heads = ["method", "seeds", "student", "averaged"]
-    heads += [head for rival in rivals for head in (f"student - {rival}'s student", f"averaged - {rival}'s average")]
+    heads += [
+        head
+        for rival in rivals
+        for head in (f"student - {rival}'s student", f"averaged - {rival}'s average")
+    ]
     heads.append("minutes")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for method in methods:
-        student, averaged = by_seed(runs, method, "student"), by_seed(runs, method, averaged_of(method))
+        student, averaged = (
+            by_seed(runs, method, "student"),
+            by_seed(runs, method, averaged_of(method)),
+        )
         pairs = [
             (rival, own, by_seed(runs, rival, network))
             for rival in rivals
             for own, network in ((student, "student"), (averaged, averaged_of(rival)))
         ]
         gains = [
-            "" if rival == method else spread([value - other[seed] for seed, value in own.items() if seed in other], "+")
+            ""
+            if rival == method
+            else spread([value - other[seed] for seed, value in own.items() if seed in other], "+")
             for rival, own, other in pairs
         ]
         minutes = statistics.mean(run["seconds"] for run in runs if run["method"] == method) / 60
-        cells = [method, str(len(student)), spread(list(student.values())), spread(list(averaged.values())), *gains, f"{minutes:.1f}"]
+        cells = [
+            method,
+            str(len(student)),
+            spread(list(student.values())),
+            spread(list(averaged.values())),
+            *gains,
+            f"{minutes:.1f}",
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -93,22 +127,36 @@ def further_table(runs: list[Run]) -> list[str]:
     if not splits:
         return []
     heads = ["method", "its result", runs[0]["evaluation"].partition(",")[0], *splits]
-    lines = ["", "The network that each method gives as its result, on these and on further images:", ""]
+    lines = [
+        "",
+        "The network that each method gives as its result, on these and on further images:",
+        "",
+    ]
     lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for method in [method for method in ORDER if any(run["method"] == method for run in runs)]:
         own = [run for run in runs if run["method"] == method]
-        values = [[run["miou_last"] for run in own], *([run["also"][split]["miou"] for run in own] for split in splits)]
+        values = [
+            [run["miou_last"] for run in own],
+            *([run["also"][split]["miou"] for run in own] for split in splits),
+        ]
         lines.append(f"| {' | '.join([method, own[0]['network'], *map(spread, values)])} |")
     return lines
 
 
 #: What a run on tags learnt from, and its columns.
-MAPS = {"CAM": "CAM", "refined": "refined", "certain labels": "labels, where certain", "masks": "masks"}
+MAPS = {
+    "CAM": "CAM",
+    "refined": "refined",
+    "certain labels": "labels, where certain",
+    "masks": "masks",
+}
 
 
 def tag_table(runs: list[Run]) -> list[str]:
     """A row for each method that learns from tags: its maps, labels and masks on training images, and its masks on the scored ones."""
-    hosts = [method for method in ("cam", "afa") if any(run["method"] == method for run in runs)] or ["cam"]
+    hosts = [
+        method for method in ("cam", "afa") if any(run["method"] == method for run in runs)
+    ] or ["cam"]
     lines = [
         f"| method | seeds | {' | '.join(MAPS.values())} | certain % | scored: masks | paired with {hosts[0]} | minutes |",
         "|---" * (len(MAPS) + 6) + "|",
@@ -116,9 +164,21 @@ def tag_table(runs: list[Run]) -> list[str]:
     for method in [method for method in ORDER if any(run["method"] == method for run in runs)]:
         own = [run for run in runs if run["method"] == method]
         student, rival = by_seed(runs, method, "student"), by_seed(runs, hosts[0], "student")
-        gains = [] if method == hosts[0] else [value - rival[seed] for seed, value in student.items() if seed in rival]
-        cells = [method, str(len(own)), *(spread([run["maps"][name]["miou"] for run in own]) for name in MAPS)]
-        cells += [spread([run["maps"]["certain"] for run in own]), spread(list(student.values())), spread(gains, "+")]
+        gains = (
+            []
+            if method == hosts[0]
+            else [value - rival[seed] for seed, value in student.items() if seed in rival]
+        )
+        cells = [
+            method,
+            str(len(own)),
+            *(spread([run["maps"][name]["miou"] for run in own]) for name in MAPS),
+        ]
+        cells += [
+            spread([run["maps"]["certain"] for run in own]),
+            spread(list(student.values())),
+            spread(gains, "+"),
+        ]
         minutes = statistics.mean(run["seconds"] for run in own) / 60
         lines.append(f"| {' | '.join([*cells, f'{minutes:.1f}'])} |")
     images = runs[0]["maps"]["images"]
@@ -144,9 +204,21 @@ def curve_table(runs: list[Run]) -> list[str]:
         logged = [i for i, value in enumerate(curve["gamma_t"]) if value is not None]
         for i in (logged[0], logged[-1]):
             fill = curve["queue_fill"][i]
-            shares = [percent(curve[name][i]) for name in ("reliable_share", "accuracy/reliable", "accuracy/unreliable")]
-            cells = [run["method"], str(curve["step"][i]), f"{curve['alpha_t'][i]:.3f}", f"{curve['gamma_t'][i]:.3f}", *shares]
-            cells += [f"{percent(min(fill))} to {percent(max(fill))}", f"{curve['contrast_classes'][i]:.0f}"]
+            shares = [
+                percent(curve[name][i])
+                for name in ("reliable_share", "accuracy/reliable", "accuracy/unreliable")
+            ]
+            cells = [
+                run["method"],
+                str(curve["step"][i]),
+                f"{curve['alpha_t'][i]:.3f}",
+                f"{curve['gamma_t'][i]:.3f}",
+                *shares,
+            ]
+            cells += [
+                f"{percent(min(fill))} to {percent(max(fill))}",
+                f"{curve['contrast_classes'][i]:.0f}",
+            ]
             rows.append(f"| {' | '.join(cells)} |")
     return ["", CURVES, *rows] if rows else []
 
@@ -163,7 +235,11 @@ def study(name: str, runs: list[Run]) -> list[str]:
     return [
         f"## {name}",
         facts,
-        "\n".join(tag_table(runs) if "maps" in first else study_table(runs) + further_table(runs) + curve_table(runs)),
+        "\n".join(
+            tag_table(runs)
+            if "maps" in first
+            else study_table(runs) + further_table(runs) + curve_table(runs)
+        ),
         *noted(ROOT / "results" / name / "notes.md"),
     ]
 
@@ -191,9 +267,16 @@ def heading(name: str, figures: dict[str, Any]) -> str:
 
 def circumstances(file: str, figures: dict[str, Any]) -> str:
     """Where a benchmark's figures come from."""
-    device = f"one {figures['device']}" if on_gpu(figures) else f"{figures['threads']} thread on a CPU"
+    device = (
+        f"one {figures['device']}" if on_gpu(figures) else f"{figures['threads']} thread on a CPU"
+    )
     precision = figures["options"].get("precision", figures["options"].get("dtype", "float32"))
-    words = [device, *([precision] if precision != "float32" else []), figures["clock"], f"torch {figures['versions']['torch']}"]
+    words = [
+        device,
+        *([precision] if precision != "float32" else []),
+        figures["clock"],
+        f"torch {figures['versions']['torch']}",
+    ]
     return f"`{figures['command']}`, {', '.join(words)} ({file})."
 
 
@@ -201,11 +284,18 @@ def contrast_speed(file: Path) -> list[str]:
     """The contrast against a loop over classes."""
     figures = json.loads(file.read_text())
     shape = figures["options"]
-    rows = ["| memory | times faster than the loop | clones of both embeddings | ours, ms | loop, ms |", "|---|---|---|---|---|"]
-    for memory in (memory for memory in ("ordinary memory", "freed memory kept") if memory in figures):
+    rows = [
+        "| memory | times faster than the loop | clones of both embeddings | ours, ms | loop, ms |",
+        "|---|---|---|---|---|",
+    ]
+    for memory in (
+        memory for memory in ("ordinary memory", "freed memory kept") if memory in figures
+    ):
         own = figures[memory]
         seconds = [f"{1000 * own['seconds'][name]['median']:.0f}" for name in ("ours", "reference")]
-        rows.append(f"| {memory} | {ratio(own['speedup'])} | {ratio(own['over_clone'])} | {' | '.join(seconds)} |")
+        rows.append(
+            f"| {memory} | {ratio(own['speedup'])} | {ratio(own['over_clone'])} | {' | '.join(seconds)} |"
+        )
     tensor, area = figures["embedding_bytes"], f"{shape['size']} x {shape['size']}"
     more = ""
     if "as_trained" in figures:
@@ -228,11 +318,17 @@ def affinity_speed(file: Path) -> list[str]:
     """The affinity of all pairs in one product against two other ways."""
     figures = json.loads(file.read_text())
     shape, counted = figures["options"], figures["pairs_within_radius"]
-    names = {"ours": "one product over all heads", "maps": "a map of every head", "rows": "row by row, within the radius"}
+    names = {
+        "ours": "one product over all heads",
+        "maps": "a map of every head",
+        "rows": "row by row, within the radius",
+    }
     rows = ["| affinity | ms | times ours | peak extra memory, MiB |", "|---|---|---|---|"]
     for name, own in figures["seconds"].items():
         over = ratio(figures["over_ours"][name]) if name in figures["over_ours"] else "1"
-        rows.append(f"| {names[name]} | {1000 * own['median']:.0f} | {over} | {figures['peak_bytes'][name] / 2**20:.0f} |")
+        rows.append(
+            f"| {names[name]} | {1000 * own['median']:.0f} | {over} | {figures['peak_bytes'][name] / 2**20:.0f} |"
+        )
     return [
         heading("Speed of the affinity", figures),
         circumstances(file.name, figures),
@@ -242,18 +338,36 @@ def affinity_speed(file: Path) -> list[str]:
     ]
 
 
-def step_speed(file: Path, name: str = "Speed of a step", forwards: str = "teacher forwards") -> list[str]:
+def step_speed(
+    file: Path, name: str = "Speed of a step", forwards: str = "teacher forwards"
+) -> list[str]:
     """Whole steps over their network work, and what the rest of them is."""
     figures = json.loads(file.read_text())
     shape = figures["options"]
-    images = figures.get("shape", f"{shape['batch']} + {shape['batch']} images of {shape['size']} pixels")
-    measured = {name: own for name, own in figures.items() if isinstance(own, dict) and "over_bare" in own}
-    heads = ["method", "step / bare work", "step, ms", *(["steps per second", "GPU memory, GiB"] if on_gpu(figures) else [])]
-    rows = [f"| {' | '.join([*heads, 'stages beside the networks, ms'])} |", "|---" * (len(heads) + 1) + "|"]
+    images = figures.get(
+        "shape", f"{shape['batch']} + {shape['batch']} images of {shape['size']} pixels"
+    )
+    measured = {
+        name: own for name, own in figures.items() if isinstance(own, dict) and "over_bare" in own
+    }
+    heads = [
+        "method",
+        "step / bare work",
+        "step, ms",
+        *(["steps per second", "GPU memory, GiB"] if on_gpu(figures) else []),
+    ]
+    rows = [
+        f"| {' | '.join([*heads, 'stages beside the networks, ms'])} |",
+        "|---" * (len(heads) + 1) + "|",
+    ]
     for method, own in measured.items():
         seconds = own["seconds"]["step"]["median"]
         cells = [method, ratio(own["over_bare"]), f"{1000 * seconds:.0f}"]
-        cells += [f"{1 / seconds:.2f}", f"{own['peak_gpu_bytes'] / 2**30:.1f}"] if on_gpu(figures) else []
+        cells += (
+            [f"{1 / seconds:.2f}", f"{own['peak_gpu_bytes'] / 2**30:.1f}"]
+            if on_gpu(figures)
+            else []
+        )
         rows.append(f"| {' | '.join([*cells, extras(own['stages'])])} |")
     return [
         heading(name, figures),
@@ -266,19 +380,35 @@ def step_speed(file: Path, name: str = "Speed of a step", forwards: str = "teach
 
 def extras(stages: dict[str, dict[str, dict[str, float]]]) -> str:
     """The stages that are no part of a network, the longest first; those below half a millisecond are left out."""
-    own = {name: 1000 * figure["median"] for name, figure in stages["step"].items() if name not in stages["bare"]}
-    return ", ".join(f"{name} {own[name]:.0f}" for name in sorted(own, key=lambda name: -own[name]) if own[name] >= 0.5)
+    own = {
+        name: 1000 * figure["median"]
+        for name, figure in stages["step"].items()
+        if name not in stages["bare"]
+    }
+    return ", ".join(
+        f"{name} {own[name]:.0f}"
+        for name in sorted(own, key=lambda name: -own[name])
+        if own[name] >= 0.5
+    )
 
 
 def adaptation_step_speed(file: Path) -> list[str]:
     """The same of the domain adaptation app."""
-    return step_speed(file, "Speed of a domain adaptation step", "teacher forwards, the frozen encoder's on source images")
+    return step_speed(
+        file,
+        "Speed of a domain adaptation step",
+        "teacher forwards, the frozen encoder's on source images",
+    )
 
 
 def weak_step_speed(file: Path) -> list[str]:
     """The same of the weakly supervised app, in each phase of a run."""
     return [
-        *step_speed(file, "Speed of a weakly supervised step", "the forwards that activation maps are made of"),
+        *step_speed(
+            file,
+            "Speed of a weakly supervised step",
+            "the forwards that activation maps are made of",
+        ),
         "`tags`: the warm start, encoder and image-level classifier alone; `labels`: activation maps make the labels; `walk`: the affinity "
         "spreads them first.",
     ]
@@ -289,13 +419,24 @@ def loader_speed(file: Path) -> list[str]:
     figures = json.loads(file.read_text())
     shape, over, step = figures["options"], figures["rare_over_plain"], figures["step"]
     rows = []
-    for name in (name for name, own in figures.items() if isinstance(own, dict) and "images_per_second_undisturbed" in own):
-        rates = [ratio(figures[name][f"images_per_second_{clock}"], 1) for clock in ("undisturbed", "by_the_clock")]
+    for name in (
+        name
+        for name, own in figures.items()
+        if isinstance(own, dict) and "images_per_second_undisturbed" in own
+    ):
+        rates = [
+            ratio(figures[name][f"images_per_second_{clock}"], 1)
+            for clock in ("undisturbed", "by_the_clock")
+        ]
         rows.append(f"| {name} | {' | '.join(rates)} |")
     samples = []
     for name, own in figures["a_sample"].items():
-        seconds = ", ".join(f"{stage} {1000 * value:.1f}" for stage, value in own["seconds"].items())
-        samples.append(f"| {name} | {own['crops_drawn']:.1f} | {seconds} | {(own['peak_extra_bytes'] or 0) / 2**20:.0f} |")
+        seconds = ", ".join(
+            f"{stage} {1000 * value:.1f}" for stage, value in own["seconds"].items()
+        )
+        samples.append(
+            f"| {name} | {own['crops_drawn']:.1f} | {seconds} | {(own['peak_extra_bytes'] or 0) / 2**20:.0f} |"
+        )
     return [
         "## Speed of the domain adaptation loader",
         circumstances(file.name, figures),
@@ -306,7 +447,13 @@ def loader_speed(file: Path) -> list[str]:
         f"The step above of u2plplus ({step['seconds']:.2f} s) takes {step['images_per_second']:.2f} images per second, "
         f"1/{figures['ahead']:.0f} of what the workers prepare undisturbed; they would keep up with a step of "
         f"{1000 * figures['fastest_step_seconds']:.0f} ms.",
-        "\n".join(["| loader | crops drawn | ms of a sample | peak extra memory, MiB |", "|---|---|---|---|", *samples]),
+        "\n".join(
+            [
+                "| loader | crops drawn | ms of a sample | peak extra memory, MiB |",
+                "|---|---|---|---|",
+                *samples,
+            ]
+        ),
     ]
 
 
@@ -338,11 +485,17 @@ def page() -> str:
 
 def main() -> None:
     """Write or check the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     args = parser.parse_args()
     if args.check:
-        sys.exit(0 if PAGE.read_text() == page() else f"{PAGE.relative_to(ROOT)} is not what results/ says: run benchmarks/tables.py")
+        sys.exit(
+            0
+            if PAGE.read_text() == page()
+            else f"{PAGE.relative_to(ROOT)} is not what results/ says: run benchmarks/tables.py"
+        )
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page())
 

@@ -19,7 +19,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [
-        *(str(ROOT / part) for part in ("packages/core", "apps/semi", "apps/domain_adapt", "apps/weak")),
+        *(
+            str(ROOT / part)
+            for part in ("packages/core", "apps/semi", "apps/domain_adapt", "apps/weak")
+        ),
         *filter(None, [os.environ.get("PYTHONPATH")]),
     ]
 )
@@ -31,8 +34,9 @@ from typer.testing import CliRunner  # noqa: E402
 torch.set_num_threads(1)
 pytest.register_assert_rewrite("harness")
 
-from harness.commands import Launcher  # noqa: E402
 from u2pl.cli.app import App  # noqa: E402
+
+from harness.commands import Launcher  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -105,5 +109,5 @@ def launcher(request: pytest.FixtureRequest, app: App) -> Iterator[Launcher]:
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """`doctor` tries steps however busy the machine is, each once."""
-    monkeypatch.setattr("u2pl.cli.costs.LONGEST_STEP", 1e9)
-    monkeypatch.setattr("u2pl.cli.trial.LONGEST_STEP", 0.0)
+    monkeypatch.setattr("u2pl.doctor.costs.LONGEST_STEP", 1e9)
+    monkeypatch.setattr("u2pl.doctor.trial.LONGEST_STEP", 0.0)

@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 APPS = {"semi": "u2pl_semi", "domain_adapt": "u2pl_da", "weak": "u2pl_ws"}
 APACHE_2_SHA256 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 # Written so that neither finds itself here.
-REGISTRY_HOST = re.compile(r"pypi[.]org|python[h]osted|download[.]pytorch|registry[.]npmjs|registry = \"http")
+REGISTRY_HOST = re.compile(
+    r"pypi[.]org|python[h]osted|download[.]pytorch|registry[.]npmjs|registry = \"http"
+)
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|farm|home|root|Users)\b")
 
 
@@ -52,7 +54,9 @@ def test_every_direct_dependency_is_pinned() -> None:
     assert {re.split(r"[<>=]", name)[0] for name in wanted} <= pinned
 
 
-@pytest.mark.parametrize("pattern", [REGISTRY_HOST, MACHINE_PATH], ids=["registry host", "machine path"])
+@pytest.mark.parametrize(
+    "pattern", [REGISTRY_HOST, MACHINE_PATH], ids=["registry host", "machine path"]
+)
 def test_no_committed_file_names_a(pattern: re.Pattern[str]) -> None:
     found = []
     for path in committed_files():
@@ -64,7 +68,12 @@ def test_no_committed_file_names_a(pattern: re.Pattern[str]) -> None:
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("url = https://pypi" + ".org/simple", True), ("cd /wor" + "k/main", True), ("docs/home/x.md", False), ("uv sync", False)],
+    [
+        ("url = https://pypi" + ".org/simple", True),
+        ("cd /wor" + "k/main", True),
+        ("docs/home/x.md", False),
+        ("uv sync", False),
+    ],
 )
 def test_the_patterns_find_what_they_should(text: str, found: bool) -> None:
     assert bool(REGISTRY_HOST.search(text) or MACHINE_PATH.search(text)) == found
@@ -79,14 +88,33 @@ def test_license_is_apache_2() -> None:
 
 
 def test_wheel_holds_the_packages_and_every_recipe(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    build = [
+        sys.executable,
+        "-m",
+        "hatchling",
+        "build",
+        "--target",
+        "wheel",
+        "--directory",
+        str(tmp_path),
+    ]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
-    sources = [ROOT / "packages" / "core" / "u2pl", *(ROOT / "apps" / app / package for app, package in APPS.items())]
-    wanted = {str(path.relative_to(top.parent)) for top in sources for ending in ("py", "toml") for path in top.rglob(f"*.{ending}")}
+    sources = [
+        ROOT / "packages" / "core" / "u2pl",
+        *(ROOT / "apps" / app / package for app, package in APPS.items()),
+    ]
+    wanted = {
+        str(path.relative_to(top.parent))
+        for top in sources
+        for ending in ("py", "toml")
+        for path in top.rglob(f"*.{ending}")
+    }
     assert wanted <= held
-    assert not [name for name in held if name.partition("/")[0] in ("tests", "cli.py", "apps", "packages")]
+    assert not [
+        name for name in held if name.partition("/")[0] in ("tests", "cli.py", "apps", "packages")
+    ]
 
 
 @pytest.mark.parametrize("package", APPS.values())

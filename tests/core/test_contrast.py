@@ -7,11 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from u2pl import contrast, distributed
-from u2pl.contrast import PixelContrast, Pixels, RankedContrastConfig, pixel_rows, unit_rows
+from u2pl import distributed
+from u2pl.maps import one_hot
 from u2pl.memory.class_queue import Taken
 from u2pl.memory.prototypes import class_means
-from u2pl.pseudo.select import Candidates, class_mask, select_labeled, select_unlabeled
+from u2pl.methods import pixel_contrast as contrast
+from u2pl.methods.pixel_contrast import (
+    PixelContrast,
+    Pixels,
+    RankedContrastConfig,
+    pixel_rows,
+    unit_rows,
+)
+from u2pl.pseudo.select import Candidates, select_labeled, select_unlabeled
 
 IGNORE = 255
 WIDTH = 6
@@ -26,7 +34,15 @@ def build(classes: int, **options) -> PixelContrast:
     return PixelContrast(RankedContrastConfig(**{**defaults, **options}), classes, WIDTH)
 
 
-def random_case(seed: int, classes: int, images: int = 4, size=(5, 7), anchors: float = 0.6, negatives: float = 0.2, absent=()):
+def random_case(
+    seed: int,
+    classes: int,
+    images: int = 4,
+    size=(5, 7),
+    anchors: float = 0.6,
+    negatives: float = 0.2,
+    absent=(),
+):
     """Embeddings of a batch, and what each pixel may be."""
     draw = generator(seed)
     student, teacher = (torch.randn(images, WIDTH, *size, generator=draw) for _ in range(2))
@@ -45,8 +61,12 @@ class Spy:
         self.taken: list[Taken] = []
         self.rows: list[torch.Tensor] = []
         take, draw = contrast.take_first, module.queue.draw
-        monkeypatch.setattr(contrast, "take_first", lambda *args: self._keep(self.taken, take(*args)))
-        monkeypatch.setattr(module.queue, "draw", lambda uniform: self._keep(self.rows, draw(uniform)))
+        monkeypatch.setattr(
+            contrast, "take_first", lambda *args: self._keep(self.taken, take(*args))
+        )
+        monkeypatch.setattr(
+            module.queue, "draw", lambda uniform: self._keep(self.rows, draw(uniform))
+        )
 
     @staticmethod
     def _keep(box, value):
@@ -56,7 +76,10 @@ class Spy:
     @property
     def anchors(self) -> list[list[int]]:
         taken = self.taken[-1]
-        return [row[:count].tolist() for row, count in zip(taken.index_CK, taken.count_C.tolist(), strict=True)]
+        return [
+            row[:count].tolist()
+            for row, count in zip(taken.index_CK, taken.count_C.tolist(), strict=True)
+        ]
 
 
 def slow_loss(module, student, positive, anchors, rows) -> torch.Tensor:
@@ -69,9 +92,14 @@ def slow_loss(module, student, positive, anchors, rows) -> torch.Tensor:
             continue
         losses = []
         for m, place in enumerate(places):
-            anchor, center = flat[place] / flat[place].norm(), positive[c].double() / positive[c].double().norm()
+            anchor, center = (
+                flat[place] / flat[place].norm(),
+                positive[c].double() / positive[c].double().norm(),
+            )
             top = torch.exp(anchor @ center / tau)
-            others = torch.stack([torch.exp(anchor @ bank[row] / tau) for row in rows[c, m].tolist()])
+            others = torch.stack(
+                [torch.exp(anchor @ bank[row] / tau) for row in rows[c, m].tolist()]
+            )
             if module.config.loss == "info_nce":
                 losses.append(-torch.log(top / (top + others.sum())))
             else:
@@ -103,7 +131,9 @@ def test_loss_and_gradient_equal_the_loop(monkeypatch, loss, classes, dtype):
     spy = compare_with_loop(monkeypatch, module, case, positive)
     for c, places in enumerate(spy.anchors):
         qualified = set((case[2].anchor_Bhw.flatten() == c).nonzero().flatten().tolist())
-        assert len(set(places)) == len(places) == min(8, len(qualified)) and set(places) <= qualified
+        assert (
+            len(set(places)) == len(places) == min(8, len(qualified)) and set(places) <= qualified
+        )
 
 
 def test_keys_are_unit_teacher_embeddings_of_this_steps_candidates_and_drawn_at_once():
@@ -135,15 +165,24 @@ def test_the_queue_remembers_steps():
     module = build(2, queue=100, queue_background=100)
     for step in range(3):
         module(*random_case(step, 2, negatives=0.1), torch.ones(2, WIDTH), generator(step))
-    expected = [sum(int(random_case(step, 2, negatives=0.1)[2].negative_BChw[:, c].sum()) for step in range(3)) for c in range(2)]
+    expected = [
+        sum(
+            int(random_case(step, 2, negatives=0.1)[2].negative_BChw[:, c].sum())
+            for step in range(3)
+        )
+        for c in range(2)
+    ]
     assert module.queue.filled.tolist() == expected
 
 
 def test_fewer_candidates_than_anchors(monkeypatch):
     case = random_case(3, 4, anchors=0.05)
-    spy = compare_with_loop(monkeypatch, build(4, anchors=1000), case, torch.randn(4, WIDTH, generator=generator()))
+    spy = compare_with_loop(
+        monkeypatch, build(4, anchors=1000), case, torch.randn(4, WIDTH, generator=generator())
+    )
     assert (
-        sorted(place for places in spy.anchors for place in places) == (case[2].anchor_Bhw.flatten() != IGNORE).nonzero().flatten().tolist()
+        sorted(place for places in spy.anchors for place in places)
+        == (case[2].anchor_Bhw.flatten() != IGNORE).nonzero().flatten().tolist()
     )
 
 
@@ -169,7 +208,9 @@ def test_a_class_without_keys_or_prototype_is_left_out_of_the_mean(monkeypatch):
     positive = torch.randn(4, WIDTH, generator=generator())
     positive[2] = 0
     compare_with_loop(monkeypatch, build(4), (student, teacher, candidates), positive)
-    count = build(4)(student, teacher, candidates, positive, generator()).scalars["contrast_classes"]
+    count = build(4)(student, teacher, candidates, positive, generator()).scalars[
+        "contrast_classes"
+    ]
     assert count == 2
 
 
@@ -181,7 +222,9 @@ def test_ignored_pixels_have_neither_influence_nor_gradient():
     positive = torch.randn(3, WIDTH, generator=generator())
     plain = build(3)(student, teacher, candidates, positive, generator()).loss
     changed = torch.where(unused, torch.tensor(77.0), student).requires_grad_()
-    other = build(3)(changed, torch.where(no_key, torch.tensor(-5.0), teacher), candidates, positive, generator()).loss
+    other = build(3)(
+        changed, torch.where(no_key, torch.tensor(-5.0), teacher), candidates, positive, generator()
+    ).loss
     other.backward()
     assert other == plain
     assert not changed.grad[unused.expand_as(changed)].any()
@@ -209,7 +252,11 @@ def test_a_permutation_of_the_classes_changes_nothing(monkeypatch, loss, absent)
     for step in range(3):
         student, teacher, candidates = random_case(step, classes, absent=absent)
         positive, _ = class_means(teacher, candidates.positive_Bhw, classes)
-        moved = Candidates(table[candidates.anchor_Bhw], table[candidates.positive_Bhw], candidates.negative_BChw[:, order])
+        moved = Candidates(
+            table[candidates.anchor_Bhw],
+            table[candidates.positive_Bhw],
+            candidates.negative_BChw[:, order],
+        )
         first, second = student.clone().requires_grad_(), student.clone().requires_grad_()
         a = plain(first, teacher, candidates, positive, generator(step))
         b = renamed(second, teacher, moved, positive[order], generator(step))
@@ -232,7 +279,10 @@ def test_a_checkpoint_brings_the_contrast_back():
     for step in range(4):
         module(*random_case(step, 3), torch.ones(3, WIDTH), generator(step))
     other.load_state_dict(module.state_dict())
-    losses = [each(*random_case(9, 3), torch.ones(3, WIDTH), generator(9)).loss for each in (module, other)]
+    losses = [
+        each(*random_case(9, 3), torch.ones(3, WIDTH), generator(9)).loss
+        for each in (module, other)
+    ]
     assert losses[0] == losses[1]
 
 
@@ -250,14 +300,23 @@ def test_two_processes_score_like_one(twins, monkeypatch):
     parts = [torch.tensor([0, 1, 4, 5]), torch.tensor([2, 3, 6, 7])]
     for step in range(2):
         student, teacher, candidates = random_case(step, classes, images=8, anchors=0.2)
-        candidates.anchor_Bhw[parts[0]] = torch.where(candidates.anchor_Bhw[parts[0]] == 2, IGNORE, candidates.anchor_Bhw[parts[0]])
+        candidates.anchor_Bhw[parts[0]] = torch.where(
+            candidates.anchor_Bhw[parts[0]] == 2, IGNORE, candidates.anchor_Bhw[parts[0]]
+        )
         positive, _ = class_means(teacher, candidates.positive_Bhw, classes)
         full = student.clone().requires_grad_()
         one = whole(full, teacher, candidates, positive, generator(step))
         one.loss.backward()
         leaves = [student[part].clone().requires_grad_() for part in parts]
 
-        def score(rank: int, step=step, leaves=leaves, teacher=teacher, candidates=candidates, positive=positive):
+        def score(
+            rank: int,
+            step=step,
+            leaves=leaves,
+            teacher=teacher,
+            candidates=candidates,
+            positive=positive,
+        ):
             mine = Candidates(*(value[parts[rank]] for value in candidates))
             return halves[rank](leaves[rank], teacher[parts[rank]], mine, positive, generator(step))
 
@@ -272,16 +331,25 @@ def test_two_processes_score_like_one(twins, monkeypatch):
             torch.testing.assert_close(leaf.grad / 2, full.grad[part])
             assert torch.equal(result.scalars["anchors"], one.scalars["anchors"])
         for half in halves:
-            assert torch.equal(half.queue.rows[:-1], whole.queue.rows[:-1]) and torch.equal(half.queue.filled, whole.queue.filled)
+            assert torch.equal(half.queue.rows[:-1], whole.queue.rows[:-1]) and torch.equal(
+                half.queue.filled, whole.queue.filled
+            )
 
 
 @pytest.mark.parametrize("case", ["A", "B"])
 def test_the_whole_contrast_matches_the_fixture(shared, monkeypatch, case):
     z = np.load(shared("fixtures/contrast.npz"))
-    prob, split, classes = torch.tensor(z["in_prob_teacher"]), int(z["cfg_num_labeled"]), z["in_bank"].shape[0]
+    prob, split, classes = (
+        torch.tensor(z["in_prob_teacher"]),
+        int(z["cfg_num_labeled"]),
+        z["in_bank"].shape[0],
+    )
     label_l, label_u = torch.tensor(z["in_label_l"]), torch.tensor(z["in_label_u"])
     low, high = (torch.tensor(z[f"in_{name}_mask"]).squeeze(1) == 1 for name in ("low", "high"))
-    student, teacher = torch.tensor(z["in_rep_student"], requires_grad=True), torch.tensor(z["in_rep_teacher"])
+    student, teacher = (
+        torch.tensor(z["in_rep_student"], requires_grad=True),
+        torch.tensor(z["in_rep_teacher"]),
+    )
     length = z["in_bank"].shape[1]
     config = RankedContrastConfig(
         anchors=int(z["cfg_num_anchors"]),
@@ -302,7 +370,12 @@ def test_the_whole_contrast_matches_the_fixture(shared, monkeypatch, case):
     released = Candidates(
         torch.cat([labeled.anchor_Bhw, unlabeled.anchor_Bhw]),
         torch.where(low, torch.cat([label_l, label_u]), IGNORE),
-        torch.cat([torch.zeros_like(labeled.negative_BChw), unlabeled.negative_BChw & class_mask(label_u, classes)]),
+        torch.cat(
+            [
+                torch.zeros_like(labeled.negative_BChw),
+                unlabeled.negative_BChw & one_hot(label_u, classes),
+            ]
+        ),
     )
     positive, _ = class_means(teacher, released.positive_Bhw, classes)
     np.testing.assert_allclose(positive.numpy(), z["out_A_prototypes"], atol=1e-6)
@@ -313,7 +386,10 @@ def test_the_whole_contrast_matches_the_fixture(shared, monkeypatch, case):
         """Keys as they stand; anchors as the fixture drew them."""
         if limit == length:
             return take(member, limit, None)
-        rows = [row.nonzero().squeeze(1)[torch.tensor(chosen)] for row, chosen in zip(member, z[f"in_{case}_anchor_idx"], strict=True)]
+        rows = [
+            row.nonzero().squeeze(1)[torch.tensor(chosen)]
+            for row, chosen in zip(member, z[f"in_{case}_anchor_idx"], strict=True)
+        ]
         return Taken(torch.stack(rows), torch.full((classes,), limit))
 
     def given_rows(_: torch.Tensor) -> torch.Tensor:
@@ -332,12 +408,16 @@ def test_the_whole_contrast_matches_the_fixture(shared, monkeypatch, case):
         assert result.scalars["negatives"].tolist() == z["out_B_keys_count"].tolist()
         after = torch.nn.functional.normalize(torch.tensor(z["out_B_bank_after"]), dim=2)
         for c in range(classes):
-            rows = module.queue.rows[c * length : (c + 1) * length].roll(-int(module.queue.head[c]), dims=0)
+            rows = module.queue.rows[c * length : (c + 1) * length].roll(
+                -int(module.queue.head[c]), dims=0
+            )
             torch.testing.assert_close(rows, after[c], rtol=0, atol=1e-6)
 
 
 def test_pixels_are_numbered_the_same_on_any_number_of_processes(twins, monkeypatch):
-    marks = torch.arange(2 * 4 * 6).view(1, -1)  # 2 groups of 4 images of 6 pixels, numbered as one process sees them
+    marks = torch.arange(2 * 4 * 6).view(
+        1, -1
+    )  # 2 groups of 4 images of 6 pixels, numbered as one process sees them
     images = marks.view(8, 6)
     parts = [[0, 1, 4, 5], [2, 3, 6, 7]]
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
@@ -366,12 +446,18 @@ def test_unit_rows_leave_their_input_alone(layout, dtype, shape):
     assert torch.equal(embed, before) and rows.dtype == torch.float32
     for n, (b, i, j) in enumerate(np.ndindex(shape[0], *shape[2:])):
         vector = embed[b, :, i, j].double()
-        assert rows[n].tolist() == pytest.approx((vector / vector.norm()).tolist(), rel=1e-5, abs=1e-7)
+        assert rows[n].tolist() == pytest.approx(
+            (vector / vector.norm()).tolist(), rel=1e-5, abs=1e-7
+        )
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_pixel_rows_and_their_gradient(layout):
-    embed = torch.randn(2, 6, 3, 5, generator=generator(), dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    embed = (
+        torch.randn(2, 6, 3, 5, generator=generator(), dtype=torch.float64)
+        .to(memory_format=layout)
+        .requires_grad_()
+    )
     index = torch.tensor([0, 29, 14, 15, 7, 7])
     rows = pixel_rows(embed, index)
     for row, n in zip(rows, index.tolist(), strict=True):
@@ -381,7 +467,14 @@ def test_pixel_rows_and_their_gradient(layout):
 
 def test_defaults_are_the_papers():
     config = RankedContrastConfig()
-    assert (config.anchors, config.negatives, config.tau, config.delta_p, config.r_l, config.r_h) == (256, 50, 0.5, 0.3, 3, 20)
+    assert (
+        config.anchors,
+        config.negatives,
+        config.tau,
+        config.delta_p,
+        config.r_l,
+        config.r_h,
+    ) == (256, 50, 0.5, 0.3, 3, 20)
     assert config.queue_lengths(3) == [50_000, 30_000, 30_000]
 
 
@@ -398,13 +491,15 @@ def test_queue_memory_is_what_is_announced(dtype, size):
     config = RankedContrastConfig(queue=7, queue_background=11, queue_dtype=dtype)
     assert config.queue_bytes(3, WIDTH) == 25 * WIDTH * size
     row = WIDTH * size
-    assert PixelContrast(config, 3, WIDTH).queue.nbytes == config.queue_bytes(3, WIDTH) + row  # one spare row
+    assert (
+        PixelContrast(config, 3, WIDTH).queue.nbytes == config.queue_bytes(3, WIDTH) + row
+    )  # one spare row
 
 
 def test_perfect_embeddings_reach_the_least_loss_that_tau_allows():
     classes, module = 2, build(2, tau=0.5)
     anchor = torch.zeros(2, 1, 4, dtype=torch.int64)
-    negative = class_mask(torch.ones(2, 1, 4, dtype=torch.int64), classes)
+    negative = one_hot(torch.ones(2, 1, 4, dtype=torch.int64), classes)
     negative[:, 0] = True
     student = torch.zeros(2, WIDTH, 1, 4)
     student[:, 0] = 3.0

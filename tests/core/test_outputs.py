@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from u2pl.outputs import StepResult, downsample, top_class, upsample, weighted_sum
+from u2pl.maps import downsample, top_class, upsample
+from u2pl.methods.step import StepResult, weighted_sum
 
 
 def slow_bilinear(small: torch.Tensor, i: int, j: int) -> float:
@@ -17,7 +18,11 @@ def slow_bilinear(small: torch.Tensor, i: int, j: int) -> float:
     value = 0.0
     for row, row_weight in ((top, 1 - (y - top)), (top + 1, y - top)):
         for column, column_weight in ((left, 1 - (x - left)), (left + 1, x - left)):
-            value += row_weight * column_weight * small[min(max(row, 0), h - 1), min(max(column, 0), w - 1)].item()
+            value += (
+                row_weight
+                * column_weight
+                * small[min(max(row, 0), h - 1), min(max(column, 0), w - 1)].item()
+            )
     return value
 
 
@@ -28,7 +33,9 @@ def test_upsample_equals_the_loop(size):
     full = upsample(small, size)
     assert full.shape == (1, 2, *size)
     for c, i, j in np.ndindex(2, *size):
-        assert full[0, c, i, j].item() == pytest.approx(slow_bilinear(small[0, c], i, j), rel=1e-4, abs=1e-5)
+        assert full[0, c, i, j].item() == pytest.approx(
+            slow_bilinear(small[0, c], i, j), rel=1e-4, abs=1e-5
+        )
 
 
 def test_upsample_keeps_dtype_and_gradient():
@@ -52,7 +59,10 @@ def test_weighted_sum_weighs_the_loss_and_logs_the_terms():
     sup, unsup = torch.tensor(2.0, requires_grad=True), torch.tensor(3.0, requires_grad=True)
     result = weighted_sum({"unsup": torch.tensor(0.5), "unused": 9.0}, sup=sup, unsup=unsup)
     assert result.loss.item() == 3.5
-    assert {name: value.item() for name, value in result.scalars.items()} == {"loss/sup": 2.0, "loss/unsup": 3.0}
+    assert {name: value.item() for name, value in result.scalars.items()} == {
+        "loss/sup": 2.0,
+        "loss/unsup": 3.0,
+    }
     assert not any(value.requires_grad for value in result.scalars.values())
     without = weighted_sum({"distance": 9.0}, sup=sup, distance=None)
     assert without.loss.item() == 2.0 and without.scalars.keys() == {"loss/sup"}
@@ -63,7 +73,11 @@ def test_weighted_sum_weighs_the_loss_and_logs_the_terms():
 def test_log_adds_without_changing_what_was_there():
     result = StepResult(torch.tensor(1.0), {"a": 1.0})
     more = result.log(b=2.0)
-    assert more.scalars == {"a": 1.0, "b": 2.0} and result.scalars == {"a": 1.0} and more.loss is result.loss
+    assert (
+        more.scalars == {"a": 1.0, "b": 2.0}
+        and result.scalars == {"a": 1.0}
+        and more.loss is result.loss
+    )
 
 
 def test_top_class_is_the_first_of_the_highest():

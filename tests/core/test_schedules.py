@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from u2pl.schedules import Progress, ema_momentum, linear_warmup, poly_lr, sigmoid_ramp, step_seed, unreliable_share
+from u2pl.schedules import (
+    Progress,
+    ema_momentum,
+    linear_warmup,
+    poly_lr,
+    sigmoid_ramp,
+    step_seed,
+    unreliable_share,
+)
 
 
 @pytest.fixture
@@ -21,23 +29,37 @@ def test_poly_matches_the_fixture(fixture):
 
 
 def test_warmup_with_linear_decay_matches_the_fixture(fixture):
-    base, warmup, total = (fixture[f"cfg_daformer_{name}"].item() for name in ("base", "warmup", "total"))
+    base, warmup, total = (
+        fixture[f"cfg_daformer_{name}"].item() for name in ("base", "warmup", "total")
+    )
     start = fixture["cfg_warmup_ratio"].item()
     found = [
-        poly_lr(base, step, total, 1.0) * linear_warmup(step, warmup, start) for step in range(len(fixture["out_daformer_lr_formula"]))
+        poly_lr(base, step, total, 1.0) * linear_warmup(step, warmup, start)
+        for step in range(len(fixture["out_daformer_lr_formula"]))
     ]
     np.testing.assert_allclose(found, fixture["out_daformer_lr_formula"], rtol=1e-5)
 
 
 def test_momentum_matches_the_fixture(fixture):
-    for name, limit, first in (("u2pl_sup1_len10", 0.99, 0), ("unimatch_v2", 0.996, 0), ("daformer_from1", 0.999, 1)):
+    for name, limit, first in (
+        ("u2pl_sup1_len10", 0.99, 0),
+        ("unimatch_v2", 0.996, 0),
+        ("daformer_from1", 0.999, 1),
+    ):
         expected = fixture[f"out_ema_decay_{name}"]
-        np.testing.assert_allclose([ema_momentum(first + i, limit) for i in range(len(expected))], expected, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(
+            [ema_momentum(first + i, limit) for i in range(len(expected))],
+            expected,
+            rtol=1e-6,
+            err_msg=name,
+        )
 
 
 def test_unreliable_share_matches_the_fixture(fixture):
     epochs = int(fixture["cfg_percent_epochs"])
-    found = np.array([unreliable_share(0.2, Progress(epoch, epochs).fraction) for epoch in range(epochs)])
+    found = np.array(
+        [unreliable_share(0.2, Progress(epoch, epochs).fraction) for epoch in range(epochs)]
+    )
     np.testing.assert_allclose(100 * found, fixture["out_alpha_t"], rtol=1e-6)
     np.testing.assert_allclose(100 * (1 - found), fixture["out_drop_percent"], rtol=1e-6)
 
@@ -77,12 +99,19 @@ def test_a_steps_randomness_follows_from_seed_and_step_alone():
 
 
 def test_every_step_of_every_seed_draws_something_else():
-    seen = {tuple(draws(Progress(step, 100, seed))) for step in range(100) for seed in (0, 1, 2, 1000)}
+    seen = {
+        tuple(draws(Progress(step, 100, seed))) for step in range(100) for seed in (0, 1, 2, 1000)
+    }
     assert len(seen) == 400
 
 
 def test_seeds_fit_a_generator_and_never_meet():
-    grid = [(seed, step, rank) for seed in (0, 1, 2, 41, 2**31) for step in range(300) for rank in range(-1, 9)]
+    grid = [
+        (seed, step, rank)
+        for seed in (0, 1, 2, 41, 2**31)
+        for step in range(300)
+        for rank in range(-1, 9)
+    ]
     seeds = np.array([step_seed(*place) for place in grid], dtype=np.uint64)
     assert len(np.unique(seeds)) == len(grid)
     assert seeds.max() < 2**63

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from torch.utils.data import default_collate
+from u2pl.cli.app import App
+from u2pl_da.planning import AdaptRequest
 
 from harness.commands import QUEUES, set_words
 from harness.contract import TOTAL, Build
-from u2pl.cli.app import App
-from u2pl.method import Method
+from u2pl.methods.method import Method
 from u2pl_da.app import APP
 from u2pl_da.batches import DomainBatch
-from u2pl_da.planning import AdaptRequest, make_plan
+from u2pl_da.task import make_plan
 
 CLASSES = ("road", "tree", "car", "person")
 META = 'things = ["car", "person"]\nvoid_top = 0.1\nvoid_bottom = 0.15\n'
@@ -44,14 +45,24 @@ def assignments(method: str, **changes: Any) -> list[str]:
     return set_words(TINY | MORE.get(method, {}), changes)
 
 
-def paint(root: Path, masked: Sequence[int], classes: Sequence[str] = CLASSES, warm: bool = False, meta: str = "") -> Path:
+def paint(
+    root: Path,
+    masked: Sequence[int],
+    classes: Sequence[str] = CLASSES,
+    warm: bool = False,
+    meta: str = "",
+) -> Path:
     """A data folder of ten images of four blocks each, images 0-2 in the val list; `warm` changes every colour, and no mask."""
     rng = np.random.default_rng(len(classes) + 10 * warm)
     for name in ("images", "masks", "splits"):
         (root / name).mkdir(parents=True, exist_ok=True)
     for number in range(10):
-        mask = np.kron(rng.integers(len(classes), size=(2, 2)), np.ones((40, 48), np.int64)).astype(np.uint8)
-        colour = np.stack([50 * mask, 220 - 40 * mask, 90 * (mask % 2)], axis=-1)[..., :: -1 if warm else 1]
+        mask = np.kron(rng.integers(len(classes), size=(2, 2)), np.ones((40, 48), np.int64)).astype(
+            np.uint8
+        )
+        colour = np.stack([50 * mask, 220 - 40 * mask, 90 * (mask % 2)], axis=-1)[
+            ..., :: -1 if warm else 1
+        ]
         noisy = (colour + rng.integers(30, size=colour.shape)).astype(np.uint8)
         Image.fromarray(noisy).save(root / "images" / f"{number}.png")
         if number in masked:
@@ -89,7 +100,9 @@ def tiny() -> Callable[..., list[str]]:
 def words() -> Callable[..., list[Any]]:
     """The command of a tiny run: `words("daformer", domains, 4, out, train_lr=1)`."""
 
-    def make(method: str, domains: dict[str, Any], steps: int, out: Path, **changes: Any) -> list[Any]:
+    def make(
+        method: str, domains: dict[str, Any], steps: int, out: Path, **changes: Any
+    ) -> list[Any]:
         data = [word for name, folder in domains.items() for word in (f"--{name}", folder)]
         run = ["--preset", "demo", "--steps", steps, "--cpu", "--out", out]
         return ["train", method, *data, *run, *assignments(method, **changes)]

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from harness.png import rgb16
-from u2pl.cli.config import recipe_path, resolve
 from u2pl.data.city_classes import NAMES
-from u2pl.train.optimizer import set_learning_rate
+from u2pl.run.recipe import recipe_path, resolve
+from u2pl.training.optimizer import set_learning_rate
 from u2pl_da.app import APP
 from u2pl_da.methods.u2plplus import U2PLPlus
 
@@ -27,7 +27,9 @@ SMALL = {
     "data.crop": 64, "data.long_side": 120, "data.target_long_side": 112, "evaluate.long_side": 112,
     "data.workers": 0, "train.evaluations": 1, "method.contrast.queue": 50, "method.contrast.queue_background": 50,
 }  # fmt: skip
-LABEL_IDS = np.array([7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33, 0, 1, 34], np.uint8)
+LABEL_IDS = np.array(
+    [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33, 0, 1, 34], np.uint8
+)
 
 
 def save(file: Path, pixels: np.ndarray | bytes, palette: bool = False) -> None:
@@ -60,52 +62,116 @@ def cities(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save(root / f"gta5/labels/{number:05d}.png", blocks(number, LABEL_IDS), palette=True)
         save(root / f"synthia/RGB/{number:07d}.png", picture(number))
         ids = blocks(number, np.arange(23)).astype(np.uint16)
-        save(root / f"synthia/GT/LABELS/{number:07d}.png", rgb16(np.stack([ids, 1000 + ids, 0 * ids], axis=-1)))
-    for split, city, count in (("train", "aachen", 2), ("train", "bochum", 1), ("val", "lindau", 2)):
+        save(
+            root / f"synthia/GT/LABELS/{number:07d}.png",
+            rgb16(np.stack([ids, 1000 + ids, 0 * ids], axis=-1)),
+        )
+    for split, city, count in (
+        ("train", "aachen", 2),
+        ("train", "bochum", 1),
+        ("val", "lindau", 2),
+    ):
         for number in range(count):
             stem = f"{split}/{city}/{city}_{number:06d}_000019"
             save(root / f"cityscapes/leftImg8bit/{stem}_leftImg8bit.png", picture(number))
             if split == "val":
-                save(root / f"cityscapes/gtFine/{stem}_gtFine_labelIds.png", blocks(50 + number, LABEL_IDS[:-1]))
+                save(
+                    root / f"cityscapes/gtFine/{stem}_gtFine_labelIds.png",
+                    blocks(50 + number, LABEL_IDS[:-1]),
+                )
     return root
 
 
 @pytest.mark.parametrize("source", ["gta5", "synthia"])
-def test_one_command_from_files_to_three_means(source: str, cities: Path, command: Callable[..., Any], tmp_path: Path) -> None:
-    data = ["--source", f"{source}:{cities / source}", "--target", f"cityscapes:{cities / 'cityscapes'}"]
+def test_one_command_from_files_to_three_means(
+    source: str, cities: Path, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    data = [
+        "--source",
+        f"{source}:{cities / source}",
+        "--target",
+        f"cityscapes:{cities / 'cityscapes'}",
+    ]
     sizes = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
     out = tmp_path / "run"
-    result = command("train", "u2plplus", "--preset", f"{source}-cityscapes", *data, *sizes, "--steps", 2, "--cpu", "--out", out)
+    result = command(
+        "train",
+        "u2plplus",
+        "--preset",
+        f"{source}-cityscapes",
+        *data,
+        *sizes,
+        "--steps",
+        2,
+        "--cpu",
+        "--out",
+        out,
+    )
     assert result.exit_code == 0, result.output
     for words in ("│ mIoU ", "mIoU, 16 classes (SYNTHIA)", "mIoU, 13 classes (SYNTHIA)"):
         assert words in result.stdout
-    assert f"{source} (train; fingerprint" in result.stdout and "3 source, 3 target, 2 to score on, 19 classes" in result.stdout
+    assert (
+        f"{source} (train; fingerprint" in result.stdout
+        and "3 source, 3 target, 2 to score on, 19 classes" in result.stdout
+    )
 
     summary = json.loads((out / "summary.json").read_text())
-    assert (summary["data"], summary["preset"]) == (f"{source} to cityscapes", f"{source}-cityscapes")
+    assert (summary["data"], summary["preset"]) == (
+        f"{source} to cityscapes",
+        f"{source}-cityscapes",
+    )
     assert (summary["network"], summary["labeled"], summary["unlabeled"]) == ("student", 3, 3)
-    assert summary["evaluation"] == "cityscapes val, whole image, single scale, long side at most 112"
+    assert (
+        summary["evaluation"] == "cityscapes val, whole image, single scale, long side at most 112"
+    )
     assert summary["options"]["method"]["feature_distance"]["things"] == [6, 7, *range(11, 19)]
     iou = dict(zip(summary["classes"], summary["per_class_iou"], strict=True))
-    for count, left_out in ((16, ("terrain", "truck", "train")), (13, ("terrain", "truck", "train", "wall", "fence", "pole"))):
+    for count, left_out in (
+        (16, ("terrain", "truck", "train")),
+        (13, ("terrain", "truck", "train", "wall", "fence", "pole")),
+    ):
         found = [iou[name] for name in NAMES if name not in left_out and iou[name] is not None]
-        assert summary["subset_miou"]["student"][f"{count} classes (SYNTHIA)"] == pytest.approx(sum(found) / len(found))
-    terms = {key for key in json.loads((out / "journal.jsonl").read_text().splitlines()[0]) if key.startswith("loss/")}
+        assert summary["subset_miou"]["student"][f"{count} classes (SYNTHIA)"] == pytest.approx(
+            sum(found) / len(found)
+        )
+    terms = {
+        key
+        for key in json.loads((out / "journal.jsonl").read_text().splitlines()[0])
+        if key.startswith("loss/")
+    }
     assert terms == {"loss/sup", "loss/unsup", "loss/distance", "loss/contrast"}
 
     again = command("evaluate", out, "--cpu")
     assert again.exit_code == 0, again.output
     assert "13 classes (SYNTHIA)" in again.stdout
     written = json.loads(next((out / "last").glob("evaluation-*.json")).read_text())
-    assert (written["miou"], written["subset_miou"]) == (summary["miou_last"], summary["subset_miou"]["student"])
+    assert (written["miou"], written["subset_miou"]) == (
+        summary["miou_last"],
+        summary["subset_miou"]["student"],
+    )
 
 
 @pytest.mark.parametrize("source", ["gta5", "synthia"])
 def test_the_source_alone_chooses_its_preset_which_wants_pretrained_weights(
     source: str, cities: Path, refused: Callable[..., str], tmp_path: Path
 ) -> None:
-    data = ["--source", f"{source}:{cities / source}", "--target", f"cityscapes:{cities / 'cityscapes'}"]
-    line = refused("train", *data, "--set", "network.encoder=mit_b0", "--steps", 1, "--cpu", "--out", tmp_path / "run")
+    data = [
+        "--source",
+        f"{source}:{cities / source}",
+        "--target",
+        f"cityscapes:{cities / 'cityscapes'}",
+    ]
+    line = refused(
+        "train",
+        *data,
+        "--set",
+        "network.encoder=mit_b0",
+        "--steps",
+        1,
+        "--cpu",
+        "--out",
+        tmp_path / "run",
+    )
     assert "mit_b0" in line and "weights" in line
     assert not (tmp_path / "run").exists()
 
@@ -148,12 +214,18 @@ def test_the_preset_has_the_papers_numbers(preset: str) -> None:
 
 
 def test_the_learning_rate_is_warmed_up_and_falls_to_zero() -> None:
-    train = resolve(recipe_path(APP.recipes, "gta5-cityscapes"), U2PLPlus.Config, sections=APP.sections()).sections.train
+    train = resolve(
+        recipe_path(APP.recipes, "gta5-cityscapes"), U2PLPlus.Config, sections=APP.sections()
+    ).sections.train
 
     class Optimizer:
         param_groups: Any = [{"factor": 1.0}, {"factor": 10.0}]  # noqa: RUF012
 
     for step in (0, 1, 750, 1499, 1500, 20_000, 39_999):
-        expected = 6e-5 * (1 - step / 40_000) * (1 - (1 - step / 1500) * (1 - 1e-6) if step < 1500 else 1)
+        expected = (
+            6e-5 * (1 - step / 40_000) * (1 - (1 - step / 1500) * (1 - 1e-6) if step < 1500 else 1)
+        )
         assert set_learning_rate(Optimizer(), train, step, 40_000) == pytest.approx(expected)  # type: ignore[arg-type]
-        assert [group["lr"] for group in Optimizer.param_groups] == pytest.approx([expected, 10 * expected])
+        assert [group["lr"] for group in Optimizer.param_groups] == pytest.approx(
+            [expected, 10 * expected]
+        )

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from u2pl.cli.discovery import method_names
+from u2pl.methods.discovery import method_names
 from u2pl_da.app import APP
 
 STEPS = 4
@@ -26,11 +26,17 @@ Line = Callable[..., list[Any]]
 @pytest.fixture(scope="module")
 def line(words: Callable[..., list[Any]]) -> Line:
     """The command of a run of STEPS steps."""
-    return lambda method, domains, out, **changes: [*words(method, domains, STEPS, out, **changes), "--seed", 3]
+    return lambda method, domains, out, **changes: [
+        *words(method, domains, STEPS, out, **changes),
+        "--seed",
+        3,
+    ]
 
 
 @pytest.fixture(scope="module")
-def trained(command: Command, line: Line, domains: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def trained(
+    command: Command, line: Line, domains: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
     """A finished run, and what was printed."""
     out = tmp_path_factory.mktemp("run") / "run"
     result = command(*line("u2plplus", domains, out))
@@ -38,59 +44,122 @@ def trained(command: Command, line: Line, domains: dict[str, str], tmp_path_fact
     return out, result.stdout
 
 
-def test_a_run_leaves_what_a_later_command_needs(trained: tuple[Path, str], domains: dict[str, str]) -> None:
+def test_a_run_leaves_what_a_later_command_needs(
+    trained: tuple[Path, str], domains: dict[str, str]
+) -> None:
     out, printed = trained
     summary = json.loads((out / "summary.json").read_text())
-    facts = {key: summary[key] for key in ("method", "data", "split", "labeled", "unlabeled", "preset", "seed", "steps", "network")}
+    facts = {
+        key: summary[key]
+        for key in (
+            "method",
+            "data",
+            "split",
+            "labeled",
+            "unlabeled",
+            "preset",
+            "seed",
+            "steps",
+            "network",
+        )
+    }
     assert facts == {
-        **{"method": "u2plplus", "data": "day to dusk", "split": "train to train", "labeled": 7, "unlabeled": 7},
+        **{
+            "method": "u2plplus",
+            "data": "day to dusk",
+            "split": "train to train",
+            "labeled": 7,
+            "unlabeled": 7,
+        },
         **{"preset": "demo", "seed": 3, "steps": STEPS, "network": "teacher"},
     }
     assert [len(digits) for digits in summary["data_fingerprint"].split()] == [12, 12]
     assert summary["classes"] == ["road", "tree", "car", "person"]
     assert summary["evaluation"] == "dusk val, whole image, single scale"
     assert summary["networks"].keys() == {"teacher", "student"}
-    assert 0 <= summary["miou_last"] <= summary["miou_best"] <= 100 and len(summary["per_class_iou"]) == 4
+    assert (
+        0 <= summary["miou_last"] <= summary["miou_best"] <= 100
+        and len(summary["per_class_iou"]) == 4
+    )
     assert "subset_miou" not in summary  # no benchmark names any of these classes
 
     config = json.loads((out / "config.json").read_text())
-    assert {key: config[key] for key in ("app", "source", "target", "score_split")} == {"app": "u2pl-da", **domains, "score_split": "val"}
+    assert {key: config[key] for key in ("app", "source", "target", "score_split")} == {
+        "app": "u2pl-da",
+        **domains,
+        "score_split": "val",
+    }
     for kind in ("last", "best"):
-        assert {path.name for path in (out / kind).iterdir()} == {"model.safetensors", "config.json", "README.md"}
-    steps = [entry for entry in map(json.loads, (out / "journal.jsonl").read_text().splitlines()) if "lr" in entry]
+        assert {path.name for path in (out / kind).iterdir()} == {
+            "model.safetensors",
+            "config.json",
+            "README.md",
+        }
+    steps = [
+        entry
+        for entry in map(json.loads, (out / "journal.jsonl").read_text().splitlines())
+        if "lr" in entry
+    ]
     assert [entry["step"] for entry in steps] == list(range(STEPS))
-    assert {"q", "alpha_t", "gamma_t", "loss/distance", "loss/contrast", "accuracy/reliable"} <= steps[-1].keys()
+    assert {
+        "q",
+        "alpha_t",
+        "gamma_t",
+        "loss/distance",
+        "loss/contrast",
+        "accuracy/reliable",
+    } <= steps[-1].keys()
     Image.open(out / "predictions.png").verify()
 
     assert "7 source, 7 target, 3 to score on, 4 classes" in printed
     assert "note: the feature distance holds on to an encoder of random numbers" in printed
     assert "note: with 4 classes the contrast's ranks r_l 3, r_h 20 become 2, 4" in printed
-    assert printed.strip().splitlines()[-1] == f"next: u2pl-da predict {out} IMAGE_OR_FOLDER --out predictions"
+    assert (
+        printed.strip().splitlines()[-1]
+        == f"next: u2pl-da predict {out} IMAGE_OR_FOLDER --out predictions"
+    )
 
 
-def test_evaluate_asks_again_what_the_run_was_scored_on(trained: tuple[Path, str], command: Command) -> None:
+def test_evaluate_asks_again_what_the_run_was_scored_on(
+    trained: tuple[Path, str], command: Command
+) -> None:
     out, _ = trained
     result = command("evaluate", out, "--cpu")
     assert result.exit_code == 0, result.output
     assert "on dusk, split val (3 images" in result.stdout
-    summary, written = (json.loads(path.read_text()) for path in (out / "summary.json", next((out / "last").glob("evaluation-dusk-val*"))))
-    assert (written["miou"], written["per_class_iou"]) == (summary["miou_last"], summary["per_class_iou"])
+    summary, written = (
+        json.loads(path.read_text())
+        for path in (out / "summary.json", next((out / "last").glob("evaluation-dusk-val*")))
+    )
+    assert (written["miou"], written["per_class_iou"]) == (
+        summary["miou_last"],
+        summary["per_class_iou"],
+    )
 
 
 def test_evaluate_on_other_images(
-    trained: tuple[Path, str], command: Command, refused: Callable[..., str], domains: dict[str, str]
+    trained: tuple[Path, str],
+    command: Command,
+    refused: Callable[..., str],
+    domains: dict[str, str],
 ) -> None:
     out, _ = trained
     result = command("evaluate", out, "--cpu", "--data", domains["source"], "--split", "train")
     assert result.exit_code == 0, result.output
     assert "on day, split train (7 images" in result.stdout
-    assert "dusk: images without mask: '3', '4', '5'" in refused("evaluate", out, "--cpu", "--split", "train")
+    assert "dusk: images without mask: '3', '4', '5'" in refused(
+        "evaluate", out, "--cpu", "--split", "train"
+    )
     assert "dusk has no split 'test'" in refused("evaluate", out, "--cpu", "--split", "test")
 
 
-def test_the_split_a_run_was_scored_on_is_remembered(command: Command, line: Line, broken: dict[str, Path], tmp_path: Path) -> None:
+def test_the_split_a_run_was_scored_on_is_remembered(
+    command: Command, line: Line, broken: dict[str, Path], tmp_path: Path
+) -> None:
     (broken["target"] / "splits" / "test.txt").write_text("1\n2\n")
-    result = command(*line("source_only", broken, tmp_path / "run", train_evaluations=1), "--score-split", "test")
+    result = command(
+        *line("source_only", broken, tmp_path / "run", train_evaluations=1), "--score-split", "test"
+    )
     assert result.exit_code == 0, result.output
     assert "2 to score on" in result.stdout
     result = command("evaluate", tmp_path / "run", "--cpu")
@@ -98,7 +167,9 @@ def test_the_split_a_run_was_scored_on_is_remembered(command: Command, line: Lin
     assert "split test (2 images" in result.stdout
 
 
-def test_predict_writes_masks_of_any_size(trained: tuple[Path, str], command: Command, tmp_path: Path) -> None:
+def test_predict_writes_masks_of_any_size(
+    trained: tuple[Path, str], command: Command, tmp_path: Path
+) -> None:
     out, _ = trained
     Image.new("RGB", (70, 33), (90, 120, 30)).save(tmp_path / "photo.png")
     result = command("predict", out, tmp_path / "photo.png", "--out", tmp_path / "to", "--cpu")
@@ -120,11 +191,20 @@ def test_a_target_without_any_mask_is_adapted_to_and_not_scored(
     assert "miou_last" not in summary and summary["network"] == "teacher"
     assert (out / "last" / "model.safetensors").exists() and not (out / "best").exists()
     Image.open(out / "predictions.png").verify()
-    assert command("predict", out, broken["target"] / "images", "--out", tmp_path / "to", "--cpu").exit_code == 0
+    assert (
+        command(
+            "predict", out, broken["target"] / "images", "--out", tmp_path / "to", "--cpu"
+        ).exit_code
+        == 0
+    )
 
 
 def test_a_finished_run_resumed_changes_nothing_and_another_command_is_refused(
-    trained: tuple[Path, str], command: Command, refused: Callable[..., str], line: Line, domains: dict[str, str]
+    trained: tuple[Path, str],
+    command: Command,
+    refused: Callable[..., str],
+    line: Line,
+    domains: dict[str, str],
 ) -> None:
     out, _ = trained
     files = {path: path.read_bytes() for path in out.rglob("*.safetensors")}
@@ -135,11 +215,17 @@ def test_a_finished_run_resumed_changes_nothing_and_another_command_is_refused(
     assert "is not empty; add --resume" in refused(*line("u2plplus", domains, out))
     swapped = {"source": domains["source"], "target": domains["source"]}
     error = refused(*line("u2plplus", swapped, out), "--resume")
-    assert "was started with another fingerprints" in error and "target; use the same command" in error
+    assert (
+        "was started with another fingerprints" in error and "target; use the same command" in error
+    )
 
 
 def test_runs_are_numbered_by_both_domains(
-    command: Command, line: Line, domains: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command,
+    line: Line,
+    domains: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = line("source_only", domains, Path("none"), train_evaluations=1)
@@ -151,7 +237,14 @@ def test_runs_are_numbered_by_both_domains(
 
 
 def test_lists_and_help_name_what_there_is(command: Command) -> None:
-    printed = {name: command(*words) for name, words in {"methods": ["methods"], "presets": ["presets"], "help": ["--help"]}.items()}
+    printed = {
+        name: command(*words)
+        for name, words in {
+            "methods": ["methods"],
+            "presets": ["presets"],
+            "help": ["--help"],
+        }.items()
+    }
     assert all(result.exit_code == 0 for result in printed.values())
     for name in method_names(APP.methods):
         assert name in printed["methods"].stdout
@@ -161,9 +254,15 @@ def test_lists_and_help_name_what_there_is(command: Command) -> None:
         assert name in printed["help"].stdout
     for option in ("--source", "--target", "--source-split", "--target-split", "--score-split"):
         assert option in command("train", "--help").stdout
-    shown = command("show", "u2plplus", "--preset", "gta5-cityscapes", "--set", "data.target_long_side=512")
+    shown = command(
+        "show", "u2plplus", "--preset", "gta5-cityscapes", "--set", "data.target_long_side=512"
+    )
     rows = {row.split()[0]: row.split()[1] for row in shown.stdout.splitlines() if row[1:2].strip()}
-    assert (rows["data.target_long_side"], rows["method.pseudo.threshold"], rows["method.negatives.reliable"]) == ("512", "0.968", "False")
+    assert (
+        rows["data.target_long_side"],
+        rows["method.pseudo.threshold"],
+        rows["method.negatives.reliable"],
+    ) == ("512", "0.968", "False")
 
 
 def test_by_path_from_any_directory(tmp_path: Path) -> None:

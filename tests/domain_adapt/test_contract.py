@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.contract import Build, MethodContract
-from u2pl.method import Method
+from u2pl.methods.method import Method
 from u2pl_da.app import APP
 from u2pl_da.batches import DomainBatch
 
@@ -32,7 +32,9 @@ def build(build: Build) -> Build:
         method, batch = build(name.partition(" ")[0], seed, **VARIANTS.get(name, {}))
         assert batch.image_l.shape == (2, 3, 64, 64)
         if batch.image_t.numel():
-            assert batch.border_t.any() and not batch.border_t.all() and (batch.truth_t == 255).all()
+            assert (
+                batch.border_t.any() and not batch.border_t.all() and (batch.truth_t == 255).all()
+            )
         return method, batch
 
     return make

@@ -18,11 +18,27 @@ pytestmark = pytest.mark.usefixtures("patience")
 
 
 def doctor(domains: dict[str, Any], *more: Any) -> list[Any]:
-    return ["doctor", "--cpu", *(word for name, folder in domains.items() for word in (f"--{name}", folder)), *more]
+    return [
+        "doctor",
+        "--cpu",
+        *(word for name, folder in domains.items() for word in (f"--{name}", folder)),
+        *more,
+    ]
 
 
-def test_two_domains_that_fit_end_with_the_command_that_trains(domains: dict[str, str], tiny: Tiny, command: Command) -> None:
-    result = command(*doctor(domains, "--source-split", "train", "--seed", "3", *tiny("u2plplus", method_warm_start=0.25)))
+def test_two_domains_that_fit_end_with_the_command_that_trains(
+    domains: dict[str, str], tiny: Tiny, command: Command
+) -> None:
+    result = command(
+        *doctor(
+            domains,
+            "--source-split",
+            "train",
+            "--seed",
+            "3",
+            *tiny("u2plplus", method_warm_start=0.25),
+        )
+    )
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert "looked at: 7 of 7 source images" in lines
@@ -30,14 +46,27 @@ def test_two_domains_that_fit_end_with_the_command_that_trains(domains: dict[str
     assert any(line.startswith("source images: 96x80") for line in lines)
     assert any("4000 steps of 2 source and 2 target crops of 64 pixels" in line for line in lines)
     assert "warm start: the first 1000 steps are plain DAFormer" in lines
-    assert any(line.startswith("note: the feature distance holds on to an encoder of random numbers") for line in lines)
+    assert any(
+        line.startswith("note: the feature distance holds on to an encoder of random numbers")
+        for line in lines
+    )
     assert any(line.startswith("tried on the CPU") for line in lines)
     words = shlex.split(lines[-1].removeprefix("ready: "))
     data = ["--source", domains["source"], "--target", domains["target"], "--source-split", "train"]
-    assert words == ["u2pl-da", "train", "u2plplus", *data, *tiny("u2plplus", method_warm_start=0.25), "--seed", "3"]
+    assert words == [
+        "u2pl-da",
+        "train",
+        "u2plplus",
+        *data,
+        *tiny("u2plplus", method_warm_start=0.25),
+        "--seed",
+        "3",
+    ]
 
 
-def test_everything_broken_is_listed_with_its_file(broken: dict[str, Path], tiny: Tiny, command: Command) -> None:
+def test_everything_broken_is_listed_with_its_file(
+    broken: dict[str, Path], tiny: Tiny, command: Command
+) -> None:
     source, target = broken["source"], broken["target"]
     Image.fromarray(np.full((80, 96), 7, np.uint8)).save(source / "masks" / "3.png")
     for folder, number in ((source, 4), (target, 5), (target, 2)):
@@ -52,7 +81,9 @@ def test_everything_broken_is_listed_with_its_file(broken: dict[str, Path], tiny
     assert any("scored images without mask: '1'" in line for line in found)
 
 
-def test_a_class_that_one_domain_does_not_show_is_a_warning(broken: dict[str, Path], tiny: Tiny, command: Command) -> None:
+def test_a_class_that_one_domain_does_not_show_is_a_warning(
+    broken: dict[str, Path], tiny: Tiny, command: Command
+) -> None:
     for folder in broken.values():
         (folder / "classes.txt").write_text("road\ntree\ncar\nperson\nbus\n")
     result = command(*doctor(broken, "--method", "source_only", *tiny("source_only")))
@@ -61,7 +92,9 @@ def test_a_class_that_one_domain_does_not_show_is_a_warning(broken: dict[str, Pa
     assert "scored masks shows bus: what occurs in none is left out of the mIoU" in result.stdout
 
 
-def test_a_target_image_that_is_also_scored_is_a_warning(broken: dict[str, Path], tiny: Tiny, command: Command) -> None:
+def test_a_target_image_that_is_also_scored_is_a_warning(
+    broken: dict[str, Path], tiny: Tiny, command: Command
+) -> None:
     images = broken["target"] / "images"
     (images / "6.png").write_bytes((images / "0.png").read_bytes())
     result = command(*doctor(broken, "--method", "source_only", *tiny("source_only")))
@@ -69,7 +102,9 @@ def test_a_target_image_that_is_also_scored_is_a_warning(broken: dict[str, Path]
     assert "'6 = 0' (1); scores will be too high" in result.stdout
 
 
-def test_a_target_without_any_mask_will_do(broken: dict[str, Path], tiny: Tiny, command: Command) -> None:
+def test_a_target_without_any_mask_will_do(
+    broken: dict[str, Path], tiny: Tiny, command: Command
+) -> None:
     for mask in (broken["target"] / "masks").iterdir():
         mask.unlink()
     result = command(*doctor(broken, "--method", "daformer", *tiny("daformer")))
@@ -77,10 +112,16 @@ def test_a_target_without_any_mask_will_do(broken: dict[str, Path], tiny: Tiny, 
     assert "note: no image of dusk has a mask" in result.stdout
 
 
-def test_labelled_images_that_are_scored_on_must_be_fixed(broken: dict[str, Path], tiny: Tiny, command: Command) -> None:
+def test_labelled_images_that_are_scored_on_must_be_fixed(
+    broken: dict[str, Path], tiny: Tiny, command: Command
+) -> None:
     (broken["target"] / "splits" / "some.txt").write_text("0\n1\n")
     both = {"source": broken["target"], "target": broken["target"]}
-    (found,) = faults(command(*doctor(both, "--source-split", "some", "--method", "source_only", *tiny("source_only"))))
+    (found,) = faults(
+        command(
+            *doctor(both, "--source-split", "some", "--method", "source_only", *tiny("source_only"))
+        )
+    )
     assert found.startswith("labelled images that are also scored on: '0', '1'")
 
 
@@ -93,10 +134,14 @@ def test_labelled_images_that_are_scored_on_must_be_fixed(broken: dict[str, Path
         (["--set", "method.pseudo.treshold=1"], "did you mean method.pseudo.threshold"),
     ],
 )
-def test_a_wrong_word_is_one_line(domains: dict[str, str], refused: Callable[..., str], words: list[str], reason: str) -> None:
+def test_a_wrong_word_is_one_line(
+    domains: dict[str, str], refused: Callable[..., str], words: list[str], reason: str
+) -> None:
     assert reason in refused(*doctor(domains, *words))
 
 
-def test_domains_of_other_classes_are_one_line(broken: dict[str, Path], refused: Callable[..., str]) -> None:
+def test_domains_of_other_classes_are_one_line(
+    broken: dict[str, Path], refused: Callable[..., str]
+) -> None:
     (broken["source"] / "classes.txt").write_text("road\ntree\ncar\n")
     assert "day has 3 classes and dusk 4" in refused(*doctor(broken))

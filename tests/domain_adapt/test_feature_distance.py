@@ -17,9 +17,13 @@ CLASSES, THINGS = 5, (2, 3)
 
 def make(encoder: str = "test_resnet", **options: Any) -> tuple[Segmentor, ImageNetDistance]:
     torch.manual_seed(0)
-    config = NetworkConfig(decoder="daformer", encoder=encoder, encoder_weights="none", width=8, embed_dim=0)
+    config = NetworkConfig(
+        decoder="daformer", encoder=encoder, encoder_weights="none", width=8, embed_dim=0
+    )
     student = build_segmentor(config, CLASSES).train()
-    return student, ImageNetDistance(FeatureDistanceConfig(**{"things": THINGS, **options}), student, CLASSES).train()
+    return student, ImageNetDistance(
+        FeatureDistanceConfig(**{"things": THINGS, **options}), student, CLASSES
+    ).train()
 
 
 def random_case(seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -28,12 +32,16 @@ def random_case(seed: int = 0) -> tuple[Tensor, Tensor]:
     image = torch.randint(0, 256, (2, 3, 128, 96), generator=draw, dtype=torch.uint8)
     cells = torch.randint(0, CLASSES, (2, 4, 3), generator=draw)
     label = cells.repeat_interleave(32, 1).repeat_interleave(32, 2)
-    stray = torch.rand(label.shape, generator=draw) < torch.rand(2, 4, 3, generator=draw).repeat_interleave(32, 1).repeat_interleave(32, 2)
+    stray = torch.rand(label.shape, generator=draw) < torch.rand(
+        2, 4, 3, generator=draw
+    ).repeat_interleave(32, 1).repeat_interleave(32, 2)
     label[stray & (torch.rand(label.shape, generator=draw) < 0.5)] = 255
     return image, label.to(torch.uint8)
 
 
-def distance_of(student: Segmentor, distance: ImageNetDistance, image: Tensor, label: Tensor) -> Tensor:
+def distance_of(
+    student: Segmentor, distance: ImageNetDistance, image: Tensor, label: Tensor
+) -> Tensor:
     return distance(student.prepare(image), label, student(image, embed=False).deep)
 
 
@@ -50,7 +58,9 @@ def test_there_is_none_while_the_weights_are_those_of_the_start(mode: bool) -> N
     student.train(mode), distance.train(mode)
     image, label = random_case()
     for brightness in (1.0, 0.3):  # other colours are nothing that was forgotten
-        assert distance_of(student, distance, (image * brightness).to(torch.uint8), label).item() == 0
+        assert (
+            distance_of(student, distance, (image * brightness).to(torch.uint8), label).item() == 0
+        )
 
 
 def test_it_grows_with_the_distance_of_the_weights() -> None:
@@ -68,17 +78,24 @@ def test_it_equals_the_loop_over_the_cells_of_things(min_share: float) -> None:
     student, distance = make(min_share=min_share)
     move(student, 0.05)
     image, label = random_case()
-    deep, reference = (network(student.prepare(image))[-1].double() for network in (student.encoder, distance.encoder))
+    deep, reference = (
+        network(student.prepare(image))[-1].double()
+        for network in (student.encoder, distance.encoder)
+    )
     found = []
     for b in range(2):
         for i in range(4):
             for j in range(3):
-                cell = Counter(label[b, 32 * i : 32 * i + 32, 32 * j : 32 * j + 32].flatten().tolist())
+                cell = Counter(
+                    label[b, 32 * i : 32 * i + 32, 32 * j : 32 * j + 32].flatten().tolist()
+                )
                 winner, pixels = cell.most_common(1)[0]
                 if winner in THINGS and pixels / 32**2 >= min_share:
                     found.append((deep[b, :, i, j] - reference[b, :, i, j]).norm())
     assert 0 < len(found) < 24
-    assert distance_of(student, distance, image, label).item() == pytest.approx(torch.stack(found).mean().item(), rel=1e-5)
+    assert distance_of(student, distance, image, label).item() == pytest.approx(
+        torch.stack(found).mean().item(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("label_value", [0, 255])
@@ -89,14 +106,22 @@ def test_without_a_thing_it_is_a_zero_that_reaches_the_encoder(label_value: int)
     loss = distance_of(student, distance, image, torch.full_like(label, label_value))
     loss.backward()
     assert loss.item() == 0
-    assert all(weight.grad is not None and not weight.grad.any() for weight in student.encoder.parameters())
+    assert all(
+        weight.grad is not None and not weight.grad.any() for weight in student.encoder.parameters()
+    )
 
 
 def test_only_the_encoder_is_copied_and_it_shares_nothing() -> None:
     student, distance = make()
-    assert sum(p.numel() for p in distance.parameters()) == sum(p.numel() for p in student.encoder_parameters())
-    assert not {p.data_ptr() for p in distance.parameters()} & {p.data_ptr() for p in student.parameters()}
-    assert distance.state_dict().keys() == {f"encoder.{key}" for key in student.encoder.state_dict()}
+    assert sum(p.numel() for p in distance.parameters()) == sum(
+        p.numel() for p in student.encoder_parameters()
+    )
+    assert not {p.data_ptr() for p in distance.parameters()} & {
+        p.data_ptr() for p in student.parameters()
+    }
+    assert distance.state_dict().keys() == {
+        f"encoder.{key}" for key in student.encoder.state_dict()
+    }
     assert not any(p.requires_grad for p in distance.parameters())
     assert all(p.requires_grad for p in student.parameters())
 
@@ -108,7 +133,11 @@ def test_nothing_moves_in_it_whatever_it_sees() -> None:
         distance.train(mode)
         distance_of(student, distance, *random_case())
     assert all(torch.equal(value, before[key]) for key, value in distance.state_dict().items())
-    tracked = [module.track_running_stats for module in student.modules() if hasattr(module, "track_running_stats")]
+    tracked = [
+        module.track_running_stats
+        for module in student.modules()
+        if hasattr(module, "track_running_stats")
+    ]
     assert tracked and all(tracked)
 
 
@@ -116,5 +145,9 @@ def test_it_drops_no_path_of_a_transformer() -> None:
     student, distance = make("mit_b0")
     prepared = student.prepare(random_case()[0])
     with torch.no_grad():
-        one, two, three = distance.encoder(prepared)[-1], distance.encoder(prepared)[-1], student.encoder(prepared)[-1]
+        one, two, three = (
+            distance.encoder(prepared)[-1],
+            distance.encoder(prepared)[-1],
+            student.encoder(prepared)[-1],
+        )
     assert torch.equal(one, two) and not torch.equal(one, three)

@@ -10,10 +10,15 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from u2pl.data.scenes import Scenes
+from u2pl.data.demo.scenes import Scenes
 from u2pl.data.transforms import TrainSample, TrainTransform
 from u2pl.errors import UserError
-from u2pl_da.rare_class_sampling import RareClassConfig, RareClassStream, absent_classes, class_probabilities
+from u2pl_da.rare_class_sampling import (
+    RareClassConfig,
+    RareClassStream,
+    class_probabilities,
+    classes_without_pixels,
+)
 
 
 class Painted(Scenes):
@@ -25,14 +30,21 @@ class Painted(Scenes):
         self.held, self.opened = masks, 0
 
     def image(self, id: str) -> Image.Image:
-        return Image.fromarray(np.full((*self.held[id].shape, 3), list(self.held).index(id), np.uint8))
+        return Image.fromarray(
+            np.full((*self.held[id].shape, 3), list(self.held).index(id), np.uint8)
+        )
 
     def mask(self, id: str) -> np.ndarray:
         self.opened += 1
         return self.held[id].copy()
 
     def counts(self) -> np.ndarray:
-        return np.stack([np.bincount(mask.ravel(), minlength=256)[: len(self.classes)] for mask in self.held.values()])
+        return np.stack(
+            [
+                np.bincount(mask.ravel(), minlength=256)[: len(self.classes)]
+                for mask in self.held.values()
+            ]
+        )
 
 
 def _corner(class_id: int, side: int) -> np.ndarray:
@@ -45,14 +57,21 @@ def _corner(class_id: int, side: int) -> np.ndarray:
 @pytest.fixture
 def source() -> Painted:
     masks = {f"plain{i}": _corner(0, 1) for i in range(4)}
-    masks |= {"much": _corner(1, 10), "some": _corner(1, 8), "little": _corner(1, 2), "tiny": _corner(2, 3)}
+    masks |= {
+        "much": _corner(1, 10),
+        "some": _corner(1, 8),
+        "little": _corner(1, 2),
+        "tiny": _corner(2, 3),
+    }
     return Painted(masks, classes=4)
 
 
 def _stream(source: Painted, crop: int = 12, seed: int = 0, **config: float) -> RareClassStream:
     transform = TrainTransform(crop, (1.0, 1.0), flip=True)
     chosen = RareClassConfig(**{"temperature": 0.5, "min_pixels": 50, **config})  # type: ignore[arg-type]
-    return RareClassStream(source, list(source.held), transform, seed, "source", source.counts(), chosen)
+    return RareClassStream(
+        source, list(source.held), transform, seed, "source", source.counts(), chosen
+    )
 
 
 def _equal(a: TrainSample, b: TrainSample) -> bool:
@@ -76,7 +95,9 @@ def test_probabilities_match_a_slow_loop(temperature: float) -> None:
     found = class_probabilities(np.array(counts), temperature)
     np.testing.assert_allclose(found, [weight / sum(weights) for weight in weights], rtol=1e-12)
     order = np.array([4, 2, 0, 5, 1, 3])
-    np.testing.assert_allclose(class_probabilities(np.array(counts)[order], temperature), found[order], rtol=1e-12)
+    np.testing.assert_allclose(
+        class_probabilities(np.array(counts)[order], temperature), found[order], rtol=1e-12
+    )
 
 
 def test_probabilities_of_extremes_are_finite() -> None:
@@ -104,7 +125,7 @@ def test_an_image_holds_enough_of_the_class_or_any_where_none_does(source: Paint
 
 
 def test_absent_classes_are_never_drawn_and_named(source: Painted) -> None:
-    assert absent_classes(source.classes, source.counts()) == ["class 3"]
+    assert classes_without_pixels(source.classes, source.counts()) == ["class 3"]
     assert _stream(source).probability_C[3] == 0
 
 
@@ -129,7 +150,9 @@ def test_the_demand_is_the_released_one_in_pixels_of_the_crop() -> None:
         source = Painted({"a": _corner(1, 10)}, 2)
         transform = TrainTransform(10, (0.5, 0.5), flip=True)
         config = RareClassConfig(temperature=1e-3, min_pixels=min_pixels, retries=6)
-        stream = RareClassStream(source, ["a"], transform, 0, "source", np.array([[300, 100]]), config)
+        stream = RareClassStream(
+            source, ["a"], transform, 0, "source", np.array([[300, 100]]), config
+        )
         cuts: list[int] = []
         cut_mask = transform.cut_mask
         transform.cut_mask = lambda mask, geometry: cuts.append(1) or cut_mask(mask, geometry)  # type: ignore  # noqa: B023
@@ -147,19 +170,44 @@ def test_a_sample_depends_on_its_position_alone(source: Painted) -> None:
     assert all(int(samples[g].image[0, 0, 0]) == forward.ids.index(forward.id(g)) for g in samples)
     other = _stream(source, seed=1)
     assert [other.id(g) for g in range(40)] != [forward.id(g) for g in range(40)]
-    assert not all(_equal(samples[g], samples[h]) for g in samples for h in samples if g < h and forward.id(g) == forward.id(h))
+    assert not all(
+        _equal(samples[g], samples[h])
+        for g in samples
+        for h in samples
+        if g < h and forward.id(g) == forward.id(h)
+    )
 
 
 def test_wrong_settings_and_empty_masks_are_named(source: Painted) -> None:
-    for wrong in ({"temperature": 0.0}, {"retries": -1}, {"crop_ratio": 1.5}, {"min_pixels": -1}, {"pixels": 3}):
+    for wrong in (
+        {"temperature": 0.0},
+        {"retries": -1},
+        {"crop_ratio": 1.5},
+        {"min_pixels": -1},
+        {"pixels": 3},
+    ):
         with pytest.raises(ValidationError):
             RareClassConfig(**wrong)  # type: ignore[arg-type]
     empty = Painted({"a": np.full((20, 20), 255, np.uint8)}, 2)
     with pytest.raises(UserError, match="painted: the source masks hold no labelled pixel"):
         _stream(empty)
     with pytest.raises(UserError, match="there are no source images in painted"):
-        RareClassStream(source, [], TrainTransform(4, (1, 1), False), 0, "source", np.zeros((0, 4), np.int64), RareClassConfig())
+        RareClassStream(
+            source,
+            [],
+            TrainTransform(4, (1, 1), False),
+            0,
+            "source",
+            np.zeros((0, 4), np.int64),
+            RareClassConfig(),
+        )
 
 
 def test_defaults_are_daformers() -> None:
-    assert RareClassConfig().model_dump() == {"enabled": True, "temperature": 0.01, "min_pixels": 3000, "crop_ratio": 0.5, "retries": 10}
+    assert RareClassConfig().model_dump() == {
+        "enabled": True,
+        "temperature": 0.01,
+        "min_pixels": 3000,
+        "crop_ratio": 0.5,
+        "retries": 10,
+    }

@@ -32,7 +32,10 @@ def set_words(values: Mapping[str, Any], changes: Mapping[str, Any]) -> list[str
 def faults(result: Any) -> list[str]:
     """What a `doctor` lists that is to be fixed first."""
     assert result.exit_code == 2, result.output
-    return [line.removeprefix("  - ") for line in result.stdout.split("fix this first:\n")[1].splitlines()]
+    return [
+        line.removeprefix("  - ")
+        for line in result.stdout.split("fix this first:\n")[1].splitlines()
+    ]
 
 
 class Launcher:
@@ -40,9 +43,24 @@ class Launcher:
 
     def __init__(self, app: App, threads: int) -> None:
         # threads that wait without spinning: on a busy machine two of them are otherwise ten times slower than one
-        settings = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
-        command = [sys.executable, str(HERE / "launcher.py"), str(app.folder.parent / "cli.py"), app.package]
-        self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | settings)
+        settings = {
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "passive",
+            "GOMP_SPINCOUNT": "0",
+        }
+        command = [
+            sys.executable,
+            str(HERE / "launcher.py"),
+            str(app.folder.parent / "cli.py"),
+            app.package,
+        ]
+        self.server = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | settings,
+        )
 
     def _ask(self, **request: Any) -> int:
         assert self.server.stdin is not None

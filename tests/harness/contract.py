@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from harness.methods import EveryMethod
-from u2pl.cli.config import recipe_path, resolve
-from u2pl.cli.discovery import load_method, method_names
-from u2pl.method import Method
-from u2pl.outputs import StepResult
+from u2pl.methods.discovery import load_method, method_names
+from u2pl.methods.method import Method
+from u2pl.methods.step import StepResult
+from u2pl.run.recipe import recipe_path, resolve
 from u2pl.schedules import Progress
-from u2pl.train.checkpoint import load_checkpoint, save_checkpoint
-from u2pl.train.config import TrainConfig
-from u2pl.train.optimizer import build_optimizer
+from u2pl.training.checkpoint import load_checkpoint, save_checkpoint
+from u2pl.training.config import TrainConfig
+from u2pl.training.optimizer import build_optimizer
 
 TOTAL = 10
 #: The only numbers that may be NaN: how right pseudo-labels are is not known where no unlabelled image has a mask.
@@ -28,7 +28,9 @@ MAYBE_NAN = ("accuracy/",)
 Build = Callable[..., tuple[Method, Any]]
 
 
-def steps(method: Method, batch: Any, start: int, stop: int, optimizer: torch.optim.Optimizer) -> StepResult:
+def steps(
+    method: Method, batch: Any, start: int, stop: int, optimizer: torch.optim.Optimizer
+) -> StepResult:
     """Train on one batch; returns the last step's result, whose gradients stay on the parameters."""
     for step in range(start, stop):
         optimizer.zero_grad()
@@ -59,22 +61,44 @@ class MethodContract(EveryMethod):
         """The batch without anything to learn from, in one way or another."""
         raise NotImplementedError
 
-    def test_losses_are_finite_and_gradients_reach_every_parameter_of_the_student_alone(self, name: str, build: Build) -> None:
+    def test_losses_are_finite_and_gradients_reach_every_parameter_of_the_student_alone(
+        self, name: str, build: Build
+    ) -> None:
         method, batch = build(name)
         optimizer = optimizer_of(method)
         students = {f"student.{key}": value for key, value in method.student.named_parameters()}
-        students |= {key: value for key, value in method.named_parameters() if key.startswith(self.own_heads)}
+        students |= {
+            key: value for key, value in method.named_parameters() if key.startswith(self.own_heads)
+        }
         own = {id(value) for value in students.values()}
         assert {id(value) for group in optimizer.param_groups for value in group["params"]} == own
-        for start, stop in ((0, 1), (1, 3), (3, 4), (4, 8)):  # the first step, the warm start's last, the first after it, a later one
+        for start, stop in (
+            (0, 1),
+            (1, 3),
+            (3, 4),
+            (4, 8),
+        ):  # the first step, the warm start's last, the first after it, a later one
             result = steps(method, batch, start, stop, optimizer)
             assert result.loss.dim() == 0
             assert result.loss.isfinite()
-            assert [key for key, value in students.items() if value.grad is None] == []  # DDP waits for each of them
-            assert sum(float(value.grad.abs().sum()) for value in students.values() if value.grad is not None) > 0
-            assert all(value.grad.isfinite().all() for value in students.values() if value.grad is not None)
             assert [
-                key for key, value in method.named_parameters() if id(value) not in own and (value.requires_grad or value.grad is not None)
+                key for key, value in students.items() if value.grad is None
+            ] == []  # DDP waits for each of them
+            assert (
+                sum(
+                    float(value.grad.abs().sum())
+                    for value in students.values()
+                    if value.grad is not None
+                )
+                > 0
+            )
+            assert all(
+                value.grad.isfinite().all() for value in students.values() if value.grad is not None
+            )
+            assert [
+                key
+                for key, value in method.named_parameters()
+                if id(value) not in own and (value.requires_grad or value.grad is not None)
             ] == []
 
     def test_what_is_logged_is_detached_and_finite(self, name: str, build: Build) -> None:
@@ -88,7 +112,9 @@ class MethodContract(EveryMethod):
             if not key.startswith(MAYBE_NAN):
                 assert torch.as_tensor(value).isfinite().all(), key
 
-    def test_the_state_survives_a_checkpoint_and_leads_to_the_same_next_step(self, name: str, build: Build, tmp_path: Path) -> None:
+    def test_the_state_survives_a_checkpoint_and_leads_to_the_same_next_step(
+        self, name: str, build: Build, tmp_path: Path
+    ) -> None:
         method, batch = build(name)
         optimizer = optimizer_of(method)
         steps(method, batch, 0, 5, optimizer)
@@ -100,24 +126,41 @@ class MethodContract(EveryMethod):
         for one, two in ((method, other), (optimizer, other_optimizer)):
             assert_equal(one.state_dict(), two.state_dict())
 
-        ours, theirs = steps(method, batch, 5, 7, optimizer), steps(other, batch, 5, 7, other_optimizer)
+        ours, theirs = (
+            steps(method, batch, 5, 7, optimizer),
+            steps(other, batch, 5, 7, other_optimizer),
+        )
         assert_equal(dict(ours.scalars), dict(theirs.scalars))
         assert_equal(method.state_dict(), other.state_dict())
         saved = set(method.state_dict())
-        assert not [key for key, _ in method.named_buffers() if key not in saved and not key.endswith(self.constants)]
+        assert not [
+            key
+            for key, _ in method.named_buffers()
+            if key not in saved and not key.endswith(self.constants)
+        ]
 
-    def test_networks_are_named_and_the_teacher_takes_no_gradient(self, name: str, build: Build) -> None:
+    def test_networks_are_named_and_the_teacher_takes_no_gradient(
+        self, name: str, build: Build
+    ) -> None:
         method, batch = build(name)
         networks = method.networks()
         assert networks["student"] is method.student
-        before = {role: [value.clone() for value in network.parameters()] for role, network in networks.items()}
+        before = {
+            role: [value.clone() for value in network.parameters()]
+            for role, network in networks.items()
+        }
         steps(method, batch, 0, 6, optimizer_of(method))
         for role, network in networks.items():
             assert isinstance(network, nn.Module)
-            assert any(not torch.equal(a, b) for a, b in zip(before[role], network.parameters(), strict=True)), role
+            assert any(
+                not torch.equal(a, b)
+                for a, b in zip(before[role], network.parameters(), strict=True)
+            ), role
             if role != "student":
                 assert not network.training, role
-                assert all(value.grad is None and not value.requires_grad for value in network.parameters()), role
+                assert all(
+                    value.grad is None and not value.requires_grad for value in network.parameters()
+                ), role
 
     def test_a_method_does_not_change_its_batch(self, name: str, build: Build) -> None:
         method, batch = build(name)
@@ -125,7 +168,9 @@ class MethodContract(EveryMethod):
         steps(method, batch, 0, 5, optimizer_of(method))
         assert all(torch.equal(a, b) for a, b in zip(before, batch, strict=True))
 
-    def test_a_batch_with_nothing_to_learn_from_gives_a_finite_loss(self, name: str, build: Build) -> None:
+    def test_a_batch_with_nothing_to_learn_from_gives_a_finite_loss(
+        self, name: str, build: Build
+    ) -> None:
         method, batch = build(name)
         for what, spoilt in self.spoilt(batch).items():
             for step in (0, 5):
@@ -133,15 +178,23 @@ class MethodContract(EveryMethod):
                 result = method(spoilt, Progress(step, TOTAL))
                 result.loss.backward()
                 assert result.loss.isfinite(), what
-                assert all(value.grad is not None and value.grad.isfinite().all() for value in method.student.parameters()), what
+                assert all(
+                    value.grad is not None and value.grad.isfinite().all()
+                    for value in method.student.parameters()
+                ), what
 
     def test_every_recipe_suits_every_method(self, method: str, recipe: str) -> None:
         kind = load_method(f"{self.app.package}.methods", self.app.methods, method)
-        resolved = resolve(recipe_path(self.app.recipes, recipe), kind.Config, sections=self.app.sections())
+        resolved = resolve(
+            recipe_path(self.app.recipes, recipe), kind.Config, sections=self.app.sections()
+        )
         assert resolved.dump()["method"].keys() == kind.Config.model_fields.keys()
 
     def test_every_method_option_of_a_recipe_is_known_to_some_method(self, recipe: str) -> None:
-        kinds = [load_method(f"{self.app.package}.methods", self.app.methods, name) for name in method_names(self.app.methods)]
+        kinds = [
+            load_method(f"{self.app.package}.methods", self.app.methods, name)
+            for name in method_names(self.app.methods)
+        ]
         known = {key for kind in kinds for key in kind.Config.model_fields}
         path = recipe_path(self.app.recipes, recipe)
         assert set(tomllib.loads(path.read_text()).get("method", {})) <= known

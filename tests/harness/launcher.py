@@ -10,12 +10,15 @@ import runpy
 import sys
 
 cli, package = sys.argv[1:]
-sys.path[:0] = [os.path.join(os.path.dirname(cli)), os.path.join(os.path.dirname(cli), "..", "..", "packages", "core")]
+sys.path[:0] = [
+    os.path.join(os.path.dirname(cli)),
+    os.path.join(os.path.dirname(cli), "..", "..", "packages", "core"),
+]
 
 from PIL import Image  # noqa: E402
 
 # everything heavy, before the first fork
-for heavy in ("u2pl.cli.training", f"{package}.planning"):
+for heavy in ("u2pl.run.train", f"{package}.planning"):
     importlib.import_module(heavy)
 Image.init()
 gc.freeze()  # a child that collects what it shares with this process would copy it: half of the child's time

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytest
-
 from u2pl.cli.app import App
-from u2pl.cli.discovery import method_names
+
+from u2pl.methods.discovery import method_names
 
 
 class EveryMethod:

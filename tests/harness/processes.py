@@ -18,8 +18,8 @@ from torch import nn
 
 from u2pl import distributed
 from u2pl.cli.console import SilentReporter
-from u2pl.evaluate.run import evaluate
-from u2pl.train.loop import Job, fit, make_accelerator
+from u2pl.evaluate.scoring import evaluate
+from u2pl.training.loop import Job, fit, make_accelerator
 
 STEPS = 8
 
@@ -31,7 +31,11 @@ def smooth(module: nn.Module) -> nn.Module:
     """
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, nn.GroupNorm(1, child.num_features).requires_grad_(child.weight.requires_grad))
+            setattr(
+                module,
+                name,
+                nn.GroupNorm(1, child.num_features).requires_grad_(child.weight.requires_grad),
+            )
         elif isinstance(child, nn.ReLU):
             setattr(module, name, nn.SiLU())
         elif isinstance(child, nn.MaxPool2d):
@@ -46,9 +50,17 @@ def smooth(module: nn.Module) -> nn.Module:
 def train(job: dict[str, Any], case: str, out: Path) -> None:
     """One run in `out`: journal and state."""
     accelerator = make_accelerator(cpu=True)
-    app, planning = import_module(f"{job['package']}.app").APP, import_module(f"{job['package']}.planning")
+    app, planning = (
+        import_module(f"{job['package']}.app").APP,
+        import_module(f"{job['package']}.planning"),
+    )
     method_name, options = job["cases"][case]
-    plan = planning.make_plan(app, getattr(planning, job["request"])(method_name, "demo", tuple(options), STEPS, **job["data"]))
+    plan = planning.make_plan(
+        app,
+        getattr(planning, job["request"])(
+            method_name, "demo", tuple(options), STEPS, **job["data"]
+        ),
+    )
     method, source = plan.build_method(), plan.scored
     smooth(method)
     torch.manual_seed(0)
@@ -63,12 +75,20 @@ def train(job: dict[str, Any], case: str, out: Path) -> None:
         total=STEPS,
         seed=0,
         evaluate=lambda networks, progress: evaluate(
-            networks, source, source.split("val"), plan.sections.evaluate, "cpu", len(source.classes), progress
+            networks,
+            source,
+            source.split("val"),
+            plan.sections.evaluate,
+            "cpu",
+            len(source.classes),
+            progress,
         ),
         keep=lambda *_: None,
     )
     facts = fit(run, out, accelerator, SilentReporter())
-    (out / f"rank{distributed.rank()}.json").write_text(json.dumps({"world": distributed.world_size(), "evaluations": facts.evaluations}))
+    (out / f"rank{distributed.rank()}.json").write_text(
+        json.dumps({"world": distributed.world_size(), "evaluations": facts.evaluations})
+    )
 
 
 def train_all(job: dict[str, Any], out: str) -> None:

@@ -33,9 +33,14 @@ def run_of(folder: Path) -> dict[str, Any]:
         for key, value in load_file(folder / name).items()
     }
     journal = [
-        {k: v for k, v in json.loads(line).items() if k != "seconds"} for line in (folder / "journal.jsonl").read_text().splitlines()
+        {k: v for k, v in json.loads(line).items() if k != "seconds"}
+        for line in (folder / "journal.jsonl").read_text().splitlines()
     ]
-    summary = {k: v for k, v in json.loads((folder / "summary.json").read_text()).items() if k not in ("seconds", "commit")}
+    summary = {
+        k: v
+        for k, v in json.loads((folder / "summary.json").read_text()).items()
+        if k not in ("seconds", "commit")
+    }
     with safe_open(folder / "resume.safetensors", "pt") as file:
         facts = {k: v for k, v in json.loads(file.metadata()["facts"]).items() if k != "seconds"}
     return {"tensors": tensors, "journal": journal, "summary": summary, "facts": facts}
@@ -49,7 +54,11 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
     for run, option in zip((one, other), options, strict=True):
         run["summary"]["options"] = option
     assert one["tensors"].keys() == other["tensors"].keys()
-    different = [name for name, value in one["tensors"].items() if not torch.equal(value, other["tensors"][name])]
+    different = [
+        name
+        for name, value in one["tensors"].items()
+        if not torch.equal(value, other["tensors"][name])
+    ]
     assert not different
 
 
@@ -68,7 +77,9 @@ class ResumedRuns(EveryMethod):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def whole(cls, launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Train], Path]:
+    def whole(
+        cls, launcher: Launcher, tmp_path_factory: pytest.TempPathFactory
+    ) -> Callable[[str, Train], Path]:
         """The uninterrupted run of a method; how often a run writes its state, and its workers, change nothing in it."""
         root, done = tmp_path_factory.mktemp("whole"), set()
 
@@ -81,13 +92,20 @@ class ResumedRuns(EveryMethod):
         return run
 
     def test_a_run_that_is_stopped_and_resumed_equals_one_that_is_not(
-        self, method: str, launcher: Launcher, train: Train, whole: Callable[[str, Train], Path], tmp_path: Path
+        self,
+        method: str,
+        launcher: Launcher,
+        train: Train,
+        whole: Callable[[str, Train], Path],
+        tmp_path: Path,
     ) -> None:
         stopped, log = tmp_path / "stopped", tmp_path / "log"
 
         # SIGTERM to the whole group, workers too, as a scheduler or `timeout` sends it
         pid = launcher.start(log, *train(method, stopped, data_workers=2))
-        wait_for(stopped / "journal.jsonl", lines=random.Random(method).randrange(1, self.steps // 2))
+        wait_for(
+            stopped / "journal.jsonl", lines=random.Random(method).randrange(1, self.steps // 2)
+        )
         os.killpg(pid, signal.SIGTERM)
         assert launcher.wait(pid) == 143, log.read_text()
         assert f"--out {stopped} --resume" in log.read_text()
@@ -105,13 +123,22 @@ class ResumedRuns(EveryMethod):
         expected = run_of(whole(method, train))
         for workers in (0, 2):
             killed = tmp_path / f"killed{workers}"
-            pid = launcher.start(log, *train(method, killed, train_checkpoint_every=1, data_workers=workers))
+            pid = launcher.start(
+                log, *train(method, killed, train_checkpoint_every=1, data_workers=workers)
+            )
             wait_for(killed / "config.json")
-            time.sleep(random.uniform(0.0, 1.5))  # any moment: before the first step, in the middle of a file, after the end
+            time.sleep(
+                random.uniform(0.0, 1.5)
+            )  # any moment: before the first step, in the middle of a file, after the end
             os.killpg(pid, signal.SIGKILL)
             assert launcher.wait(pid) in (-signal.SIGKILL, 0)
 
-            launcher.run(log, *train(method, killed, "--resume", train_checkpoint_every=1, data_workers=workers))
+            launcher.run(
+                log,
+                *train(method, killed, "--resume", train_checkpoint_every=1, data_workers=workers),
+            )
             assert_same(expected, run_of(killed))
-        launcher.run(log, *train(method, killed, "--resume", train_checkpoint_every=1))  # nothing is left to do, nothing is changed
+        launcher.run(
+            log, *train(method, killed, "--resume", train_checkpoint_every=1)
+        )  # nothing is left to do, nothing is changed
         assert_same(expected, run_of(killed))

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from u2pl.cli.app import App
 
 from harness.commands import QUEUES, set_words
-from u2pl.cli.app import App
 from u2pl_semi.app import APP
 
 NETWORK = {
@@ -29,14 +29,22 @@ def assignments(method: str, **changes: Any) -> list[str]:
     return set_words(TINY | (QUEUES if method in ("u2pl", "u2plplus") else {}), changes)
 
 
-def make_folder(root: Path, classes: int = 4, images: int = 10, size: tuple[int, int] = (40, 36)) -> Path:
+def make_folder(
+    root: Path, classes: int = 4, images: int = 10, size: tuple[int, int] = (40, 36)
+) -> Path:
     """A data folder of blocks of colour: images 0-2 are val, 3-6 are labelled, the others have no mask."""
     rng = np.random.default_rng(classes)
     for name in ("images", "masks", "splits"):
         (root / name).mkdir(parents=True, exist_ok=True)
     for number in range(images):
-        mask = np.kron(rng.integers(classes, size=(3, 3)), np.ones((16, 16), np.int64))[: size[1], : size[0]].astype(np.uint8)
-        colour = (40 + 50 * np.stack([mask, classes - mask, mask % 2], axis=-1) + rng.integers(20, size=(*mask.shape, 3))).astype(np.uint8)
+        mask = np.kron(rng.integers(classes, size=(3, 3)), np.ones((16, 16), np.int64))[
+            : size[1], : size[0]
+        ].astype(np.uint8)
+        colour = (
+            40
+            + 50 * np.stack([mask, classes - mask, mask % 2], axis=-1)
+            + rng.integers(20, size=(*mask.shape, 3))
+        ).astype(np.uint8)
         Image.fromarray(colour).save(root / "images" / f"{number}.png")
         if number < 7:
             Image.fromarray(mask).save(root / "masks" / f"{number}.png")

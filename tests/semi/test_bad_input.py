@@ -32,7 +32,11 @@ def train(tiny: Callable[..., list[str]], tmp_path: Path) -> Callable[..., list[
 
     def make(*more: Any, method: str = "suponly", data: Any, **changes: Any) -> list[Any]:
         steps = [] if "--steps" in more else ["--steps", 2]
-        changes = {"train_evaluations": 1} | ({} if method == "suponly" else {"method_warm_start": 0}) | changes
+        changes = (
+            {"train_evaluations": 1}
+            | ({} if method == "suponly" else {"method_warm_start": 0})
+            | changes
+        )
         return [
             "train",
             method,
@@ -53,17 +57,36 @@ def train(tiny: Callable[..., list[str]], tmp_path: Path) -> Callable[..., list[
 
 def nothing_half_written(folder: Path) -> bool:
     """No run that could be taken for a good one, and no remains of a file."""
-    return not list(folder.rglob("*.part")) and not list(folder.rglob("*.safetensors")) and not list(folder.rglob("summary.json"))
+    return (
+        not list(folder.rglob("*.part"))
+        and not list(folder.rglob("*.safetensors"))
+        and not list(folder.rglob("summary.json"))
+    )
 
 
 @pytest.fixture(scope="module")
 def finished(
-    command: Callable[..., Any], tiny: Callable[..., list[str]], folder: Path, tmp_path_factory: pytest.TempPathFactory
+    command: Callable[..., Any],
+    tiny: Callable[..., list[str]],
+    folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, list[Any]]:
     """A finished run and its command; copied before it is broken."""
     out = tmp_path_factory.mktemp("finished") / "run"
     options = tiny("suponly", train_evaluations=1)
-    line = ["train", "suponly", "--data", folder, "--preset", "demo", "--steps", 2, "--cpu", *options, "--out"]
+    line = [
+        "train",
+        "suponly",
+        "--data",
+        folder,
+        "--preset",
+        "demo",
+        "--steps",
+        2,
+        "--cpu",
+        *options,
+        "--out",
+    ]
     result = command(*line, out)
     assert result.exit_code == 0, result.output
     return out, line
@@ -72,28 +95,59 @@ def finished(
 @pytest.fixture
 def run(finished: tuple[Path, list[Any]], tmp_path: Path) -> tuple[Path, list[Any]]:
     """A copy of the finished run, and the command that goes on in it."""
-    return shutil.copytree(finished[0], tmp_path / "copy"), [*finished[1], tmp_path / "copy", "--resume"]
+    return shutil.copytree(finished[0], tmp_path / "copy"), [
+        *finished[1],
+        tmp_path / "copy",
+        "--resume",
+    ]
 
 
 WORDS = {
     "unknown method": (["u2plus"], ["no method 'u2plus'", "did you mean u2plplus?", "suponly"]),
-    "unknown preset": (["--preset", "ligth"], ["no preset 'ligth'", "did you mean light?", "cityscapes"]),
-    "unknown option": (["--set", "train.l=1"], ["--set train.l: there is no such option", "did you mean train.lr?"]),
-    "unknown option of the method": (["--set", "method.contrast.tua=1"], ["did you mean method.contrast.tau?"]),
-    "option of another method": (["suponly", "--set", "method.contrast.tau=1"], ["method.contrast.tau: there is no such option"]),
+    "unknown preset": (
+        ["--preset", "ligth"],
+        ["no preset 'ligth'", "did you mean light?", "cityscapes"],
+    ),
+    "unknown option": (
+        ["--set", "train.l=1"],
+        ["--set train.l: there is no such option", "did you mean train.lr?"],
+    ),
+    "unknown option of the method": (
+        ["--set", "method.contrast.tua=1"],
+        ["did you mean method.contrast.tau?"],
+    ),
+    "option of another method": (
+        ["suponly", "--set", "method.contrast.tau=1"],
+        ["method.contrast.tau: there is no such option"],
+    ),
     "no value": (["--set", "train.lr"], ["--set train.lr: write it as section.key=value"]),
     "a section": (["--set", "train=1"], ["--set train: there is no such option"]),
     "wrong kind": (["--set", "train.batch=many"], ["train.batch: ", "integer", "'many'"]),
     "out of range": (["--set", "train.lr=-1"], ["train.lr: ", "greater than 0", "-1"]),
-    "out of range of the method": (["--set", "method.contrast.tau=0"], ["contrast.tau: ", "greater than 0"]),
-    "not one of": (["--set", "train.optimizer=adam"], ["train.optimizer: ", "'sgd' or 'adamw'", "'adam'"]),
+    "out of range of the method": (
+        ["--set", "method.contrast.tau=0"],
+        ["contrast.tau: ", "greater than 0"],
+    ),
+    "not one of": (
+        ["--set", "train.optimizer=adam"],
+        ["train.optimizer: ", "'sgd' or 'adamw'", "'adam'"],
+    ),
     "a mode without its crop": (["--set", "evaluate.mode=slide"], ["mode slide needs a crop"]),
     "scales the wrong way round": (["--set", "data.scale=[2,1]"], ["scale (2.0, 1.0)"]),
-    "unknown encoder": (["--set", "network.encoder=resnet10"], ["network.encoder=resnet10 is no timm encoder", "resnet10t"]),
-    "missing encoder weights": (["--set", "network.encoder_weights=no.pth"], ["encoder weights: no file no.pth"]),
+    "unknown encoder": (
+        ["--set", "network.encoder=resnet10"],
+        ["network.encoder=resnet10 is no timm encoder", "resnet10t"],
+    ),
+    "missing encoder weights": (
+        ["--set", "network.encoder_weights=no.pth"],
+        ["encoder weights: no file no.pth"],
+    ),
     "too many labelled": (["--labeled", "9"], ["labeled 9: blocks has 4 masked images"]),
     "a fraction above one": (["--labeled", "3/2"], ["at most 1"]),
-    "no such split": (["--labeled", "labelled"], ["no split of blocks, which has labeled, train, val"]),
+    "no such split": (
+        ["--labeled", "labelled"],
+        ["no split of blocks, which has labeled, train, val"],
+    ),
     "images of val": (["--labeled", "val"], ["images of the val split"]),
     "no such folder": (["--data", "nowhere"], ["nowhere has no images/ folder", "does not exist"]),
     "no such scheme": (["--data", "coco:/x"], ["unknown data source 'coco'"]),
@@ -102,13 +156,32 @@ WORDS = {
 
 @pytest.mark.parametrize("case", WORDS)
 def test_a_wrong_word_makes_no_folder(
-    case: str, refused: Refused, tiny: Callable[..., list[str]], folder: Path, tmp_path: Path, monkeypatch: Any
+    case: str,
+    refused: Refused,
+    tiny: Callable[..., list[str]],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: Any,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     typed, expected = WORDS[case]
     method = typed[0] if not typed[0].startswith("--") else "u2plplus"
     rest = typed[1:] if method == typed[0] else typed
-    line = refused("train", method, "--data", folder, "--preset", "demo", "--steps", 2, "--cpu", "--out", "run", *tiny(method), *rest)
+    line = refused(
+        "train",
+        method,
+        "--data",
+        folder,
+        "--preset",
+        "demo",
+        "--steps",
+        2,
+        "--cpu",
+        "--out",
+        "run",
+        *tiny(method),
+        *rest,
+    )
     for words in expected:
         assert words in line
     assert not list(tmp_path.iterdir())
@@ -120,14 +193,34 @@ def spoil_mask(data: Path, array: np.ndarray) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
-    "ids out of range": (lambda data: spoil_mask(data, np.full((36, 40), 9, np.uint8)), [".png holds ids 9, but there are 4 classes"]),
-    "a mask of another size": (lambda data: spoil_mask(data, np.zeros((36, 36), np.uint8)), ["is 36x36, but its image", "40x36"]),
-    "a mask with colours": (lambda data: spoil_mask(data, np.zeros((36, 40, 3), np.uint8)), ["RGB image", "one class id per pixel"]),
-    "truncated images": (lambda data: [_cut(data / "images" / f"{n}.png", 60) for n in range(3, 10)], ["cannot be decoded"]),
-    "empty files": (lambda data: [_cut(data / "images" / f"{n}.png", 0) for n in range(3, 10)], ["cannot be decoded"]),
-    "unreadable val images": (lambda data: _cut(data / "images" / "1.png", 60), ["images/1.png cannot be decoded"]),
+    "ids out of range": (
+        lambda data: spoil_mask(data, np.full((36, 40), 9, np.uint8)),
+        [".png holds ids 9, but there are 4 classes"],
+    ),
+    "a mask of another size": (
+        lambda data: spoil_mask(data, np.zeros((36, 36), np.uint8)),
+        ["is 36x36, but its image", "40x36"],
+    ),
+    "a mask with colours": (
+        lambda data: spoil_mask(data, np.zeros((36, 40, 3), np.uint8)),
+        ["RGB image", "one class id per pixel"],
+    ),
+    "truncated images": (
+        lambda data: [_cut(data / "images" / f"{n}.png", 60) for n in range(3, 10)],
+        ["cannot be decoded"],
+    ),
+    "empty files": (
+        lambda data: [_cut(data / "images" / f"{n}.png", 0) for n in range(3, 10)],
+        ["cannot be decoded"],
+    ),
+    "unreadable val images": (
+        lambda data: _cut(data / "images" / "1.png", 60),
+        ["images/1.png cannot be decoded"],
+    ),
     "val without a label": (
-        lambda data: [Image.new("L", (40, 36), 255).save(data / "masks" / f"{n}.png") for n in range(3)],
+        lambda data: [
+            Image.new("L", (40, 36), 255).save(data / "masks" / f"{n}.png") for n in range(3)
+        ],
         ["all are 255"],
     ),
 }
@@ -139,11 +232,15 @@ def _cut(path: Path, size: int) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_file_is_named(case: str, workers: int, refused: Refused, train: Any, data: Path, tmp_path: Path) -> None:
+def test_a_broken_file_is_named(
+    case: str, workers: int, refused: Refused, train: Any, data: Path, tmp_path: Path
+) -> None:
     spoil, expected = BROKEN[case]
     spoil(data)
     line = refused(*train(data=data, data_workers=workers))
-    assert not multiprocessing.active_children()  # they are deaf to the signal that ends the others at exit
+    assert (
+        not multiprocessing.active_children()
+    )  # they are deaf to the signal that ends the others at exit
     for words in expected:
         assert words in line
     assert str(data) in line or case == "val without a label"
@@ -153,7 +250,10 @@ def test_a_broken_file_is_named(case: str, workers: int, refused: Refused, train
 
 LISTS = {
     "unknown id": ("3\n77\n", ["labeled.txt names images that are not there: '77'"]),
-    "a path that leads out": ("3\n../../secret\n", ["labeled.txt leads out of the data folder", "'..'"]),
+    "a path that leads out": (
+        "3\n../../secret\n",
+        ["labeled.txt leads out of the data folder", "'..'"],
+    ),
     "an id twice": ("3\n3\n", ["labeled.txt lists images more than once"]),
     "no id": ("\n", ["labeled.txt is empty"]),
     "no mask": ("3\n8\n", ["images without mask: '8'"]),
@@ -161,7 +261,9 @@ LISTS = {
 
 
 @pytest.mark.parametrize("case", LISTS)
-def test_a_wrong_list_is_named(case: str, refused: Refused, train: Any, data: Path, tmp_path: Path) -> None:
+def test_a_wrong_list_is_named(
+    case: str, refused: Refused, train: Any, data: Path, tmp_path: Path
+) -> None:
     text, expected = LISTS[case]
     (data / "splits" / "labeled.txt").write_text(text)
     line = refused(*train(data=data))
@@ -170,37 +272,51 @@ def test_a_wrong_list_is_named(case: str, refused: Refused, train: Any, data: Pa
     assert not (tmp_path / "run").exists()
     (data / "splits" / "labeled.txt").write_text("3\n4\n")
     (tmp_path / "labeled.txt").write_text(text)
-    assert expected[0].split()[-1] in refused(*train("--labeled", tmp_path / "labeled.txt", data=data))
+    assert expected[0].split()[-1] in refused(
+        *train("--labeled", tmp_path / "labeled.txt", data=data)
+    )
     assert not (tmp_path / "run").exists()
 
 
-def test_an_empty_val_list_is_found_before_training(refused: Refused, train: Any, data: Path, tmp_path: Path) -> None:
+def test_an_empty_val_list_is_found_before_training(
+    refused: Refused, train: Any, data: Path, tmp_path: Path
+) -> None:
     (data / "splits" / "val.txt").write_text("")
     assert "val.txt is empty" in refused(*train(data=data))
     assert not (tmp_path / "run").exists()
 
 
-def test_nothing_unlabelled_is_left(refused: Refused, train: Any, data: Path, tmp_path: Path) -> None:
+def test_nothing_unlabelled_is_left(
+    refused: Refused, train: Any, data: Path, tmp_path: Path
+) -> None:
     for number in (7, 8, 9):
         (data / "images" / f"{number}.png").unlink()
     assert "no unlabelled image is left" in refused(*train(data=data, method="cutmix"))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_batch_of_one_image(refused: Refused, command: Callable[..., Any], train: Any, folder: Path, tmp_path: Path) -> None:
+def test_a_batch_of_one_image(
+    refused: Refused, command: Callable[..., Any], train: Any, folder: Path, tmp_path: Path
+) -> None:
     line = refused(*train(data=folder, train_batch=1))
     assert "1 image per process is too few" in line
     assert nothing_half_written(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
-    assert command(*train(data=folder, train_batch=1, method="cutmix")).exit_code == 0  # 1 + 1 images
+    assert (
+        command(*train(data=folder, train_batch=1, method="cutmix")).exit_code == 0
+    )  # 1 + 1 images
 
 
-def test_a_folder_with_something_in_it_is_left_alone(refused: Refused, train: Any, run: Any, folder: Path, tmp_path: Path) -> None:
+def test_a_folder_with_something_in_it_is_left_alone(
+    refused: Refused, train: Any, run: Any, folder: Path, tmp_path: Path
+) -> None:
     out, resume = run
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert "is not empty; add --resume" in refused(*resume[:-1])
     assert "was started with another" in refused(*resume, "--seed", 5)
-    assert "was started with another method_name" in refused(*train("--resume", "--out", out, data=folder, method="cutmix"))
+    assert "was started with another method_name" in refused(
+        *train("--resume", "--out", out, data=folder, method="cutmix")
+    )
     line = refused(*resume, "--set", "train.lr=0.5")
     assert "was started with another options.train.lr" in line
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
@@ -209,10 +325,14 @@ def test_a_folder_with_something_in_it_is_left_alone(refused: Refused, train: An
     assert (tmp_path / "run").read_text() == "a file"
 
 
-def test_resuming_nothing(refused: Refused, train: Any, folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_resuming_nothing(
+    refused: Refused, train: Any, folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     assert "holds no run; leave --resume out" in refused(*train("--resume", data=folder))
     monkeypatch.chdir(tmp_path)
-    line = [part for part in train("--resume", data=folder) if part not in ("--out", tmp_path / "run")]
+    line = [
+        part for part in train("--resume", data=folder) if part not in ("--out", tmp_path / "run")
+    ]
     assert "no run runs/blocks-suponly-<n> was started with this command" in refused(*line)
     assert not list(tmp_path.iterdir())
 
@@ -228,7 +348,9 @@ STATES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("case", STATES)
 def test_a_damaged_state(case: str, refused: Refused, run: Any) -> None:
     out, resume = run
-    (out / "resume.safetensors").write_bytes(STATES[case]((out / "resume.safetensors").read_bytes()))
+    (out / "resume.safetensors").write_bytes(
+        STATES[case]((out / "resume.safetensors").read_bytes())
+    )
     line = refused(*resume)
     assert "resume.safetensors cannot be read" in line
     assert "another --out" in line
@@ -253,7 +375,9 @@ def test_a_damaged_config_of_a_run(text: bytes, refused: Refused, run: Any) -> N
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 @pytest.mark.parametrize("content", [None, b"", b"{}"])
-def test_a_damaged_model(name: str, content: bytes | None, refused: Refused, run: Any, folder: Path, tmp_path: Path) -> None:
+def test_a_damaged_model(
+    name: str, content: bytes | None, refused: Refused, run: Any, folder: Path, tmp_path: Path
+) -> None:
     out, _ = run
     path = out / "last" / name
     path.write_bytes(path.read_bytes()[:-40] if content is None else content)
@@ -274,18 +398,26 @@ def test_what_cannot_be_evaluated_or_predicted(
     assert "blocks has no split 'vall'" in refused("evaluate", out, "--split", "vall", "--cpu")
     assert "no trained network at" in refused("evaluate", tmp_path / "nowhere", "--cpu")
     assert "scales" in refused("evaluate", out, "--scales", "0", "--cpu")
-    assert "there is no such file or folder" in refused("predict", out, tmp_path / "no.png", "--out", tmp_path / "to", "--cpu")
+    assert "there is no such file or folder" in refused(
+        "predict", out, tmp_path / "no.png", "--out", tmp_path / "to", "--cpu"
+    )
     (tmp_path / "none").mkdir()
-    assert "holds no image" in refused("predict", out, tmp_path / "none", "--out", tmp_path / "to", "--cpu")
+    assert "holds no image" in refused(
+        "predict", out, tmp_path / "none", "--out", tmp_path / "to", "--cpu"
+    )
     assert not (tmp_path / "to").exists()
 
 
-def test_encoder_weights_that_do_not_fit(refused: Refused, train: Any, folder: Path, tmp_path: Path) -> None:
+def test_encoder_weights_that_do_not_fit(
+    refused: Refused, train: Any, folder: Path, tmp_path: Path
+) -> None:
     save_file({"conv1.weight": torch.zeros(3)}, tmp_path / "wrong.safetensors")
     line = refused(*train(data=folder, network_encoder_weights=tmp_path / "wrong.safetensors"))
     assert "does not fit the encoder" in line
     (tmp_path / "damaged.safetensors").write_bytes(b"xx")
-    assert "is damaged" in refused(*train(data=folder, network_encoder_weights=tmp_path / "damaged.safetensors"))
+    assert "is damaged" in refused(
+        *train(data=folder, network_encoder_weights=tmp_path / "damaged.safetensors")
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -293,12 +425,25 @@ def test_encoder_weights_that_do_not_fit(refused: Refused, train: Any, folder: P
 def test_a_loss_that_is_not_finite_names_step_and_term(
     method: str, term: str, refused: Refused, train: Any, folder: Path, tmp_path: Path
 ) -> None:
-    line = refused(*train("--steps", 6, data=folder, method=method, train_lr=1e30, train_log_every=4, train_checkpoint_every=1))
+    line = refused(
+        *train(
+            "--steps",
+            6,
+            data=folder,
+            method=method,
+            train_lr=1e30,
+            train_log_every=4,
+            train_checkpoint_every=1,
+        )
+    )
     assert f"the loss is not finite at step 1: {term}" in line
     assert "train.lr" in line
     # the state is that of the last step whose loss was finite
     assert (tmp_path / "run" / "resume.safetensors").exists()
-    assert all(json.loads(text)["loss/sup"] is not None for text in (tmp_path / "run" / "journal.jsonl").read_text().splitlines())
+    assert all(
+        json.loads(text)["loss/sup"] is not None
+        for text in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
+    )
 
 
 def full(*_: Any, **__: Any) -> None:
@@ -306,10 +451,23 @@ def full(*_: Any, **__: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["os.replace", "os.fsync", "u2pl.train.checkpoint.save_file", "pathlib.Path.write_bytes", "PIL.Image.Image.save"]
+    "place",
+    [
+        "os.replace",
+        "os.fsync",
+        "u2pl.training.checkpoint.save_file",
+        "pathlib.Path.write_bytes",
+        "PIL.Image.Image.save",
+    ],
 )
 def test_a_full_disk_loses_nothing(
-    place: str, refused: Refused, command: Callable[..., Any], train: Any, folder: Path, tmp_path: Path, monkeypatch: Any
+    place: str,
+    refused: Refused,
+    command: Callable[..., Any],
+    train: Any,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: Any,
 ) -> None:
     out = tmp_path / "run"
     line = train("--steps", 4, data=folder, train_evaluations=2, train_checkpoint_every=1)
@@ -325,7 +483,15 @@ def test_a_full_disk_loses_nothing(
     assert not list(out.rglob("*.part"))
     result = command(*line, "--resume")
     assert result.exit_code == 0, result.output
-    whole = train("--steps", 4, "--out", tmp_path / "whole", data=folder, train_evaluations=2, train_checkpoint_every=1)
+    whole = train(
+        "--steps",
+        4,
+        "--out",
+        tmp_path / "whole",
+        data=folder,
+        train_evaluations=2,
+        train_checkpoint_every=1,
+    )
     assert command(*whole).exit_code == 0
     for name in ("resume.safetensors", "last/model.safetensors"):
         one, two = load_file(out / name), load_file(tmp_path / "whole" / name)
@@ -348,14 +514,21 @@ def _resolve(place: str) -> Any:
 
 def _room(place: str) -> int:
     """How many calls still succeed: the run has made its folder and at least one state."""
-    return {"os.replace": 3, "os.fsync": 3, "u2pl.train.checkpoint.save_file": 2, "pathlib.Path.write_bytes": 4}.get(place, 0)
+    return {
+        "os.replace": 3,
+        "os.fsync": 3,
+        "u2pl.training.checkpoint.save_file": 2,
+        "pathlib.Path.write_bytes": 4,
+    }.get(place, 0)
 
 
-def test_a_journal_on_a_full_disk(refused: Refused, train: Any, folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_journal_on_a_full_disk(
+    refused: Refused, train: Any, folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     def full(path: Path, mode: str) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("u2pl.train.journal.open", full, raising=False)
+    monkeypatch.setattr("u2pl.training.journal.open", full, raising=False)
     error = refused(*train(data=folder))
     assert "No space left on device" in error
     assert "journal.jsonl" in error

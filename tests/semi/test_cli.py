@@ -14,18 +14,37 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from u2pl.cli.discovery import method_names
+from u2pl.methods.discovery import method_names
 from u2pl_semi.app import APP
 
 STEPS = 6
 
 
 @pytest.fixture(scope="module")
-def trained(command: Callable[..., Any], tiny: Callable[..., list[str]], folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def trained(
+    command: Callable[..., Any],
+    tiny: Callable[..., list[str]],
+    folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Any:
     """A finished run, and what was printed."""
     out = tmp_path_factory.mktemp("run") / "run"
     options = tiny("u2plplus", method_warm_start=0.3)
-    result = command("train", "--data", folder, "--preset", "demo", "--steps", STEPS, "--seed", 3, "--cpu", "--out", out, *options)
+    result = command(
+        "train",
+        "--data",
+        folder,
+        "--preset",
+        "demo",
+        "--steps",
+        STEPS,
+        "--seed",
+        3,
+        "--cpu",
+        "--out",
+        out,
+        *options,
+    )
     assert result.exit_code == 0, result.output
     return out, result.stdout
 
@@ -34,8 +53,17 @@ def test_a_run_leaves_what_a_later_command_needs(trained: Any, folder: Path) -> 
     out, printed = trained
     summary = json.loads((out / "summary.json").read_text())
     assert summary["method"] == "u2plplus"
-    assert (summary["seed"], summary["steps"], summary["world_size"], summary["threads"]) == (3, STEPS, 1, 1)
-    assert (summary["labeled"], summary["unlabeled"], summary["classes"]) == (4, 3, ["class0", "class1", "class2", "class3"])
+    assert (summary["seed"], summary["steps"], summary["world_size"], summary["threads"]) == (
+        3,
+        STEPS,
+        1,
+        1,
+    )
+    assert (summary["labeled"], summary["unlabeled"], summary["classes"]) == (
+        4,
+        3,
+        ["class0", "class1", "class2", "class3"],
+    )
     assert len(summary["per_class_iou"]) == 4
     assert 0 <= summary["miou_last"] <= summary["miou_best"] <= 100
     assert summary["evaluation"] == "blocks val, whole image, single scale"
@@ -44,20 +72,37 @@ def test_a_run_leaves_what_a_later_command_needs(trained: Any, folder: Path) -> 
     config = json.loads((out / "config.json").read_text())
     assert config["data"] == str(folder)  # as typed
     for kind in ("last", "best"):
-        assert {path.name for path in (out / kind).iterdir()} == {"model.safetensors", "config.json", "README.md"}
+        assert {path.name for path in (out / kind).iterdir()} == {
+            "model.safetensors",
+            "config.json",
+            "README.md",
+        }
     lines = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "lr" in line] == list(range(STEPS))
-    assert {"alpha_t", "gamma_t", "reliable_share", "queue_fill", "anchors", "negatives", "accuracy/reliable"} <= lines[-2].keys()
+    assert {
+        "alpha_t",
+        "gamma_t",
+        "reliable_share",
+        "queue_fill",
+        "anchors",
+        "negatives",
+        "accuracy/reliable",
+    } <= lines[-2].keys()
     assert lines[-1]["evaluation"]["step"] == STEPS
     Image.open(out / "predictions.png").verify()
     assert not list(out.rglob("*.part"))
 
     assert "note: with 4 classes the contrast's ranks r_l 3, r_h 20 become 2, 4" in printed
     assert f"mIoU of the teacher: last {summary['miou_last']:.2f}" in printed
-    assert printed.strip().splitlines()[-1] == f"next: u2pl-semi predict {out} IMAGE_OR_FOLDER --out predictions"
+    assert (
+        printed.strip().splitlines()[-1]
+        == f"next: u2pl-semi predict {out} IMAGE_OR_FOLDER --out predictions"
+    )
 
 
-def test_evaluating_a_run_gives_its_own_score_again(trained: Any, command: Callable[..., Any], tmp_path: Path, monkeypatch: Any) -> None:
+def test_evaluating_a_run_gives_its_own_score_again(
+    trained: Any, command: Callable[..., Any], tmp_path: Path, monkeypatch: Any
+) -> None:
     out, _ = trained
     monkeypatch.chdir(tmp_path)
     summary = json.loads((out / "summary.json").read_text())
@@ -66,7 +111,10 @@ def test_evaluating_a_run_gives_its_own_score_again(trained: Any, command: Calla
         assert result.exit_code == 0, result.output
         assert summary["evaluation"].partition(", ")[2] in result.stdout
         written = json.loads(next((out / "last").glob("evaluation-*.json")).read_text())
-        assert (written["miou"], written["per_class_iou"]) == (summary["miou_last"], summary["per_class_iou"])
+        assert (written["miou"], written["per_class_iou"]) == (
+            summary["miou_last"],
+            summary["per_class_iou"],
+        )
         next((out / "last").glob("evaluation-*.json")).unlink()
     assert command("evaluate", out / "best", "--cpu").exit_code == 0
     written = json.loads(next((out / "best").glob("evaluation-*.json")).read_text())
@@ -75,7 +123,10 @@ def test_evaluating_a_run_gives_its_own_score_again(trained: Any, command: Calla
 
 def test_a_run_is_evaluated_in_other_ways_too(trained: Any, command: Callable[..., Any]) -> None:
     out, _ = trained
-    ways = {"sliding window 32, stride 22": ["--mode", "slide"], "center crop 24": ["--mode", "center-crop", "--crop", 24]}
+    ways = {
+        "sliding window 32, stride 22": ["--mode", "slide"],
+        "center crop 24": ["--mode", "center-crop", "--crop", 24],
+    }
     ways |= {"scales 0.75 1": ["--scales", 0.75, "--scales", 1], "with flip": ["--flip"]}
     for words, options in ways.items():
         result = command("evaluate", out, "--cpu", "--split", "labeled", *options)
@@ -84,7 +135,9 @@ def test_a_run_is_evaluated_in_other_ways_too(trained: Any, command: Callable[..
         assert "split labeled (4 images" in result.stdout
 
 
-def test_predictions_have_the_size_and_the_ids(trained: Any, command: Callable[..., Any], tmp_path: Path) -> None:
+def test_predictions_have_the_size_and_the_ids(
+    trained: Any, command: Callable[..., Any], tmp_path: Path
+) -> None:
     out, _ = trained
     (tmp_path / "photos").mkdir()
     sizes = {"a.png": (33, 50), "b.jpg": (64, 31), "c.png": (7, 9)}
@@ -100,11 +153,21 @@ def test_predictions_have_the_size_and_the_ids(trained: Any, command: Callable[.
     assert "3 images" in result.stdout
 
 
-def test_a_broken_image_does_not_stop_the_others(trained: Any, refused: Callable[..., str], tmp_path: Path) -> None:
+def test_a_broken_image_does_not_stop_the_others(
+    trained: Any, refused: Callable[..., str], tmp_path: Path
+) -> None:
     out, _ = trained
     Image.new("RGB", (20, 20)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:40])
-    line = refused("predict", out, tmp_path / "bad.png", tmp_path / "good.png", "--out", tmp_path / "to", "--cpu")
+    line = refused(
+        "predict",
+        out,
+        tmp_path / "bad.png",
+        tmp_path / "good.png",
+        "--out",
+        tmp_path / "to",
+        "--cpu",
+    )
     assert "1 of the images could not be read" in line
     assert "bad.png" in line
     assert [path.name for path in (tmp_path / "to" / "ids").iterdir()] == ["good.png"]
@@ -120,21 +183,57 @@ def test_lists_name_every_method_and_every_recipe(command: Callable[..., Any]) -
 
 
 def test_show_prints_every_option_with_its_value(command: Callable[..., Any]) -> None:
-    result = command("show", "u2plplus", "--preset", "demo", "--set", "train.lr=0.125", "--set", "method.contrast.tau=0.75")
+    result = command(
+        "show",
+        "u2plplus",
+        "--preset",
+        "demo",
+        "--set",
+        "train.lr=0.125",
+        "--set",
+        "method.contrast.tau=0.75",
+    )
     assert result.exit_code == 0, result.output
-    rows = {line.split()[0]: line.split()[1] for line in result.stdout.splitlines() if line[1:2].strip()}
-    assert (rows["train.lr"], rows["method.contrast.tau"], rows["network.encoder"]) == ("0.125", "0.75", "resnet10t")
-    assert {"data.crop", "evaluate.mode", "method.prototypes.denoise", "method.supervised.loss"} <= rows.keys()
+    rows = {
+        line.split()[0]: line.split()[1] for line in result.stdout.splitlines() if line[1:2].strip()
+    }
+    assert (rows["train.lr"], rows["method.contrast.tau"], rows["network.encoder"]) == (
+        "0.125",
+        "0.75",
+        "resnet10t",
+    )
+    assert {
+        "data.crop",
+        "evaluate.mode",
+        "method.prototypes.denoise",
+        "method.supervised.loss",
+    } <= rows.keys()
 
 
 def test_runs_are_numbered_and_the_latest_of_a_command_is_resumed(
-    command: Callable[..., Any], refused: Callable[..., str], tiny: Callable[..., list[str]], folder: Path, tmp_path: Path, monkeypatch: Any
+    command: Callable[..., Any],
+    refused: Callable[..., str],
+    tiny: Callable[..., list[str]],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: Any,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    base = ["train", "suponly", "--data", folder, "--preset", "demo", "--cpu", *tiny("suponly", train_evaluations=1)]
+    base = [
+        "train",
+        "suponly",
+        "--data",
+        folder,
+        "--preset",
+        "demo",
+        "--cpu",
+        *tiny("suponly", train_evaluations=1),
+    ]
     for seed in (0, 1, 0):
         assert command(*base, "--steps", 1, "--seed", seed).exit_code == 0
-    assert sorted(path.name for path in Path("runs").iterdir()) == [f"blocks-suponly-{n}" for n in (1, 2, 3)]
+    assert sorted(path.name for path in Path("runs").iterdir()) == [
+        f"blocks-suponly-{n}" for n in (1, 2, 3)
+    ]
 
     Path("runs/blocks-suponly-2/summary.json").unlink()
     Path("runs/blocks-suponly-3/summary.json").unlink()
@@ -144,26 +243,60 @@ def test_runs_are_numbered_and_the_latest_of_a_command_is_resumed(
     assert Path("runs/blocks-suponly-2/summary.json").exists()
     assert not Path("runs/blocks-suponly-3/summary.json").exists()
     # what changes no result may change
-    assert "runs/blocks-suponly-3" in command(*base, "--steps", 1, "--resume", "--set", "train.checkpoint_every=7").stdout
-    assert "no run runs/blocks-suponly-<n> was started with this command" in refused(*base, "--steps", 2, "--resume")
+    assert (
+        "runs/blocks-suponly-3"
+        in command(*base, "--steps", 1, "--resume", "--set", "train.checkpoint_every=7").stdout
+    )
+    assert "no run runs/blocks-suponly-<n> was started with this command" in refused(
+        *base, "--steps", 2, "--resume"
+    )
     assert len(list(Path("runs").iterdir())) == 3
 
 
 @pytest.mark.parametrize(("classes", "limits"), [(2, "1, 2"), (3, "1, 3")])
 def test_few_classes_train_with_clamped_ranks(
-    classes: int, limits: str, command: Callable[..., Any], make_data: Callable[..., Path], tiny: Callable[..., list[str]], tmp_path: Path
+    classes: int,
+    limits: str,
+    command: Callable[..., Any],
+    make_data: Callable[..., Path],
+    tiny: Callable[..., list[str]],
+    tmp_path: Path,
 ) -> None:
     data = make_data(tmp_path / "few", classes=classes)
-    options = tiny("u2plplus", method_warm_start=0.3, train_evaluations=1, **{"method_contrast.delta_p": 0})
-    result = command("train", "--data", data, "--preset", "demo", "--steps", 4, "--cpu", "--out", tmp_path / "run", *options)
+    options = tiny(
+        "u2plplus", method_warm_start=0.3, train_evaluations=1, **{"method_contrast.delta_p": 0}
+    )
+    result = command(
+        "train",
+        "--data",
+        data,
+        "--preset",
+        "demo",
+        "--steps",
+        4,
+        "--cpu",
+        "--out",
+        tmp_path / "run",
+        *options,
+    )
     assert result.exit_code == 0, result.output
-    assert result.stdout.count(f"note: with {classes} classes the contrast's ranks r_l 3, r_h 20 become {limits}") == 1
-    steps = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    assert (
+        result.stdout.count(
+            f"note: with {classes} classes the contrast's ranks r_l 3, r_h 20 become {limits}"
+        )
+        == 1
+    )
+    steps = [
+        json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
+    ]
     assert steps[3]["loss/contrast"] > 0
 
 
 def test_images_of_every_kind_train(
-    command: Callable[..., Any], make_data: Callable[..., Path], tiny: Callable[..., list[str]], tmp_path: Path
+    command: Callable[..., Any],
+    make_data: Callable[..., Path],
+    tiny: Callable[..., list[str]],
+    tmp_path: Path,
 ) -> None:
     data = make_data(tmp_path / "kinds")
     for number in range(3, 10):
@@ -171,18 +304,40 @@ def test_images_of_every_kind_train(
         image = Image.open(path)
         grey = np.asarray(image.convert("L"))
         sixteen_bit = Image.fromarray(grey.astype(np.uint16) * 257)
-        kinds = [image.convert("RGBA"), image.convert("L"), sixteen_bit, image.convert("P"), image.convert("LA")]
+        kinds = [
+            image.convert("RGBA"),
+            image.convert("L"),
+            sixteen_bit,
+            image.convert("P"),
+            image.convert("LA"),
+        ]
         kinds[number % 5].save(path)
     modes = {Image.open(path).mode for path in (data / "images").iterdir()}
     assert {"RGBA", "L", "P", "LA"} <= modes
     assert any(mode.startswith("I") for mode in modes)
     options = tiny("cutmix", method_warm_start=0, train_evaluations=1)
-    result = command("train", "cutmix", "--data", data, "--preset", "demo", "--steps", 4, "--cpu", "--out", tmp_path / "run", *options)
+    result = command(
+        "train",
+        "cutmix",
+        "--data",
+        data,
+        "--preset",
+        "demo",
+        "--steps",
+        4,
+        "--cpu",
+        "--out",
+        tmp_path / "run",
+        *options,
+    )
     assert result.exit_code == 0, result.output
 
 
 def test_a_class_that_no_labelled_image_holds_stops_the_run_unless_allowed(
-    command: Callable[..., Any], make_data: Callable[..., Path], tiny: Callable[..., list[str]], tmp_path: Path
+    command: Callable[..., Any],
+    make_data: Callable[..., Path],
+    tiny: Callable[..., list[str]],
+    tmp_path: Path,
 ) -> None:
     data = make_data(tmp_path / "absent")
     (data / "classes.txt").write_text("".join(f"class{index}\n" for index in range(6)))
@@ -205,7 +360,11 @@ def test_by_path_from_any_directory(tmp_path: Path) -> None:
     cli = Path(__file__).parents[2] / "apps" / "semi" / "cli.py"
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, str(cli), "train", "u2plpluss", "--data", "nowhere"], cwd=tmp_path, env=env, capture_output=True, text=True
+        [sys.executable, str(cli), "train", "u2plpluss", "--data", "nowhere"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: no method 'u2plpluss' (did you mean u2plplus?)")

@@ -24,12 +24,17 @@ def photos(tmp_path: Path, make_data: Callable[..., Path]) -> Path:
     return make_data(tmp_path / "photos")
 
 
-def test_good_data_ends_with_the_command_that_trains(folder: Path, tiny: Tiny, command: Command) -> None:
+def test_good_data_ends_with_the_command_that_trains(
+    folder: Path, tiny: Tiny, command: Command
+) -> None:
     result = command("doctor", "--data", folder, "--labeled", "3", "--seed", "3", *tiny("u2plplus"))
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert "looked at: 3 of 3 labelled, 3 of 3 val, 4 of 4 unlabelled images" in lines
-    assert f"queues: 90 keys of 16 float32 numbers, {90 * 16 * 4} bytes (6 kB), on the network's device" in lines
+    assert (
+        f"queues: 90 keys of 16 float32 numbers, {90 * 16 * 4} bytes (6 kB), on the network's device"
+        in lines
+    )
     assert "warm start: the first 1400 steps are supervised only" in lines
     assert any(line.startswith("note: with 4 classes the contrast") for line in lines)
     assert any(line.startswith("tried on the CPU") for line in lines)
@@ -38,7 +43,9 @@ def test_good_data_ends_with_the_command_that_trains(folder: Path, tiny: Tiny, c
     assert words[7:] == [*tiny("u2plplus"), "--seed", "3"]
 
 
-def test_everything_broken_is_listed_with_its_file(photos: Path, tiny: Tiny, command: Command) -> None:
+def test_everything_broken_is_listed_with_its_file(
+    photos: Path, tiny: Tiny, command: Command
+) -> None:
     Image.fromarray(np.full((36, 40), 7, np.uint8)).save(photos / "masks" / "3.png")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(photos / "masks" / "4.png")
     Image.new("RGB", (40, 36)).save(photos / "masks" / "5.png")
@@ -47,13 +54,21 @@ def test_everything_broken_is_listed_with_its_file(photos: Path, tiny: Tiny, com
         file.write_bytes(file.read_bytes()[:200])
     (photos / "masks" / "1.png").unlink()
     found = faults(command("doctor", "--data", photos, *tiny("u2plplus")))
-    for file, what in [("3", "ids 7"), ("4", "9x9"), ("5", "RGB"), ("6", "decoded"), ("7", "decoded")]:
+    for file, what in [
+        ("3", "ids 7"),
+        ("4", "9x9"),
+        ("5", "RGB"),
+        ("6", "decoded"),
+        ("7", "decoded"),
+    ]:
         assert sum(f"{file}.png" in line and what in line for line in found) == 1, (file, found)
     assert any("val images without mask: '1'" in line for line in found)
     assert len(found) == 6
 
 
-def test_masks_that_keep_a_split_from_being_drawn_are_all_listed(photos: Path, tiny: Tiny, command: Command) -> None:
+def test_masks_that_keep_a_split_from_being_drawn_are_all_listed(
+    photos: Path, tiny: Tiny, command: Command
+) -> None:
     for id in ("4", "6"):
         Image.fromarray(np.full((36, 40), 7, np.uint8)).save(photos / "masks" / f"{id}.png")
     found = faults(command("doctor", "--data", photos, "--labeled", "3", *tiny("u2plplus")))
@@ -67,29 +82,46 @@ def test_data_without_val_is_a_fault(photos: Path, tiny: Tiny, command: Command)
     assert "splits/val.txt" in found
 
 
-def test_missing_weights_are_one_fault_and_the_steps_are_tried_all_the_same(folder: Path, tiny: Tiny, command: Command) -> None:
-    result = command("doctor", "--data", folder, *tiny("u2plplus"), "--set", "network.encoder_weights=nowhere.pth")
+def test_missing_weights_are_one_fault_and_the_steps_are_tried_all_the_same(
+    folder: Path, tiny: Tiny, command: Command
+) -> None:
+    result = command(
+        "doctor",
+        "--data",
+        folder,
+        *tiny("u2plplus"),
+        "--set",
+        "network.encoder_weights=nowhere.pth",
+    )
     (found,) = faults(result)
     assert "no file nowhere.pth" in found
     assert "tried on the CPU" in result.stdout
 
 
 @pytest.mark.parametrize("longest", [0.0, 1e9])
-def test_a_batch_of_one_is_found(folder: Path, tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch, longest: float) -> None:
-    monkeypatch.setattr("u2pl.cli.costs.LONGEST_STEP", longest)
-    (found,) = faults(command("doctor", "--data", folder, "--method", "suponly", *tiny("suponly", train_batch=1)))
+def test_a_batch_of_one_is_found(
+    folder: Path, tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch, longest: float
+) -> None:
+    monkeypatch.setattr("u2pl.doctor.costs.LONGEST_STEP", longest)
+    (found,) = faults(
+        command("doctor", "--data", folder, "--method", "suponly", *tiny("suponly", train_batch=1))
+    )
     assert "normalises over" in found
 
 
-def test_a_step_too_slow_to_try_is_estimated(folder: Path, tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("u2pl.cli.costs.LONGEST_STEP", 0.0)
+def test_a_step_too_slow_to_try_is_estimated(
+    folder: Path, tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("u2pl.doctor.costs.LONGEST_STEP", 0.0)
     result = command("doctor", "--data", folder, *tiny("u2plplus"))
     assert result.exit_code == 0, result.output
     assert "not tried on the CPU: one image takes" in result.stdout
 
 
-def test_too_little_memory_and_disk_must_be_fixed(folder: Path, tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("u2pl.cli.costs.memory_of", lambda device: 100_000)
+def test_too_little_memory_and_disk_must_be_fixed(
+    folder: Path, tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("u2pl.doctor.costs.memory_of", lambda device: 100_000)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100_000))
     disk, memory = faults(command("doctor", "--data", folder, *tiny("u2plplus")))
     assert "of disk" in disk
@@ -106,5 +138,7 @@ def test_too_little_memory_and_disk_must_be_fixed(folder: Path, tiny: Tiny, comm
         (["--data", "/nowhere"], "does not exist"),
     ],
 )
-def test_a_wrong_word_is_one_line(folder: Path, refused: Callable[..., str], words: list[str], reason: str) -> None:
+def test_a_wrong_word_is_one_line(
+    folder: Path, refused: Callable[..., str], words: list[str], reason: str
+) -> None:
     assert reason in refused("doctor", "--data", folder, *words)

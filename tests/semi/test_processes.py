@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from harness.following import OPTIONS, TwoProcesses, train_both
-from u2pl.cli.discovery import method_names
+from u2pl.methods.discovery import method_names
 from u2pl_semi.app import APP
 
 #: An untrained network is nowhere sure of a class: without these no pixel would count and the terms would be zero.
@@ -21,11 +21,25 @@ MORE: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def runs(folder: Path, tiny: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(
+    folder: Path, tiny: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Folders two/METHOD and one/METHOD."""
-    warm = {name: {} if name == "suponly" else {"method_warm_start": 0.25} for name in method_names(APP.methods)}
-    cases = {name: (name, tiny(name, **OPTIONS, **warm[name], **MORE.get(name, {}))[1::2]) for name in warm}
-    return train_both(APP.package, "SemiRequest", {"data": str(folder)}, cases, tmp_path_factory.mktemp("processes"))
+    warm = {
+        name: {} if name == "suponly" else {"method_warm_start": 0.25}
+        for name in method_names(APP.methods)
+    }
+    cases = {
+        name: (name, tiny(name, **OPTIONS, **warm[name], **MORE.get(name, {}))[1::2])
+        for name in warm
+    }
+    return train_both(
+        APP.package,
+        "SemiRequest",
+        {"data": str(folder)},
+        cases,
+        tmp_path_factory.mktemp("processes"),
+    )
 
 
 class TestTwoProcesses(TwoProcesses):

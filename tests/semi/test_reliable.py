@@ -5,16 +5,19 @@ import pytest
 import torch
 
 from u2pl import distributed
-from u2pl.method import partition_scalars
+from u2pl.methods.method import partition_scalars
 from u2pl.pseudo.partition import partition
-from u2pl_semi.reliable import UnsupervisedConfig, unsupervised_loss
+from u2pl_semi.reliable import PseudoLossConfig, unsupervised_loss
 
 IGNORE = 255
 
 
 def random_case(seed: int = 0, shape=(4, 5, 9, 11)):
     draw = torch.Generator().manual_seed(seed)
-    logits, prob = torch.randn(shape, generator=draw), (torch.randn(shape, generator=draw) * 3).softmax(dim=1)
+    logits, prob = (
+        torch.randn(shape, generator=draw),
+        (torch.randn(shape, generator=draw) * 3).softmax(dim=1),
+    )
     valid = torch.rand(shape[0], *shape[2:], generator=draw) < 0.7
     return logits, prob.argmax(dim=1), partition(prob, valid, 0.2)
 
@@ -35,9 +38,11 @@ def slow_loss(config, logits, label, part) -> tuple[float, float]:
 
 @pytest.mark.parametrize("options", [{}, {"xi_2": 0.1}, {"count": "all", "eta": 2.0}])
 def test_loss_and_weight_equal_the_loop(options):
-    config, (logits, label, part) = UnsupervisedConfig(**options), random_case()
+    config, (logits, label, part) = PseudoLossConfig(**options), random_case()
     found = unsupervised_loss(config, logits, label, part)
-    assert [x.item() for x in found] == pytest.approx(slow_loss(config, logits, label, part), rel=1e-5)
+    assert [x.item() for x in found] == pytest.approx(
+        slow_loss(config, logits, label, part), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("case", ["p80", "p93_3", "p100"])
@@ -46,7 +51,7 @@ def test_counting_all_pixels_matches_the_fixture(shared, case):
     logits, target = torch.tensor(z["in_logits"], requires_grad=True), torch.tensor(z["in_target"])
     prob = torch.tensor(z["in_teacher_logits"]).softmax(dim=1)
     part = partition(prob, target != IGNORE, 1 - float(z[f"cfg_percent_{case}"]) / 100)
-    loss, weight = unsupervised_loss(UnsupervisedConfig(count="all"), logits, target, part)
+    loss, weight = unsupervised_loss(PseudoLossConfig(count="all"), logits, target, part)
     (weight * loss).backward()
     np.testing.assert_allclose((weight * loss).item(), z[f"out_loss_{case}"], rtol=1e-5)
     np.testing.assert_allclose(logits.grad.numpy(), z[f"out_grad_{case}"], rtol=1e-4, atol=1e-7)
@@ -56,7 +61,7 @@ def test_without_a_reliable_pixel_loss_and_weight_are_zero():
     logits, label, part = random_case()
     none = part._replace(reliable_BHW=torch.zeros_like(part.reliable_BHW))
     logits.requires_grad_()
-    loss, weight = unsupervised_loss(UnsupervisedConfig(xi_2=0.1), logits, label, none)
+    loss, weight = unsupervised_loss(PseudoLossConfig(xi_2=0.1), logits, label, none)
     (weight * loss).backward()
     assert loss.item() == 0 and weight.item() == 0 and not logits.grad.any()
 
@@ -65,15 +70,21 @@ def test_two_processes_have_the_gradient_of_one(monkeypatch):
     logits, label, part = random_case()
     part.reliable_BHW[:2, 3:] = False
     whole = logits.clone().requires_grad_()
-    loss, weight = unsupervised_loss(UnsupervisedConfig(xi_2=0.1), whole, label, part)
+    loss, weight = unsupervised_loss(PseudoLossConfig(xi_2=0.1), whole, label, part)
     (loss * weight).backward()
     reliable, unreliable = part.reliable_BHW.sum() / 2, part.unreliable_BHW.sum() / 2
     split = logits.clone().requires_grad_()
     for half in (slice(0, 2), slice(2, 4)):
-        mine = part._replace(reliable_BHW=part.reliable_BHW[half], unreliable_BHW=part.unreliable_BHW[half])
-        answers = iter([reliable, unreliable])  # the averages over both, in the order they are asked for
+        mine = part._replace(
+            reliable_BHW=part.reliable_BHW[half], unreliable_BHW=part.unreliable_BHW[half]
+        )
+        answers = iter(
+            [reliable, unreliable]
+        )  # the averages over both, in the order they are asked for
         monkeypatch.setattr(distributed, "average", lambda _, answers=answers: next(answers))
-        loss, weight_here = unsupervised_loss(UnsupervisedConfig(xi_2=0.1), split[half], label[half], mine)
+        loss, weight_here = unsupervised_loss(
+            PseudoLossConfig(xi_2=0.1), split[half], label[half], mine
+        )
         assert weight_here == weight
         (loss * weight_here / 2).backward()
     torch.testing.assert_close(split.grad, whole.grad)
@@ -82,9 +93,13 @@ def test_two_processes_have_the_gradient_of_one(monkeypatch):
 def test_scalars_tell_how_right_the_pseudo_labels_are():
     _, label, part = random_case()
     truth = torch.where(torch.arange(label.numel()).view(label.shape) % 3 == 0, IGNORE, label)
-    truth[part.unreliable_BHW & (truth != IGNORE)] = (truth[part.unreliable_BHW & (truth != IGNORE)] + 1) % 5
+    truth[part.unreliable_BHW & (truth != IGNORE)] = (
+        truth[part.unreliable_BHW & (truth != IGNORE)] + 1
+    ) % 5
     scalars = partition_scalars(part, label, truth)
     reliable, unreliable = part.reliable_BHW.sum(), part.unreliable_BHW.sum()
-    assert scalars["reliable_share"].item() == pytest.approx((reliable / (reliable + unreliable)).item())
+    assert scalars["reliable_share"].item() == pytest.approx(
+        (reliable / (reliable + unreliable)).item()
+    )
     assert scalars["accuracy/reliable"] == 1 and scalars["accuracy/unreliable"] == 0
     assert scalars["gamma_t"] == part.gamma

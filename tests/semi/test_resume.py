@@ -19,7 +19,11 @@ def train(tiny: Callable[..., list[str]], folder: Path) -> Train:
     """The command of a run of STEPS steps, of which the last two thirds are behind the warm start."""
 
     def command(method: str, out: Path, *more: Any, **changes: Any) -> list[Any]:
-        changes = {"train_checkpoint_every": 4} | ({} if method == "suponly" else {"method_warm_start": 0.3}) | changes
+        changes = (
+            {"train_checkpoint_every": 4}
+            | ({} if method == "suponly" else {"method_warm_start": 0.3})
+            | changes
+        )
         common = ["--data", folder, "--preset", "demo", "--steps", STEPS, "--cpu", "--out", out]
         return ["train", method, *common, *tiny(method, **changes), *more]
 

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 from torch.utils.data import default_collate
+from u2pl.cli.app import App
+from u2pl_ws.planning import WeakRequest
 
 from harness.commands import set_words
 from harness.contract import TOTAL, Build
-from u2pl.cli.app import App
-from u2pl.method import Method
-from u2pl.networks import mit
+from u2pl.methods.method import Method
+from u2pl.networks.encoders import mit
 from u2pl_ws.app import APP
 from u2pl_ws.batches import TagBatch
-from u2pl_ws.planning import WeakRequest, make_plan
+from u2pl_ws.task import make_plan
 
 CLASSES = ("sky", "tree", "car", "person")
 #: Images of the folder: the first three are val, all others may be trained on.
@@ -32,7 +33,12 @@ TINY = {
 }  # fmt: skip
 #: An encoder with attention that this process alone knows, see `_small_attention`; others take mit_b0.
 ATTENTION = {"network.encoder": "mit_test"}
-CONTRAST = {"method.contrast.queue": "40", "method.contrast.keys": "16", "method.contrast.anchors": "8", "method.contrast.negatives": "4"}
+CONTRAST = {
+    "method.contrast.queue": "40",
+    "method.contrast.keys": "16",
+    "method.contrast.anchors": "8",
+    "method.contrast.negatives": "4",
+}
 #: What each method needs on top; one that is not here: nothing.
 MORE: dict[str, dict[str, str]] = {
     "afa": ATTENTION,
@@ -53,11 +59,17 @@ def paint(root: Path, masked: range = range(VAL + 3)) -> Path:
         (root / name).mkdir(parents=True, exist_ok=True)
     lines = ["image,classes"]
     for number in range(IMAGES):
-        shown = rng.choice([0, 0, 1, 2, 3], size=(2, 2)) if number < IMAGES - 1 else np.zeros((2, 2), np.int64)
+        shown = (
+            rng.choice([0, 0, 1, 2, 3], size=(2, 2))
+            if number < IMAGES - 1
+            else np.zeros((2, 2), np.int64)
+        )
         shown[0, 0] = number % 3 + 1 if number < IMAGES - 1 else 0
         mask = np.kron(shown, np.ones((24, 28), np.int64)).astype(np.uint8)
         colour = np.stack([50 * mask, 220 - 40 * mask, 90 * (mask % 2)], axis=-1)
-        Image.fromarray((colour + rng.integers(30, size=colour.shape)).astype(np.uint8)).save(root / "images" / f"{number}.png")
+        Image.fromarray((colour + rng.integers(30, size=colour.shape)).astype(np.uint8)).save(
+            root / "images" / f"{number}.png"
+        )
         if number in masked:
             Image.fromarray(mask).save(root / "masks" / f"{number}.png")
         if number >= VAL:
@@ -106,7 +118,10 @@ def build(folder: Path) -> Build:
 
     def make(name: str, seed: int = 0, **changes: Any) -> tuple[Method, TagBatch]:
         method = name.partition(" ")[0]
-        usual: Mapping[str, Any] = {"method_warm_start": 0.3, **({"method_affinity.walk_start": 0.5} if method != "cam" else {})}
+        usual: Mapping[str, Any] = {
+            "method_warm_start": 0.3,
+            **({"method_affinity.walk_start": 0.5} if method != "cam" else {}),
+        }
         options = tuple(assignments(name, **{**usual, **changes})[1::2])
         plan = make_plan(APP, WeakRequest(method, "demo", options, TOTAL, seed, data=str(folder)))
         dataset = plan.build_dataset()

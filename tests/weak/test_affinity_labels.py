@@ -7,8 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from u2pl_ws.affinity_labels import Levels, agreed_label, class_probability, random_walk, refined_label, tagged_maps, walked_label
-from u2pl_ws.cam import only_tagged
+from u2pl_ws.activation_maps import only_tagged
+from u2pl_ws.map_labels import (
+    Levels,
+    agreed_label,
+    class_probability,
+    random_walk,
+    refined_label,
+    tagged_maps,
+    walked_label,
+)
 from u2pl_ws.pixel_refinement import affinity_kernel, half_size, refine
 
 IGNORE = 255
@@ -33,7 +41,9 @@ def random_case(seed: int, batch: int = 3, classes: int = 5, size=(32, 40)):
 def both_labels(case, most=None, levels=None):
     image, cam, tags, affinity, near, valid = case
     maps, kernel = tagged_maps(cam, tags, most), affinity_kernel(half_size(image))
-    return refined_label(maps, kernel, valid, levels), walked_label(maps, affinity, near, GRID, kernel, valid, levels)
+    return refined_label(maps, kernel, valid, levels), walked_label(
+        maps, affinity, near, GRID, kernel, valid, levels
+    )
 
 
 def slow_probability(cam, tags, background):
@@ -47,9 +57,14 @@ def slow_probability(cam, tags, background):
 def slow_walk(maps, affinity, near, smoothing):
     """One image's maps [C, N] of lists."""
     size = affinity.shape[0]
-    value = [[(affinity[i, j].item() * float(near[i, j])) ** 2 for j in range(size)] for i in range(size)]
+    value = [
+        [(affinity[i, j].item() * float(near[i, j])) ** 2 for j in range(size)] for i in range(size)
+    ]
     column = [sum(value[i][j] for i in range(size)) + smoothing for j in range(size)]
-    return [[sum(row[i] * value[i][j] / column[j] for i in range(size)) for j in range(size)] for row in maps]
+    return [
+        [sum(row[i] * value[i][j] / column[j] for i in range(size)) for j in range(size)]
+        for row in maps
+    ]
 
 
 def slow_refined(image, cam, tags, valid, levels):
@@ -60,8 +75,12 @@ def slow_refined(image, cam, tags, valid, levels):
     decided = []
     for level in levels:
         maps = [torch.full(valid.shape, level), *(cam[c - 1] for c in present[1:])]
-        small = F.interpolate(torch.stack(maps)[None], size, mode="bilinear", align_corners=False).softmax(dim=1)
-        large = F.interpolate(refine(small, kernel), valid.shape, mode="bilinear", align_corners=False)
+        small = F.interpolate(
+            torch.stack(maps)[None], size, mode="bilinear", align_corners=False
+        ).softmax(dim=1)
+        large = F.interpolate(
+            refine(small, kernel), valid.shape, mode="bilinear", align_corners=False
+        )
         decided.append(large[0].argmax(dim=0))
     return merge(*(torch.tensor(present)[found] for found in decided), valid)
 
@@ -79,7 +98,9 @@ def test_probabilities_equal_the_loop(classes):
     _, cam, tags, *_ = random_case(classes, classes=classes, size=(4, 5))
     found = class_probability(cam, tags, 0.4)
     for b, y, x in np.ndindex(3, 4, 5):
-        assert found[b, :, y, x].tolist() == pytest.approx(slow_probability(cam[b, :, y, x], tags[b], 0.4), abs=1e-6)
+        assert found[b, :, y, x].tolist() == pytest.approx(
+            slow_probability(cam[b, :, y, x], tags[b], 0.4), abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("smoothing", [0.1, 1e-4])
@@ -88,8 +109,18 @@ def test_the_walk_equals_the_loop(smoothing, masked):
     _, cam, _, affinity, near, _ = random_case(1, size=GRID)
     found = random_walk(cam, affinity, near if masked else None, smoothing)
     for b in range(3):
-        expected = slow_walk(cam[b].flatten(1).tolist(), affinity[b], near if masked else torch.ones_like(near), smoothing)
-        torch.testing.assert_close(found[b].flatten(1).double(), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=2e-6)
+        expected = slow_walk(
+            cam[b].flatten(1).tolist(),
+            affinity[b],
+            near if masked else torch.ones_like(near),
+            smoothing,
+        )
+        torch.testing.assert_close(
+            found[b].flatten(1).double(),
+            torch.tensor(expected, dtype=torch.float64),
+            rtol=0,
+            atol=2e-6,
+        )
 
 
 def test_a_lonely_token_takes_nothing():
@@ -122,7 +153,10 @@ def test_refined_labels_equal_the_loop(classes):
 
 
 def test_probabilities_and_walks_match_the_fixture(shared):
-    z = {key: torch.tensor(value) for key, value in np.load(shared("fixtures/random_walk.npz")).items()}
+    z = {
+        key: torch.tensor(value)
+        for key, value in np.load(shared("fixtures/random_walk.npz")).items()
+    }
     tags, near = z["in_cls_labels"], z["in_radius_mask"]
     for name, affinity, level, mask in (
         ("sym_low", "sym", "low", near),
@@ -136,12 +170,20 @@ def test_probabilities_and_walks_match_the_fixture(shared):
         torch.testing.assert_close(found, z[f"out_rw_{name}"], rtol=0, atol=2e-5)
     found = random_walk(only_tagged(z["in_cam"], tags), z["in_aff_asym"], near, smoothing=1e-4)
     torch.testing.assert_close(found, only_tagged(z["out_rw_fgonly"], tags), rtol=0, atol=2e-5)
-    torch.testing.assert_close(random_walk(z["in_cam"], z["in_aff_asym"], near, 1e-4), z["out_rw_fgonly"], rtol=0, atol=2e-5)
+    torch.testing.assert_close(
+        random_walk(z["in_cam"], z["in_aff_asym"], near, 1e-4),
+        z["out_rw_fgonly"],
+        rtol=0,
+        atol=2e-5,
+    )
 
 
 @pytest.mark.parametrize("most", [None, 3])
 def test_refined_labels_match_the_fixture(shared, most):
-    z = {key: torch.tensor(value) for key, value in np.load(shared("fixtures/random_walk.npz")).items()}
+    z = {
+        key: torch.tensor(value)
+        for key, value in np.load(shared("fixtures/random_walk.npz")).items()
+    }
     valid = torch.zeros(2, 64, 80, dtype=torch.bool)
     for inside, (top, bottom, left, right) in zip(valid, z["in_img_box"].tolist(), strict=True):
         inside[top:bottom, left:right] = True
@@ -153,18 +195,36 @@ def test_refined_labels_match_the_fixture(shared, most):
 
 def test_walked_labels_match_the_fixture(shared):
     """Its images are cut out of their padding between the walk and the refinement."""
-    z = {key: torch.tensor(value) for key, value in np.load(shared("fixtures/random_walk.npz")).items()}
-    cam = F.interpolate(z["out_valid_cam"], z["in_cam"].shape[2:], mode="bilinear", align_corners=False)
-    both = torch.cat([class_probability(cam, z["in_cls_labels"], z[level].item()) for level in ("cfg_high", "cfg_low")], dim=1)
+    z = {
+        key: torch.tensor(value)
+        for key, value in np.load(shared("fixtures/random_walk.npz")).items()
+    }
+    cam = F.interpolate(
+        z["out_valid_cam"], z["in_cam"].shape[2:], mode="bilinear", align_corners=False
+    )
+    both = torch.cat(
+        [
+            class_probability(cam, z["in_cls_labels"], z[level].item())
+            for level in ("cfg_high", "cfg_low")
+        ],
+        dim=1,
+    )
     walked = random_walk(both, z["in_aff_sym"], z["in_radius_mask"])
     walked = F.interpolate(walked, (64, 80), mode="bilinear", align_corners=False)
     label, low = torch.full((2, 64, 80), IGNORE), torch.zeros(2, 7, 64, 80)
     for b, (top, bottom, left, right) in enumerate(z["in_img_box"].tolist()):
         box = (slice(b, b + 1), ..., slice(top, bottom), slice(left, right))
         kernel = affinity_kernel(half_size(z["in_image01"][box]))
-        label[box] = agreed_label(walked[box], torch.arange(1, 7)[None], kernel, torch.ones_like(label[box], dtype=torch.bool))
+        label[box] = agreed_label(
+            walked[box],
+            torch.arange(1, 7)[None],
+            kernel,
+            torch.ones_like(label[box], dtype=torch.bool),
+        )
         size = (bottom - top, right - left)
-        low[box] = F.interpolate(refine(walked[box][:, 7:], kernel), size, mode="bilinear", align_corners=False)
+        low[box] = F.interpolate(
+            refine(walked[box][:, 7:], kernel), size, mode="bilinear", align_corners=False
+        )
     assert (label != z["out_aff_refined_label"]).float().mean() <= 0.001
     torch.testing.assert_close(low, z["out_aff_refined_cam_low"], rtol=0, atol=2e-5)
 
@@ -172,11 +232,16 @@ def test_walked_labels_match_the_fixture(shared):
 def test_walked_labels_are_those_of_their_parts():
     image, cam, tags, affinity, near, valid = random_case(3)
     small = F.interpolate(cam, GRID, mode="bilinear", align_corners=False)
-    both = torch.cat([random_walk(class_probability(small, tags, level), affinity, near) for level in Levels()], dim=1)
+    both = torch.cat(
+        [random_walk(class_probability(small, tags, level), affinity, near) for level in Levels()],
+        dim=1,
+    )
     large = F.interpolate(both, valid.shape[1:], mode="bilinear", align_corners=False)
     kernel = affinity_kernel(half_size(image))
     expected = agreed_label(large, torch.arange(1, 6).expand(3, 5), kernel, valid)
-    assert torch.equal(walked_label(tagged_maps(cam, tags), affinity, near, GRID, kernel, valid), expected)
+    assert torch.equal(
+        walked_label(tagged_maps(cam, tags), affinity, near, GRID, kernel, valid), expected
+    )
 
 
 def test_two_sets_of_maps_are_merged_as_the_table_says():
@@ -196,7 +261,10 @@ def test_two_sets_of_maps_are_merged_as_the_table_says():
 def test_tagged_classes_come_first_in_their_order():
     cam = torch.arange(8.0).view(2, 4, 1, 1)
     maps = tagged_maps(cam, torch.tensor([[0, 1, 0, 1], [1, 0, 0, 0]]), most=2)
-    assert maps.class_BS.tolist() == [[2, 4], [1, 2]] and maps.tagged_BS.tolist() == [[True, True], [True, False]]
+    assert maps.class_BS.tolist() == [[2, 4], [1, 2]] and maps.tagged_BS.tolist() == [
+        [True, True],
+        [True, False],
+    ]
     assert maps.cam_BSHW.flatten().tolist() == [1, 3, 4, 5]
 
 
@@ -205,7 +273,9 @@ def test_the_most_tags_save_time_and_change_nothing(levels):
     case = random_case(4)
     most = int(case[2].sum(dim=1).max())
     assert 0 < most < 5
-    for found, expected in zip(both_labels(case, most, levels), both_labels(case, None, levels), strict=True):
+    for found, expected in zip(
+        both_labels(case, most, levels), both_labels(case, None, levels), strict=True
+    ):
         assert torch.equal(found, expected)
 
 
@@ -214,7 +284,9 @@ def test_absent_classes_have_no_influence():
     image, cam, tags, *rest = case
     for garbage in (torch.nan, torch.inf, 1e30, -5.0):
         other = torch.where(tags[:, :, None, None], cam, garbage)
-        for found, expected in zip(both_labels((image, other, tags, *rest)), both_labels(case), strict=True):
+        for found, expected in zip(
+            both_labels((image, other, tags, *rest)), both_labels(case), strict=True
+        ):
             assert torch.equal(found, expected)
 
 
@@ -223,7 +295,11 @@ def test_labels_hold_tagged_classes_alone_and_an_image_without_tags_is_backgroun
     tags, valid = case[2], case[5]
     for label in both_labels(case, None, Levels(0.6, 0.3)):
         for b in range(3):
-            assert set(label[b].unique().tolist()) <= {0, IGNORE, *(tags[b].nonzero().flatten() + 1).tolist()}
+            assert set(label[b].unique().tolist()) <= {
+                0,
+                IGNORE,
+                *(tags[b].nonzero().flatten() + 1).tolist(),
+            }
         assert not label[-1][valid[-1]].any()
         assert (label[~valid] == IGNORE).all() and (label[0][valid[0]] > 0).any()
 
@@ -243,8 +319,14 @@ def test_a_batch_equals_each_image_alone():
     case = random_case(8)
     together = both_labels(case, None, Levels(0.7, 0.4))
     for b in range(3):
-        image, cam, tags, affinity, near, valid = (part if part is case[4] else part[b : b + 1] for part in case)
-        for one, all_of_them in zip(both_labels((image, cam, tags, affinity, near, valid), None, Levels(0.7, 0.4)), together, strict=True):
+        image, cam, tags, affinity, near, valid = (
+            part if part is case[4] else part[b : b + 1] for part in case
+        )
+        for one, all_of_them in zip(
+            both_labels((image, cam, tags, affinity, near, valid), None, Levels(0.7, 0.4)),
+            together,
+            strict=True,
+        ):
             assert (one[0] != all_of_them[b]).float().mean() <= 0.001
 
 

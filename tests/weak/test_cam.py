@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from u2pl_ws.cam import cam_label, certain_label, multi_scale_cam, only_tagged
+from u2pl_ws.activation_maps import cam_label, certain_label, multi_scale_cam, only_tagged
 
 IGNORE = 255
 
@@ -28,7 +28,10 @@ def slow_cam(network, image, tags, scales):
         size = [int(scale * side) for side in image.shape[1:]]
         view = F.interpolate(image[None].double(), size, mode="bilinear", align_corners=False)
         both = [network(view), network(view.flip(-1))]
-        plain, mirrored = (F.interpolate(maps, image.shape[1:], mode="bilinear", align_corners=False)[0] for maps in both)
+        plain, mirrored = (
+            F.interpolate(maps, image.shape[1:], mode="bilinear", align_corners=False)[0]
+            for maps in both
+        )
         total += torch.maximum(plain, mirrored.flip(-1)).clamp(min=0)
     for k, tagged in enumerate(tags.tolist()):
         total[k] -= total[k].min().item()
@@ -57,21 +60,32 @@ def test_the_network_sees_images_and_mirror_images_once_for_each_scale():
     image, tags, weight = random_case(1)
     seen: list[torch.Tensor] = []
     multi_scale_cam(lambda views: seen.append(views) or toy(weight)(views), image, tags)
-    assert [tuple(views.shape) for views in seen] == [(4, 3, 32, 48), (4, 3, 16, 24), (4, 3, 48, 72)]
+    assert [tuple(views.shape) for views in seen] == [
+        (4, 3, 32, 48),
+        (4, 3, 16, 24),
+        (4, 3, 48, 72),
+    ]
     assert torch.equal(seen[0], torch.cat([image, image.flip(-1)]))
 
 
 def test_a_mirrored_image_has_mirrored_maps():
     image, tags, weight = random_case(2)
     mirrored = multi_scale_cam(toy(weight), image.flip(-1), tags)
-    torch.testing.assert_close(mirrored.flip(-1), multi_scale_cam(toy(weight), image, tags), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        mirrored.flip(-1), multi_scale_cam(toy(weight), image, tags), rtol=0, atol=1e-5
+    )
 
 
 def test_a_permutation_of_the_classes_permutes_the_maps():
     image, tags, weight = random_case(3)
     order = torch.tensor([4, 0, 3, 1, 2])
     found = multi_scale_cam(toy(weight), image, tags)
-    torch.testing.assert_close(multi_scale_cam(toy(weight[order]), image, tags[:, order]), found[:, order], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        multi_scale_cam(toy(weight[order]), image, tags[:, order]),
+        found[:, order],
+        rtol=0,
+        atol=1e-6,
+    )
 
 
 def test_absent_classes_are_zero_whatever_the_network_says():
@@ -86,7 +100,12 @@ def test_absent_classes_are_zero_whatever_the_network_says():
 
 def test_one_class_one_pixel_and_a_flat_map():
     for size in ((16, 16), (1, 1)):
-        found = multi_scale_cam(toy(torch.ones(1, 3), cell=1), torch.full((2, 3, *size), 0.5), torch.ones(2, 1), scales=(1.0,))
+        found = multi_scale_cam(
+            toy(torch.ones(1, 3), cell=1),
+            torch.full((2, 3, *size), 0.5),
+            torch.ones(2, 1),
+            scales=(1.0,),
+        )
         assert found.shape == (2, 1, *size) and not found.any()
 
 
@@ -95,14 +114,21 @@ def test_no_gradient_float32_and_the_same_every_time():
     weight.requires_grad_()
     found = multi_scale_cam(lambda views: toy(weight)(views).bfloat16(), image, tags)
     assert not found.requires_grad and found.dtype == torch.float32
-    assert torch.equal(multi_scale_cam(toy(weight), image, tags), multi_scale_cam(toy(weight), image, tags))
+    assert torch.equal(
+        multi_scale_cam(toy(weight), image, tags), multi_scale_cam(toy(weight), image, tags)
+    )
 
 
 def test_a_batch_equals_each_image_alone():
     image, tags, weight = random_case(6, batch=3)
     together = multi_scale_cam(toy(weight), image, tags)
     for b in range(3):
-        torch.testing.assert_close(multi_scale_cam(toy(weight), image[b : b + 1], tags[b : b + 1]), together[b : b + 1], rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            multi_scale_cam(toy(weight), image[b : b + 1], tags[b : b + 1]),
+            together[b : b + 1],
+            rtol=0,
+            atol=1e-6,
+        )
 
 
 def slow_label(cam, valid, high, low):
@@ -130,16 +156,25 @@ def test_labels_equal_the_loop(classes):
 
 def test_an_image_without_tags_is_background():
     cam = only_tagged(torch.rand(2, 3, 4, 5), torch.tensor([[0, 0, 0], [0, 1, 0]]))
-    assert not cam_label(cam)[0].any() and not certain_label(cam, torch.ones(2, 4, 5, dtype=torch.bool))[0].any()
+    assert (
+        not cam_label(cam)[0].any()
+        and not certain_label(cam, torch.ones(2, 4, 5, dtype=torch.bool))[0].any()
+    )
     assert set(cam_label(cam)[1].unique().tolist()) <= {0, 2}
 
 
 def test_labels_match_the_fixture(shared):
-    z = {key: torch.tensor(value) for key, value in np.load(shared("fixtures/random_walk.npz")).items()}
+    z = {
+        key: torch.tensor(value)
+        for key, value in np.load(shared("fixtures/random_walk.npz")).items()
+    }
     cam = only_tagged(z["in_cams_full"], z["in_cls_labels"])
     valid = torch.zeros(cam_label(cam).shape, dtype=torch.bool)
     for inside, (top, bottom, left, right) in zip(valid, z["in_img_box"].tolist(), strict=True):
         inside[top:bottom, left:right] = True
     assert torch.equal(cam, z["out_valid_cam"])
     assert torch.equal(cam_label(cam), z["out_cam_label_bkg45"])
-    assert torch.equal(certain_label(cam, valid, z["cfg_high"].item(), z["cfg_low"].item()), z["out_pseudo_label_ignoremid"])
+    assert torch.equal(
+        certain_label(cam, valid, z["cfg_high"].item(), z["cfg_low"].item()),
+        z["out_pseudo_label_ignoremid"],
+    )

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from u2pl.contrast import PixelContrast
+from u2pl.methods.pixel_contrast import PixelContrast
 from u2pl.pseudo.select import Candidates
-from u2pl_ws.cam import only_tagged
-from u2pl_ws.candidates import NegativesConfig, WeakContrastConfig, select
+from u2pl_ws.activation_maps import only_tagged
+from u2pl_ws.selection import TagNegativesConfig, WeakContrastConfig, select_by_tags
 
 IGNORE, BETA = 255, 0.45
 SIZE, SMALL = (24, 32), (6, 8)
@@ -37,11 +37,11 @@ def random_case(seed: int = 0, classes: int = 5, images: int = 4) -> Case:
     return Case(only_tagged(cam, tags), tags, valid)
 
 
-def chosen(case: Case, negatives: NegativesConfig, beta: float = BETA) -> Candidates:
-    return select(*case, SMALL, beta, negatives)
+def chosen(case: Case, negatives: TagNegativesConfig, beta: float = BETA) -> Candidates:
+    return select_by_tags(*case, SMALL, beta, negatives)
 
 
-def slow(case: Case, negatives: NegativesConfig, beta: float = BETA) -> Candidates:
+def slow(case: Case, negatives: TagNegativesConfig, beta: float = BETA) -> Candidates:
     cam = F.interpolate(case.cam, SMALL, mode="bilinear", align_corners=False)
     images, classes = case.tags.shape
     anchor = torch.full((images, *SMALL), IGNORE)
@@ -63,19 +63,30 @@ def slow(case: Case, negatives: NegativesConfig, beta: float = BETA) -> Candidat
 
 @pytest.mark.parametrize(("untagged", "unreliable"), [*TABLE_14, (False, False)])
 @pytest.mark.parametrize("classes", [1, 5])
-def test_every_row_of_table_14_equals_the_loop(classes: int, untagged: bool, unreliable: bool) -> None:
-    config, case = NegativesConfig(untagged=untagged, unreliable=unreliable), random_case(classes, classes)
+def test_every_row_of_table_14_equals_the_loop(
+    classes: int, untagged: bool, unreliable: bool
+) -> None:
+    config, case = (
+        TagNegativesConfig(untagged=untagged, unreliable=unreliable),
+        random_case(classes, classes),
+    )
     found = chosen(case, config)
     for one, other in zip(found, slow(case, config), strict=True):
         assert one.dtype == other.dtype and torch.equal(one, other)
-    assert found.anchor_Bhw.ne(IGNORE).any() and found.negative_BChw.any() == (untagged or unreliable)
+    assert found.anchor_Bhw.ne(IGNORE).any() and found.negative_BChw.any() == (
+        untagged or unreliable
+    )
 
 
 def test_the_rows_differ_in_the_negatives_alone_and_add_up() -> None:
     case = random_case()
-    first, second, both = (chosen(case, NegativesConfig(untagged=a, unreliable=b)) for a, b in TABLE_14)
+    first, second, both = (
+        chosen(case, TagNegativesConfig(untagged=a, unreliable=b)) for a, b in TABLE_14
+    )
     for row in (first, second):
-        assert torch.equal(row.anchor_Bhw, both.anchor_Bhw) and torch.equal(row.positive_Bhw, both.positive_Bhw)
+        assert torch.equal(row.anchor_Bhw, both.anchor_Bhw) and torch.equal(
+            row.positive_Bhw, both.positive_Bhw
+        )
         assert row.negative_BChw.any()
     assert not (first.negative_BChw & second.negative_BChw).any()
     assert torch.equal(first.negative_BChw | second.negative_BChw, both.negative_BChw)
@@ -83,42 +94,57 @@ def test_the_rows_differ_in_the_negatives_alone_and_add_up() -> None:
 
 
 def test_the_default_is_both_conditions() -> None:
-    assert NegativesConfig().model_dump() == {"untagged": True, "unreliable": True}
+    assert TagNegativesConfig().model_dump() == {"untagged": True, "unreliable": True}
 
 
 def test_padding_is_never_anything() -> None:
     case = random_case(2)
     outside = ~case.valid[:, ::4, ::4]
     assert outside.any() and not outside.all()
-    found = chosen(case, NegativesConfig())
-    assert (found.anchor_Bhw[outside] == IGNORE).all() and (found.positive_Bhw[outside] == IGNORE).all()
+    found = chosen(case, TagNegativesConfig())
+    assert (found.anchor_Bhw[outside] == IGNORE).all() and (
+        found.positive_Bhw[outside] == IGNORE
+    ).all()
     assert not (found.negative_BChw & outside.unsqueeze(1)).any()
-    nothing = chosen(case._replace(valid=torch.zeros_like(case.valid)), NegativesConfig())
+    nothing = chosen(case._replace(valid=torch.zeros_like(case.valid)), TagNegativesConfig())
     assert (nothing.anchor_Bhw == IGNORE).all() and not nothing.negative_BChw.any()
 
 
 def test_on_beta_a_pixel_is_neither_anchor_nor_negative() -> None:
-    cam = torch.tensor([0.25, 0.5, 0.75]).view(1, 1, 1, 3).repeat_interleave(4, 3).repeat(1, 1, 4, 1)
-    found = select(cam, torch.ones(1, 1, dtype=torch.bool), torch.ones(1, 4, 12, dtype=torch.bool), (1, 3), 0.5, NegativesConfig())
+    cam = (
+        torch.tensor([0.25, 0.5, 0.75]).view(1, 1, 1, 3).repeat_interleave(4, 3).repeat(1, 1, 4, 1)
+    )
+    found = select_by_tags(
+        cam,
+        torch.ones(1, 1, dtype=torch.bool),
+        torch.ones(1, 4, 12, dtype=torch.bool),
+        (1, 3),
+        0.5,
+        TagNegativesConfig(),
+    )
     assert found.anchor_Bhw.flatten().tolist() == [IGNORE, IGNORE, 0]
     assert found.negative_BChw.flatten().tolist() == [True, False, False]
 
 
 def test_an_anchor_is_the_highest_of_the_tagged_classes_and_no_negative_of_it() -> None:
     case = random_case(3)
-    found = chosen(case, NegativesConfig())
+    found = chosen(case, TagNegativesConfig())
     b, i, j = found.anchor_Bhw.ne(IGNORE).nonzero(as_tuple=True)
     own = found.anchor_Bhw[b, i, j]
     assert case.tags[b, own].all() and not found.negative_BChw[b, own, i, j].any()
-    assert (found.anchor_Bhw[-1] == IGNORE).all() and found.negative_BChw[-1, :, 0].all()  # an image without tags
+    assert (found.anchor_Bhw[-1] == IGNORE).all() and found.negative_BChw[
+        -1, :, 0
+    ].all()  # an image without tags
 
 
 def test_a_permutation_of_the_classes_permutes_the_candidates() -> None:
     case, order = random_case(4), torch.tensor([3, 0, 4, 1, 2])
     table = torch.full((IGNORE + 1,), IGNORE)
     table[order] = torch.arange(5)
-    found = chosen(case, NegativesConfig())
-    renamed = chosen(Case(case.cam[:, order], case.tags[:, order], case.valid), NegativesConfig())
+    found = chosen(case, TagNegativesConfig())
+    renamed = chosen(
+        Case(case.cam[:, order], case.tags[:, order], case.valid), TagNegativesConfig()
+    )
     assert torch.equal(renamed.anchor_Bhw, table[found.anchor_Bhw])
     assert torch.equal(renamed.negative_BChw, found.negative_BChw[:, order])
 
@@ -126,10 +152,12 @@ def test_a_permutation_of_the_classes_permutes_the_candidates() -> None:
 @pytest.mark.parametrize(("keys", "queue"), [(7, 40), (60, 40)])
 def test_a_class_takes_at_most_keys_new_keys_from_a_step(keys: int, queue: int) -> None:
     case = random_case(5)
-    found = chosen(case, NegativesConfig())
+    found = chosen(case, TagNegativesConfig())
     offered = found.negative_BChw.sum(dim=(0, 2, 3))
     assert (offered > 60).all()
-    contrast = PixelContrast(WeakContrastConfig(keys=keys, queue=queue, anchors=8, negatives=4), 5, 6)
+    contrast = PixelContrast(
+        WeakContrastConfig(keys=keys, queue=queue, anchors=8, negatives=4), 5, 6
+    )
     embed = torch.randn(4, 6, *SMALL)
     for step in range(1, 4):
         generator = torch.Generator().manual_seed(step)

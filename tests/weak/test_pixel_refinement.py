@@ -17,7 +17,9 @@ def picture(seed: int, *size: int, levels: int = 255) -> torch.Tensor:
     """Smooth images with noise, in multiples of 1 / levels."""
     draw = torch.Generator().manual_seed(seed)
     coarse = torch.rand(size[0], 3, 3, 4, generator=draw)
-    image = F.interpolate(coarse, size[1:], mode="bilinear") + 0.1 * torch.rand(size[0], 3, *size[1:], generator=draw)
+    image = F.interpolate(coarse, size[1:], mode="bilinear") + 0.1 * torch.rand(
+        size[0], 3, *size[1:], generator=draw
+    )
     return (image.clamp(0, 1) * levels).round() / levels
 
 
@@ -40,24 +42,37 @@ def slow_refine(image, map_CHW, dilations, spread, position_weight, iterations):
     places, weights = {}, {}
     for y, x in np.ndindex(height, width):
         places[y, x] = [
-            (min(max(y + d * down, 0), height - 1), min(max(x + d * right, 0), width - 1)) for d in dilations for down, right in AROUND
+            (min(max(y + d * down, 0), height - 1), min(max(x + d * right, 0), width - 1))
+            for d in dilations
+            for down, right in AROUND
         ]
         terms = [0.0] * len(radius)
         for channel in image:
             colours = [channel[i][j] for i, j in places[y, x]]
             deviation = statistics.stdev(colours) + 1e-8
-            terms = [term - ((colour - channel[y][x]) / deviation / spread) ** 2 / 3 for term, colour in zip(terms, colours, strict=True)]
+            terms = [
+                term - ((colour - channel[y][x]) / deviation / spread) ** 2 / 3
+                for term, colour in zip(terms, colours, strict=True)
+            ]
         weights[y, x] = [w + position_weight * n for w, n in zip(softmax(terms), near, strict=True)]
     for _ in range(iterations):
         old = [
-            [[sum(w * m[i][j] for w, (i, j) in zip(weights[y, x], places[y, x], strict=True)) for x in range(width)] for y in range(height)]
+            [
+                [
+                    sum(w * m[i][j] for w, (i, j) in zip(weights[y, x], places[y, x], strict=True))
+                    for x in range(width)
+                ]
+                for y in range(height)
+            ]
             for m in old
         ]
     return torch.tensor(old)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 7)])
-@pytest.mark.parametrize(("dilations", "spread", "position_weight"), [((1,), 0.3, 0.01), ((1, 2, 5), 0.5, 0.2)])
+@pytest.mark.parametrize(
+    ("dilations", "spread", "position_weight"), [((1,), 0.3, 0.01), ((1, 2, 5), 0.5, 0.2)]
+)
 def test_refinement_equals_the_loop(size, dilations, spread, position_weight):
     image, before = picture(1, 2, *size), maps(2, 2, 3, *size)
     found = refine(before, affinity_kernel(image, dilations, spread, position_weight), iterations=3)
@@ -68,7 +83,11 @@ def test_refinement_equals_the_loop(size, dilations, spread, position_weight):
 
 def test_everything_matches_the_fixture(shared):
     z = {key: torch.tensor(value) for key, value in np.load(shared("fixtures/par.npz")).items()}
-    spread, position_weight, dilations = z["cfg_w1"].item(), z["cfg_w2"].item(), tuple(z["cfg_dilations"].tolist())
+    spread, position_weight, dilations = (
+        z["cfg_w1"].item(),
+        z["cfg_w2"].item(),
+        tuple(z["cfg_dilations"].tolist()),
+    )
     assert dilations == DILATIONS
     assert (spread, position_weight) == (pytest.approx(0.3), pytest.approx(0.01))
     iterations = int(z["cfg_num_iter"])
@@ -96,7 +115,12 @@ def test_a_batch_equals_each_image_alone():
     image, before = picture(4, 3, 20, 30), maps(5, 3, 4, 20, 30)
     together = refine(before, affinity_kernel(image))
     for b in range(3):
-        torch.testing.assert_close(together[b : b + 1], refine(before[b : b + 1], affinity_kernel(image[b : b + 1])), rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            together[b : b + 1],
+            refine(before[b : b + 1], affinity_kernel(image[b : b + 1])),
+            rtol=0,
+            atol=1e-6,
+        )
 
 
 def test_no_class_sees_another():
@@ -119,14 +143,18 @@ def test_maps_do_not_cross_an_edge():
     before[:, 0, :, :16], before[:, 1, :, 16:] = 1, 1
     found = refine(before, affinity_kernel(image, position_weight=0.0))
     torch.testing.assert_close(found, before)
-    noisy = (before + 0.8 * torch.rand(before.shape, generator=torch.Generator().manual_seed(8)) - 0.4).clamp(0, 1)
+    noisy = (
+        before + 0.8 * torch.rand(before.shape, generator=torch.Generator().manual_seed(8)) - 0.4
+    ).clamp(0, 1)
     assert torch.equal(refine(noisy, affinity_kernel(image)).argmax(dim=1), before.argmax(dim=1))
 
 
 def test_it_is_the_same_every_time_and_leaves_its_input():
     image, before = picture(9, 2, 20, 20), maps(10, 2, 3, 20, 20)
     kept = before.clone()
-    assert torch.equal(refine(before, affinity_kernel(image)), refine(before, affinity_kernel(image)))
+    assert torch.equal(
+        refine(before, affinity_kernel(image)), refine(before, affinity_kernel(image))
+    )
     assert torch.equal(before, kept)
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from harness.following import OPTIONS, TwoProcesses, train_both
-from u2pl.cli.discovery import method_names
+from u2pl.methods.discovery import method_names
 from u2pl_ws.app import APP
 
 VARIANTS = {"u2plplus on cam": "u2plplus"}
@@ -24,12 +24,23 @@ MORE: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def runs(folder: Path, tiny: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(
+    folder: Path, tiny: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Folders two/NAME and one/NAME."""
     usual = OPTIONS | {"method_warm_start": 0.25, "method_cam.scales": "[1.0,0.5]"}
     methods = {name: name for name in method_names(APP.methods)} | VARIANTS
-    cases = {name: (method, tiny(name, **{**usual, **MORE[name]})[1::2]) for name, method in methods.items()}
-    return train_both(APP.package, "WeakRequest", {"data": str(folder)}, cases, tmp_path_factory.mktemp("processes"))
+    cases = {
+        name: (method, tiny(name, **{**usual, **MORE[name]})[1::2])
+        for name, method in methods.items()
+    }
+    return train_both(
+        APP.package,
+        "WeakRequest",
+        {"data": str(folder)},
+        cases,
+        tmp_path_factory.mktemp("processes"),
+    )
 
 
 class TestTwoProcesses(TwoProcesses):

@@ -34,8 +34,24 @@ def train(tiny: Callable[..., list[str]], folder: Path) -> Train:
             "method_warm_start": 0.25,
             "method_cam.scales": "[1.0]",
         }
-        usual |= {} if method == "cam" else {"method_affinity.walk_start": 0.5, "network_encoder": "mit_b0"}
-        words = ["train", method, "--data", folder, "--preset", "demo", "--steps", STEPS, "--cpu", "--out", out]
+        usual |= (
+            {}
+            if method == "cam"
+            else {"method_affinity.walk_start": 0.5, "network_encoder": "mit_b0"}
+        )
+        words = [
+            "train",
+            method,
+            "--data",
+            folder,
+            "--preset",
+            "demo",
+            "--steps",
+            STEPS,
+            "--cpu",
+            "--out",
+            out,
+        ]
         return [*words, *tiny(method, **{**usual, **changes}), *more]
 
     return command

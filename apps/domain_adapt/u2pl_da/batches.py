@@ -37,5 +37,14 @@ class DomainStreams(Dataset[DomainBatch]):
         own = self.source[position]
         other = self.target[position] if self.target is not None else None
         if other is None:
-            return DomainBatch(own.image, own.label, own.image[:, :0, :0], own.valid[:0, :0], own.border[:0], own.label[:0, :0])
-        return DomainBatch(own.image, own.label, other.image, other.valid, other.border, other.label)
+            return DomainBatch(
+                own.image,
+                own.label,
+                own.image[:, :0, :0],
+                own.valid[:0, :0],
+                own.border[:0],
+                own.label[:0, :0],
+            )
+        return DomainBatch(
+            own.image, own.label, other.image, other.valid, other.border, other.label
+        )

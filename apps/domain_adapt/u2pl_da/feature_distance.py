@@ -21,9 +21,20 @@ class FeatureDistanceConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    weight: float = Field(0.005, ge=0, description="weight of the feature distance; 0: none, and no second encoder in memory")
-    things: tuple[int, ...] | None = Field(None, description="ids of the classes it looks at; the data's thing classes if left out")
-    min_share: float = Field(0.75, gt=0, le=1, description="share of the pixels under a feature that must be of one thing class")
+    weight: float = Field(
+        0.005,
+        ge=0,
+        description="weight of the feature distance; 0: none, and no second encoder in memory",
+    )
+    things: tuple[int, ...] | None = Field(
+        None, description="ids of the classes it looks at; the data's thing classes if left out"
+    )
+    min_share: float = Field(
+        0.75,
+        gt=0,
+        le=1,
+        description="share of the pixels under a feature that must be of one thing class",
+    )
 
 
 class ImageNetDistance(nn.Module):
@@ -69,6 +80,16 @@ class ImageNetDistance(nn.Module):
         with torch.no_grad():
             reference = self.encoder(prepared_B3HW)[-1]
             factor = prepared_B3HW.shape[-1] // deep_BDhw.shape[-1]
-            on_thing = self.is_thing[majority_label(label_BHW, factor, self.min_share, self.num_classes)]
-            on_thing = F.pad(on_thing, (0, deep_BDhw.shape[-1] - on_thing.shape[-1], 0, deep_BDhw.shape[-2] - on_thing.shape[-2]))
+            on_thing = self.is_thing[
+                majority_label(label_BHW, factor, self.min_share, self.num_classes)
+            ]
+            on_thing = F.pad(
+                on_thing,
+                (
+                    0,
+                    deep_BDhw.shape[-1] - on_thing.shape[-1],
+                    0,
+                    deep_BDhw.shape[-2] - on_thing.shape[-2],
+                ),
+            )
         return feature_distance(deep_BDhw, reference, on_thing, distributed.average(on_thing.sum()))

@@ -21,11 +21,32 @@ class RareClassConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    enabled: bool = Field(True, description="choose source images by their rare classes; off: every image once an epoch")
-    temperature: float = Field(0.01, gt=0, allow_inf_nan=False, description="lower values prefer rare classes more strongly")
-    min_pixels: int = Field(3000, ge=0, description="an image is chosen for a class when its mask holds more pixels of it than this")
-    crop_ratio: float = Field(0.5, ge=0, le=1, description="the share of min_pixels that a crop must exceed, in the crop's own pixels")
-    retries: int = Field(10, ge=0, description="how often a crop with too little of the class is cut anew; the last is taken as it is")
+    enabled: bool = Field(
+        True,
+        description="choose source images by their rare classes; off: every image once an epoch",
+    )
+    temperature: float = Field(
+        0.01,
+        gt=0,
+        allow_inf_nan=False,
+        description="lower values prefer rare classes more strongly",
+    )
+    min_pixels: int = Field(
+        3000,
+        ge=0,
+        description="an image is chosen for a class when its mask holds more pixels of it than this",
+    )
+    crop_ratio: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="the share of min_pixels that a crop must exceed, in the crop's own pixels",
+    )
+    retries: int = Field(
+        10,
+        ge=0,
+        description="how often a crop with too little of the class is cut anew; the last is taken as it is",
+    )
 
 
 def class_probabilities(count_C: np.ndarray, temperature: float) -> np.ndarray:
@@ -45,7 +66,7 @@ def class_probabilities(count_C: np.ndarray, temperature: float) -> np.ndarray:
     return weight_C / weight_C.sum()
 
 
-def absent_classes(classes: Sequence[str], counts: np.ndarray) -> list[str]:
+def classes_without_pixels(classes: Sequence[str], counts: np.ndarray) -> list[str]:
     """Names of the classes that no mask holds, given `class_counts` [images, C]: they are never drawn and cannot be learnt."""
     return [name for name, pixels in zip(classes, counts.sum(axis=0), strict=True) if not pixels]
 
@@ -82,7 +103,9 @@ class RareClassStream(Stream):
         super().__init__(source, ids, transform, seed, name)
         assert counts.shape == (len(ids), len(source.classes))
         if not counts.any():
-            raise UserError(f"{source.name}: the {name} masks hold no labelled pixel: choose other images, or correct the masks")
+            raise UserError(
+                f"{source.name}: the {name} masks hold no labelled pixel: choose other images, or correct the masks"
+            )
         self.counts, self.config = counts, config
         self.probability_C = class_probabilities(counts.sum(axis=0), config.temperature)
         self._rows = [_rows_with(pixels, config.min_pixels) for pixels in counts.T]
@@ -97,7 +120,9 @@ class RareClassStream(Stream):
         rng = self.generator(position)
         class_id, row = self._choose(rng)
         image, mask = self.source.image(self.ids[row]), self.source.mask(self.ids[row])
-        demand = self.config.crop_ratio * min(self.config.min_pixels, int(self.counts[row, class_id]))
+        demand = self.config.crop_ratio * min(
+            self.config.min_pixels, int(self.counts[row, class_id])
+        )
         for _ in range(1 + self.config.retries):
             geometry = self.transform.draw(image.size, rng)
             if np.count_nonzero(self.transform.cut_mask(mask, geometry) == class_id) > demand:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 from torch import nn
 
-from u2pl import distributed
 from u2pl.memory.teacher import Teacher, TeacherConfig
-from u2pl.method import LabeledMethodConfig, Method
+from u2pl.methods.batches import PairBatch
+from u2pl.methods.method import LabeledMethod, LabeledMethodConfig
 from u2pl.mixing.mixers import MixConfig, Mixer
+from u2pl.networks.segmentor import Segmentor
 from u2pl.schedules import Progress
 
 
@@ -18,29 +17,32 @@ class SelfTrainingConfig(LabeledMethodConfig):
     """Options of every method with a teacher."""
 
     warm_start: float = Field(
-        0.0125, ge=0, le=1, description="share of the steps that is supervised only: 1 of 80 epochs on VOC, 20 of 200 on Cityscapes (003 B)"
+        0.0125,
+        ge=0,
+        le=1,
+        description="share of the steps that is supervised only: 1 of 80 epochs on VOC, 20 of 200 on "
+        "Cityscapes (U2PL supp. B)",
     )
-    teacher: TeacherConfig = Field(TeacherConfig(), description="how the teacher follows the student (000 Eq 2)")
+    teacher: TeacherConfig = Field(
+        TeacherConfig(), description="how the teacher follows the student (U2PL+ Eq 2)"
+    )
     mix: MixConfig = Field(MixConfig(), description="strong augmentation of the unlabelled images")
 
 
-class SelfTraining(Method):
+class SelfTraining(LabeledMethod[PairBatch]):
     """A student, and the teacher that follows it once the warm start is over.
 
     Args as for `Method`.
     """
 
-    def __init__(self, config: Any, student: nn.Module, num_classes: int) -> None:
+    config: SelfTrainingConfig
+
+    def __init__(self, config: SelfTrainingConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
         self.teacher = Teacher(student, config.teacher)
         self.mix = Mixer(config.mix, num_classes)
 
-    def warming_up(self, progress: Progress) -> bool:
-        """Is this step part of the warm start?"""
-        return progress.after(self.config.warm_start) < 0
-
-    def after_step(self, progress: Progress) -> None:
-        distributed.average_buffers(self.student)
+    def follow(self, progress: Progress) -> None:
         self.teacher.update(self.student, progress.after(self.config.warm_start))
 
     def networks(self) -> dict[str, nn.Module]:

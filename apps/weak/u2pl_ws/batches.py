@@ -33,7 +33,10 @@ class TagStream(Dataset[TagBatch]):
 
     def __init__(self, stream: Stream, tags: Mapping[str, Set[int]], num_classes: int) -> None:
         self.stream = stream
-        self.tags = {id: torch.tensor([k in classes for k in range(1, num_classes)]) for id, classes in tags.items()}
+        self.tags = {
+            id: torch.tensor([k in classes for k in range(1, num_classes)])
+            for id, classes in tags.items()
+        }
 
     def __getitem__(self, position: int) -> TagBatch:
         sample = self.stream[position]

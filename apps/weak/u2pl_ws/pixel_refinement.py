@@ -32,12 +32,17 @@ def half_size(image_B3HW: Tensor) -> Tensor:
     """
     image = image_B3HW.float() / 255 if image_B3HW.dtype == torch.uint8 else image_B3HW.float()
     height, width = image.shape[-2:]
-    return F.interpolate(image, (max(1, height // 2), max(1, width // 2)), mode="bilinear", align_corners=False)
+    return F.interpolate(
+        image, (max(1, height // 2), max(1, width // 2)), mode="bilinear", align_corners=False
+    )
 
 
 @torch.no_grad()
 def affinity_kernel(
-    image_B3HW: Tensor, dilations: tuple[int, ...] = DILATIONS, spread: float = 0.3, position_weight: float = 0.01
+    image_B3HW: Tensor,
+    dilations: tuple[int, ...] = DILATIONS,
+    spread: float = 0.3,
+    position_weight: float = 0.01,
 ) -> Kernel:
     """Weights of a pixel's neighbours by likeness in colour, and a little by nearness (AFA); float32.
 
@@ -56,7 +61,10 @@ def affinity_kernel(
     height, width = image.shape[-2:]
     reach = max(dilations)
     padded = F.pad(image, (reach,) * 4, mode="replicate")
-    neighbours = [padded[..., reach + down :, reach + right :][..., :height, :width] for down, right in offsets]
+    neighbours = [
+        padded[..., reach + down :, reach + right :][..., :height, :width]
+        for down, right in offsets
+    ]
     # in two passes: the difference of two large sums would leave nothing of the variance of a flat patch
     mean = torch.zeros_like(image)
     for neighbour in neighbours:
@@ -71,11 +79,17 @@ def affinity_kernel(
     for k, neighbour in enumerate(neighbours):
         torch.mean(((neighbour - image) * scale).square_(), dim=1, out=likeness[:, k])
     weight = likeness.neg_().permute(0, 2, 3, 1).flatten(0, 2).softmax(dim=1)
-    weight += position_weights(dilations, spread, position_weight).to(weight.device, non_blocking=True)
-    return Kernel(weight, _neighbours(image.shape[0], height, width, offsets, image.device), (height, width))
+    weight += position_weights(dilations, spread, position_weight).to(
+        weight.device, non_blocking=True
+    )
+    return Kernel(
+        weight, _neighbours(image.shape[0], height, width, offsets, image.device), (height, width)
+    )
 
 
-def position_weights(dilations: tuple[int, ...] = DILATIONS, spread: float = 0.3, position_weight: float = 0.01) -> Tensor:
+def position_weights(
+    dilations: tuple[int, ...] = DILATIONS, spread: float = 0.3, position_weight: float = 0.01
+) -> Tensor:
     """The second term of the weights, float32 [K]: the same for every pixel."""
     radius = torch.tensor([math.hypot(*offset) for offset in _offsets(dilations)])
     return position_weight * (-(radius / (radius.std() + 1e-8) / spread).square()).softmax(dim=0)
@@ -102,7 +116,9 @@ def refine(map_BCHW: Tensor, kernel: Kernel, iterations: int = 10) -> Tensor:
     rows_NC = maps.permute(0, 2, 3, 1).flatten(0, 2).contiguous()
     for _ in range(iterations):
         # a weighted sum of K rows of a table: one pass over memory where adding up K shifted maps takes K
-        rows_NC = F.embedding_bag(kernel.index_NK, rows_NC, per_sample_weights=kernel.weight_NK, mode="sum")
+        rows_NC = F.embedding_bag(
+            kernel.index_NK, rows_NC, per_sample_weights=kernel.weight_NK, mode="sum"
+        )
     return rows_NC.view(maps.shape[0], *kernel.size, -1).permute(0, 3, 1, 2)
 
 
@@ -110,11 +126,16 @@ def _offsets(dilations: tuple[int, ...]) -> list[tuple[int, int]]:
     return [(down * far, right * far) for far in dilations for down, right in _AROUND]
 
 
-def _neighbours(batch: int, height: int, width: int, offsets: list[tuple[int, int]], device: torch.device) -> Tensor:
+def _neighbours(
+    batch: int, height: int, width: int, offsets: list[tuple[int, int]], device: torch.device
+) -> Tensor:
     """Row numbers of every pixel's neighbours, int32 [N, K]; clamping is what replicate padding does."""
     # made on a GPU, a tensor of a list's numbers would be waited for
     down, right = torch.tensor(offsets, dtype=torch.int32).to(device, non_blocking=True).unbind(1)
-    rows, columns, images = (torch.arange(size, dtype=torch.int32, device=device).unsqueeze(1) for size in (height, width, batch))
+    rows, columns, images = (
+        torch.arange(size, dtype=torch.int32, device=device).unsqueeze(1)
+        for size in (height, width, batch)
+    )
     y, x = (rows + down).clamp(0, height - 1), (columns + right).clamp(0, width - 1)
     inside = (y.unsqueeze(1) * width + x).view(1, -1)
     return (images * (height * width) + inside).view(-1, len(offsets))

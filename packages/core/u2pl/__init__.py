@@ -1,3 +1,45 @@
-"""Label-efficient semantic segmentation with unreliable pseudo-labels: the core shared by the three apps."""
+"""Label-efficient semantic segmentation with unreliable pseudo-labels: the core of the three apps.
+
+`u2pl.train` trains, `u2pl.load` loads a model; see docs/python.md. Both import torch when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from u2pl.api import train as train
+    from u2pl.errors import UserError as UserError
+    from u2pl.model.card import Card as Card
+    from u2pl.model.model import Model as Model
+    from u2pl.model.model import Prediction as Prediction
+    from u2pl.model.model import load as load
+    from u2pl.run.run import Run as Run
 
 __version__ = "0.1.0"
+
+#: Public name -> the module that defines it.
+_PUBLIC = {
+    "Card": "u2pl.model.card",
+    "Model": "u2pl.model.model",
+    "Prediction": "u2pl.model.model",
+    "Run": "u2pl.run.run",
+    "UserError": "u2pl.errors",
+    "load": "u2pl.model.model",
+    "train": "u2pl.api",
+}
+
+__all__ = ["Card", "Model", "Prediction", "Run", "UserError", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'u2pl' has no attribute {name!r}")
+    found = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

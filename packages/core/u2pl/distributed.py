@@ -5,6 +5,8 @@ Without a process group (or with one process) each function is the identity, so 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -57,13 +59,12 @@ def gather(value: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def average_buffers(module: torch.nn.Module) -> None:
-    """Average the floating-point buffers (BatchNorm statistics) over processes, in place."""
-    if world_size() > 1:
-        for buffer in module.buffers():
-            if buffer.is_floating_point():
-                dist.all_reduce(buffer)
-                buffer /= world_size()
+def average_all(values: Sequence[Tensor]) -> None:
+    """Average float tensors over processes, in place, in one exchange (BatchNorm statistics)."""
+    if world_size() > 1 and values:
+        mean = average(torch.cat([value.flatten().float() for value in values]))
+        for value, part in zip(values, mean.split([v.numel() for v in values]), strict=True):
+            value.copy_(part.view_as(value))
 
 
 def barrier() -> None:

@@ -1,5 +1,33 @@
-"""What a user can get wrong."""
+"""Mistakes of users, in one line each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class UserError(ValueError):
-    """One line for a person: what is wrong, where, and what to do. Commands print it and exit with code 2."""
+    """One line for a person: what is wrong, where, and what to do.
+
+    Commands print it and exit with code 2.
+    """
+
+
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """` (did you mean X?)` with the nearest known word, or nothing if none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def explain(error: ValidationError, prefix: str = "") -> str:
+    """The first complaint of pydantic in one line; `prefix` goes in front of the option's name."""
+    first = error.errors()[0]
+    where = prefix + ".".join(str(part) for part in first["loc"])
+    unknown = first["type"] == "extra_forbidden"
+    return f"{where}: {first['msg']}" + (
+        f", not {first['input']!r}" if where and not unknown else ""
+    )

@@ -21,8 +21,3 @@ OUTPUT_STRIDE = 4
 
 #: RGB of 255 around an image that is smaller than what is cut from it: ImageNet's mean colour.
 PADDING = (124, 116, 104)
-
-
-def shrink_factor(size: tuple[int, int], long_side: int) -> float:
-    """What brings the longer of two sides down to `long_side` pixels; 1 where it is no longer than that, or `long_side` is 0."""
-    return min(1.0, long_side / max(size)) if long_side else 1.0

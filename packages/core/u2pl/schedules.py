@@ -31,7 +31,9 @@ class Progress(NamedTuple):
 
 def step_seed(seed: int, step: int, rank: int = -1) -> int:
     """A 63-bit seed that differs for every (seed, step, rank); rank -1 is what all processes share."""
-    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + (rank + 2) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    mixed = (
+        seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + (rank + 2) * 0x94D049BB133111EB
+    ) & 0xFFFFFFFFFFFFFFFF
     mixed = ((mixed ^ (mixed >> 31)) * 0xD6E8FEB86659FD93) & 0xFFFFFFFFFFFFFFFF
     return (mixed ^ (mixed >> 32)) & 0x7FFFFFFFFFFFFFFF
 

@@ -17,11 +17,17 @@ def failing(error: BaseException) -> Any:
 
 
 def test_what_a_user_got_wrong_is_one_line_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
-    for error in (UserError("that is wrong"), OSError(errno.ENOSPC, "No space left on device", "/disk/file")):
+    for error in (
+        UserError("that is wrong"),
+        OSError(errno.ENOSPC, "No space left on device", "/disk/file"),
+    ):
         with pytest.raises(typer.Exit) as exit:
             failing(error)()
         assert exit.value.exit_code == 2
-    assert capsys.readouterr().err == "error: that is wrong\nerror: the disk is full (/disk/file); free some space, then --resume\n"
+    assert (
+        capsys.readouterr().err
+        == "error: that is wrong\nerror: the disk is full (/disk/file); free some space, then --resume\n"
+    )
 
 
 def test_our_own_mistakes_keep_their_traceback() -> None:
@@ -37,7 +43,9 @@ def test_an_interrupt_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
-def test_another_process_lets_the_first_one_speak(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_process_lets_the_first_one_speak(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     waited: list[float] = []
     monkeypatch.setattr(app.time, "sleep", waited.append)
     monkeypatch.setenv("RANK", "1")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from u2pl.cli.config import resolve
+from u2pl.run.recipe import resolve
 from u2pl_semi.methods.cutmix import CutMixConfig
 from u2pl_semi.methods.mean_teacher import MeanTeacherConfig
 from u2pl_semi.methods.u2plplus import U2PLPlusConfig
@@ -23,5 +23,9 @@ def test_neighbours_of_a_set_option_keep_the_methods_defaults(recipe: Path) -> N
 
 
 def test_neighbours_of_a_recipes_option_keep_the_methods_defaults(recipe: Path) -> None:
-    assert resolve(recipe, CutMixConfig).method.mix.model_dump() == {"kind": "cutmix", "probability": 1.0, "area": 0.4}
+    assert resolve(recipe, CutMixConfig).method.mix.model_dump() == {
+        "kind": "cutmix",
+        "probability": 1.0,
+        "area": 0.4,
+    }
     assert resolve(recipe, MeanTeacherConfig).method.mix.kind == "none"

@@ -13,14 +13,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_what_is_counted_quickly_is_not_mentioned(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_counted_quickly_is_not_mentioned(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
     with counting("counting stars", True) as progress:
         for done in range(5):
             progress(done + 1, 5)
     assert capsys.readouterr() == ("", "")
 
 
-def test_what_takes_a_while_is_said_once_on_standard_error(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_takes_a_while_is_said_once_on_standard_error(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
     with counting("counting stars", True) as progress:
         for done in range(5):
             clock[0] += 0.6

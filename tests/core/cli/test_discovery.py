@@ -2,15 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from u2pl.cli.discovery import load_method, method_names
 from u2pl.errors import UserError
+from u2pl.methods.discovery import load_method, method_names
 
 METHOD = '''"""{first}
 
 More.
 """
 
-from u2pl.method import Method
+from u2pl.methods.method import Method
 
 
 class Mine(Method):
@@ -27,7 +27,9 @@ def test_a_file_is_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert method_names(package) == {"first": "The first one.", "second": "The second one."}
     monkeypatch.syspath_prepend(tmp_path)
     assert load_method("some_methods", package, "second").__name__ == "Mine"
-    with pytest.raises(UserError, match=r"no method 'secnd' \(did you mean second\?\); there are first, second"):
+    with pytest.raises(
+        UserError, match=r"no method 'secnd' \(did you mean second\?\); there are first, second"
+    ):
         load_method("some_methods", package, "secnd")
     with pytest.raises(UserError, match=r"no method '\.\./first' \(did"):
         load_method("some_methods", package, "../first")

@@ -9,10 +9,19 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from u2pl.cli.doctor import Diagnosis, Group, class_table, look_at, padded_share, say_sizes, varied, warn_of_twins
-from u2pl.data.folder import Folder
+from u2pl.data.sources.folder import Folder
 from u2pl.data.transforms import TrainTransform
-from u2pl.train.config import DataConfig
+from u2pl.doctor.findings import (
+    Diagnosis,
+    Group,
+    class_table,
+    look_at,
+    padded_share,
+    say_sizes,
+    varied,
+    warn_of_twins,
+)
+from u2pl.training.config import DataConfig
 
 
 class Printed(Diagnosis):
@@ -35,7 +44,9 @@ def folder(root: Path, masks: dict[str, list[int] | None]) -> Folder:
     for number, (id, ids) in enumerate(masks.items()):
         Image.fromarray(np.full((4, 6, 3), number, np.uint8)).save(root / "images" / f"{id}.png")
         if ids is not None:
-            Image.fromarray(np.resize(np.array(ids, np.uint8), (4, 6))).save(root / "masks" / f"{id}.png")
+            Image.fromarray(np.resize(np.array(ids, np.uint8), (4, 6))).save(
+                root / "masks" / f"{id}.png"
+            )
     return Folder(root)
 
 
@@ -57,12 +68,20 @@ def test_faults_are_listed_ten_of_a_kind_each_once_and_not_wrapped() -> None:
 
 def test_every_sort_of_problem_comes_in_front() -> None:
     wrong = [f"/photos/{n}.png holds ids {n}" for n in range(3)]
-    assert varied([*wrong, "/photos/7.png is RGB"]) == [wrong[0], "/photos/7.png is RGB", *wrong[1:]]
+    assert varied([*wrong, "/photos/7.png is RGB"]) == [
+        wrong[0],
+        "/photos/7.png is RGB",
+        *wrong[1:],
+    ]
 
 
 def test_broken_and_missing_masks_must_be_fixed(tmp_path: Path) -> None:
     diagnosis, source = Printed(), folder(tmp_path, {"a": [0], "b": [7], "c": None})
-    found = look_at(source, [Group("labelled", ["a", "b", "c"], True), Group("unlabelled", ["c"], False)], diagnosis)
+    found = look_at(
+        source,
+        [Group("labelled", ["a", "b", "c"], True), Group("unlabelled", ["c"], False)],
+        diagnosis,
+    )
     assert len(diagnosis.faults) == 2
     assert "b.png holds ids 7" in diagnosis.faults[0]
     assert diagnosis.faults[1].startswith("labelled images without mask: 'c' (1)")
@@ -92,7 +111,11 @@ def test_padding_is_what_the_transform_pads(crop: int, long_side: int) -> None:
     data = DataConfig(crop=crop, scale=(0.5, 2.0), long_side=long_side)
     transform, rng = TrainTransform(crop, data.scale, True, long_side), np.random.default_rng(0)
     sizes = {(60, 40): 1, (90, 100): 2}
-    valid = [transform(Image.new("RGB", size), None, rng).valid for size, count in sizes.items() for _ in range(400 * count)]
+    valid = [
+        transform(Image.new("RGB", size), None, rng).valid
+        for size, count in sizes.items()
+        for _ in range(400 * count)
+    ]
     padded = 1 - float(np.mean([np.asarray(one).mean() for one in valid]))
     assert padded_share(Counter(sizes), data) == pytest.approx(padded, abs=0.02)
 
@@ -100,7 +123,9 @@ def test_padding_is_what_the_transform_pads(crop: int, long_side: int) -> None:
 def test_a_crop_that_is_mostly_padding_is_warned_of() -> None:
     diagnosis = Printed()
     say_sizes("training", Counter({(320, 240): 3, (300, 200): 1}), diagnosis, DataConfig(crop=513))
-    assert "training images: 300x200 (smallest), 320x240 (median), 320x240 (largest)" in diagnosis.text
+    assert (
+        "training images: 300x200 (smallest), 320x240 (median), 320x240 (largest)" in diagnosis.text
+    )
     assert "crops: 4 of 4 are smaller than the crop of 513;" in diagnosis.text
     assert "--set data.crop=224" in diagnosis.text
 
@@ -108,7 +133,10 @@ def test_a_crop_that_is_mostly_padding_is_warned_of() -> None:
 def test_a_crop_that_shows_a_corner_of_a_photo_is_warned_of() -> None:
     diagnosis, photos = Printed(), Counter({(4000, 3000): 3})
     say_sizes("training", photos, diagnosis, DataConfig(crop=256))
-    assert "a crop shows 0.5 % of an image; see more of it with --set data.long_side=1024" in diagnosis.text
+    assert (
+        "a crop shows 0.5 % of an image; see more of it with --set data.long_side=1024"
+        in diagnosis.text
+    )
     calm = Printed()
     say_sizes("training", photos, calm, DataConfig(crop=256, long_side=1024))
     assert "crops: 0 of 3 are smaller than the crop of 256 after 3 are shrunk to 1024" in calm.text

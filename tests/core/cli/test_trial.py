@@ -7,14 +7,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from u2pl.cli.trial import memory_of, peak_memory, state_bytes, tensor_bytes, try_one_image, try_steps
+from u2pl.doctor.trial import (
+    memory_of,
+    peak_memory,
+    state_bytes,
+    tensor_bytes,
+    try_one_image,
+    try_steps,
+)
 from u2pl.errors import UserError
-from u2pl.method import Method
-from u2pl.outputs import StepResult
+from u2pl.methods.method import Method
+from u2pl.methods.step import StepResult
 from u2pl.schedules import Progress
-from u2pl.train.checkpoint import FILE, save_checkpoint
-from u2pl.train.config import TrainConfig
-from u2pl.train.optimizer import build_optimizer
+from u2pl.training.checkpoint import FILE, save_checkpoint
+from u2pl.training.config import TrainConfig
+from u2pl.training.optimizer import build_optimizer
 
 
 class Mean(Method):
@@ -57,7 +64,7 @@ def test_the_stated_size_is_that_of_the_file(tmp_path: Path, optimizer: Any) -> 
 
 
 def test_the_beginning_and_the_end_of_a_run_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("u2pl.cli.trial.LONGEST_STEP", 1e9)  # however busy the machine is
+    monkeypatch.setattr("u2pl.doctor.trial.LONGEST_STEP", 1e9)  # however busy the machine is
     method = Mean()
     times = try_steps(method, TrainConfig(), torch.stack([image()] * 2), 1000, 0)
     assert method.steps == [999] * 3 + [0] * 3
@@ -65,7 +72,7 @@ def test_the_beginning_and_the_end_of_a_run_are_tried(monkeypatch: pytest.Monkey
 
 
 def test_slow_steps_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("u2pl.cli.trial.LONGEST_STEP", 0.0001)
+    monkeypatch.setattr("u2pl.doctor.trial.LONGEST_STEP", 0.0001)
     method = Mean()
     try_steps(method, TrainConfig(), torch.stack([image()] * 2), 1000, 0)
     assert method.steps == [999, 0]

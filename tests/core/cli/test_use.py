@@ -14,27 +14,42 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-
 from u2pl.cli.use import evaluate_checkpoint, own_protocol
+
 from u2pl.data.opening import open_source
 from u2pl.errors import UserError
+from u2pl.model.folder import save_shared
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
-from u2pl.networks.sharing import save_shared
 
 WAYS: tuple[dict[str, Any], ...] = ({}, {"flip": True}, {"flip": True, "crf": True})
-WORDS = ["whole image, single scale", "whole image, single scale, with flip", "whole image, single scale, with flip, dense CRF"]
+WORDS = [
+    "whole image, single scale",
+    "whole image, single scale, with flip",
+    "whole image, single scale, with flip, dense CRF",
+]
 
 
 @pytest.fixture
 def shared_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An untrained network for the demo, which has two images to score on."""
-    network: dict[str, Any] = {"decoder": "segformer", "encoder": "test_resnet", "encoder_weights": "none", "width": 8, "embed_dim": 0}
+    network: dict[str, Any] = {
+        "decoder": "segformer",
+        "encoder": "test_resnet",
+        "encoder_weights": "none",
+        "width": 8,
+        "embed_dim": 0,
+    }
     source = open_source("demo")
     split = type(source).split
     monkeypatch.setattr(type(source), "split", lambda self, name: split(self, name)[:2])
     torch.manual_seed(0)
-    info = {"network": network, "classes": list(source.classes), "palette": source.palette.tolist(), "source": "demo"}
+    info = {
+        "network": network,
+        "classes": list(source.classes),
+        "palette": source.palette.tolist(),
+        "source": "demo",
+    }
     save_shared(tmp_path / "net", build_segmentor(NetworkConfig(**network), 7), info)
     return tmp_path / "net"
 
@@ -64,7 +79,9 @@ def crf(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
 
 def scored(path: Path, ways: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], str]:
     text = io.StringIO()
-    return evaluate_checkpoint(path, None, None, ways, True, Console(file=text, width=200)), text.getvalue()
+    return evaluate_checkpoint(
+        path, None, None, ways, True, Console(file=text, width=200)
+    ), text.getvalue()
 
 
 def test_each_way_is_a_column_and_a_file(shared_network: Path, crf: Callable[[bool], None]) -> None:
@@ -73,23 +90,34 @@ def test_each_way_is_a_column_and_a_file(shared_network: Path, crf: Callable[[bo
     assert list(scores) == WORDS and "left out" not in text
     assert scores[WORDS[2]].per_class_iou[0] == scores[WORDS[2]].pixel_accuracy > 0
     assert not any(scores[WORDS[2]].per_class_iou[1:])
-    written = [json.loads(path.read_text()) for path in shared_network.glob("evaluation-demo-val-*.json")]
-    assert {entry["protocol"]: entry["miou"] for entry in written} == {words: score.miou for words, score in scores.items()}
+    written = [
+        json.loads(path.read_text()) for path in shared_network.glob("evaluation-demo-val-*.json")
+    ]
+    assert {entry["protocol"]: entry["miou"] for entry in written} == {
+        words: score.miou for words, score in scores.items()
+    }
 
 
-def test_a_crf_that_is_missing_leaves_its_column_out_and_says_so(shared_network: Path, crf: Callable[[bool], None]) -> None:
+def test_a_crf_that_is_missing_leaves_its_column_out_and_says_so(
+    shared_network: Path, crf: Callable[[bool], None]
+) -> None:
     crf(False)
     scores, text = scored(shared_network, WAYS)
     assert list(scores) == WORDS[:2]
-    assert text.count("left out: dense CRF needs the optional package pydensecrf2, which is not installed: pip install 'u2pl[crf]'") == 1
+    assert (
+        text.count(
+            "left out: dense CRF needs the optional package pydensecrf2, which is not installed: pip install 'u2pl[crf]'"
+        )
+        == 1
+    )
     with pytest.raises(UserError, match="dense CRF needs the optional package"):
         scored(shared_network, WAYS[2:])
 
 
 def test_what_a_command_does_not_say_is_the_networks_own() -> None:
     config = {"protocol": {"mode": "slide", "crop": 32, "flip": True}, "crop": 64}
-    assert own_protocol(config, {"crf": True, "scales": None, "flip": None}).model_dump(include={"mode", "crop", "flip", "crf"}) == {
-        **{"mode": "slide", "crop": 32, "flip": True, "crf": True}
-    }
+    assert own_protocol(config, {"crf": True, "scales": None, "flip": None}).model_dump(
+        include={"mode", "crop", "flip", "crf"}
+    ) == {**{"mode": "slide", "crop": 32, "flip": True, "crf": True}}
     with pytest.raises(UserError):
         own_protocol(config, {"scales": [-1.0]})

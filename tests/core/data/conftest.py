@@ -21,7 +21,9 @@ def _save(path: Path, pixels: np.ndarray) -> None:
 def make_folder(tmp_path: Path) -> MakeFolder:
     """`make_folder({"a": [0, 1], "b": None})`: photos a and b of 6x4 pixels, a's mask in stripes of ids 0 and 1, b without mask."""
 
-    def make(held: Mapping[str, list[int] | None], classes: str = "background\ncat\ndog\n", **splits: str) -> Path:
+    def make(
+        held: Mapping[str, list[int] | None], classes: str = "background\ncat\ndog\n", **splits: str
+    ) -> Path:
         root = tmp_path / "photos"
         for number, (id, ids) in enumerate(held.items()):
             _save(root / "images" / f"{id}.png", np.full((4, 6, 3), 10 + number, np.uint8))

@@ -7,14 +7,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from u2pl.data.cityscapes import Cityscapes
 from u2pl.data.opening import open_source
+from u2pl.data.sources.cityscapes import Cityscapes
 from u2pl.data.splits import choose_labeled
 from u2pl.data.streams import Stream
 from u2pl.data.transforms import TrainTransform
 from u2pl.errors import UserError
 
-RAW = np.array([[0, 7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23], [24, 25, 26, 27, 28, 31, 32, 33, 255, 29, 30, 1]], np.uint8)
+RAW = np.array(
+    [
+        [0, 7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23],
+        [24, 25, 26, 27, 28, 31, 32, 33, 255, 29, 30, 1],
+    ],
+    np.uint8,
+)
 TRAIN = [[255, *range(11)], [*range(11, 19), 255, 255, 255, 255]]
 
 
@@ -38,12 +44,18 @@ def test_raw_label_ids_become_train_ids(root: Path) -> None:
     source = open_source(f"cityscapes:{root}")
     assert source.split("train") == ["aachen/aachen_000000_000019", "bochum/bochum_000000_000019"]
     assert source.split("val") == ["lindau/lindau_000000_000019"]
-    assert (len(source.classes), source.classes[13], source.palette[13].tolist()) == (19, "car", [0, 0, 142])
+    assert (len(source.classes), source.classes[13], source.palette[13].tolist()) == (
+        19,
+        "car",
+        [0, 0, 142],
+    )
     assert source.mask("lindau/lindau_000000_000019").tolist() == TRAIN
 
 
 def test_train_ids_are_taken_where_they_are(root: Path) -> None:
-    Image.fromarray(np.full((2, 12), 18, np.uint8)).save(root / "gtFine/train/aachen/aachen_000000_000019_gtFine_labelTrainIds.png")
+    Image.fromarray(np.full((2, 12), 18, np.uint8)).save(
+        root / "gtFine/train/aachen/aachen_000000_000019_gtFine_labelTrainIds.png"
+    )
     source = Cityscapes(root)
     assert np.unique(source.mask("aachen/aachen_000000_000019")).tolist() == [18]
     assert source.mask("bochum/bochum_000000_000019").tolist() == TRAIN
@@ -51,9 +63,15 @@ def test_train_ids_are_taken_where_they_are(root: Path) -> None:
 
 def test_published_list_of_paths_is_read(root: Path) -> None:
     name = "train/bochum/bochum_000000_000019"
-    (root / "l.txt").write_text(f"leftImg8bit/{name}_leftImg8bit.png gtFine/{name}_gtFine_labelTrainIds.png\n")
+    (root / "l.txt").write_text(
+        f"leftImg8bit/{name}_leftImg8bit.png gtFine/{name}_gtFine_labelTrainIds.png\n"
+    )
     split = choose_labeled(Cityscapes(root), str(root / "l.txt"), seed=0)
-    assert split == (["bochum/bochum_000000_000019"], ["aachen/aachen_000000_000019"], "fine: file l.txt (1 image)")
+    assert split == (
+        ["bochum/bochum_000000_000019"],
+        ["aachen/aachen_000000_000019"],
+        "fine: file l.txt (1 image)",
+    )
 
 
 def test_masks_are_optional(root: Path) -> None:
@@ -61,20 +79,35 @@ def test_masks_are_optional(root: Path) -> None:
     source = open_source(f"cityscapes:{root}")
     assert source.image(source.split("train")[0]).size == (12, 2)
     assert not any(source.has_mask(id) for id in source.ids())
-    stream = Stream(source, source.split("train"), TrainTransform(4, (1.0, 1.0), False, 0, source.void_rows), 0, "target", "never")
+    stream = Stream(
+        source,
+        source.split("train"),
+        TrainTransform(4, (1.0, 1.0), False, 0, source.void_rows),
+        0,
+        "target",
+        "never",
+    )
     assert (stream[0].label == 255).all()
-    with pytest.raises(UserError, match="cityscapes: image 'lindau/lindau_000000_000019' has no mask"):
+    with pytest.raises(
+        UserError, match="cityscapes: image 'lindau/lindau_000000_000019' has no mask"
+    ):
         source.mask("lindau/lindau_000000_000019")
 
 
 def test_masks_of_val_alone_are_enough_to_score(root: Path) -> None:
     shutil.rmtree(root / "gtFine" / "train")
     source = Cityscapes(root)
-    assert [source.has_mask(id) for split in ("train", "val") for id in source.split(split)] == [False, False, True]
+    assert [source.has_mask(id) for split in ("train", "val") for id in source.split(split)] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_wrong_layouts_and_ids_are_named(root: Path) -> None:
-    Image.fromarray(np.full((2, 12), 40, np.uint8)).save(root / "gtFine/val/lindau/lindau_000000_000019_gtFine_labelIds.png")
+    Image.fromarray(np.full((2, 12), 40, np.uint8)).save(
+        root / "gtFine/val/lindau/lindau_000000_000019_gtFine_labelIds.png"
+    )
     with pytest.raises(UserError, match="holds ids 40, but there are 34 classes"):
         Cityscapes(root).mask("lindau/lindau_000000_000019")
     shutil.rmtree(root / "leftImg8bit" / "val")

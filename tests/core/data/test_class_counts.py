@@ -12,7 +12,7 @@ import torch
 from u2pl import distributed
 from u2pl.data import class_counts as module
 from u2pl.data.class_counts import class_counts
-from u2pl.data.folder import Folder
+from u2pl.data.sources.folder import Folder
 from u2pl.errors import UserError
 
 IDS = ["a", "b", "c", "d", "e"]
@@ -26,11 +26,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def source(make_folder: Callable[..., Path]) -> Folder:
-    return Folder(make_folder({"a": [0, 1], "b": [255], "c": [2, 2, 1], "d": [1], "e": [0, 255, 2]}))
+    return Folder(
+        make_folder({"a": [0, 1], "b": [255], "c": [2, 2, 1], "d": [1], "e": [0, 255, 2]})
+    )
 
 
 def _slow(source: Folder, ids: list[str]) -> list[list[int]]:
-    return [[sum(int(pixel == c) for pixel in source.mask(id).ravel()) for c in range(3)] for id in ids]
+    return [
+        [sum(int(pixel == c) for pixel in source.mask(id).ravel()) for c in range(3)] for id in ids
+    ]
 
 
 def _closed(source: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +47,9 @@ def test_counts_are_those_of_a_slow_loop(source: Folder) -> None:
     assert class_counts(source, []).shape == (0, 3)
 
 
-def test_they_are_counted_once_for_each_list(source: Folder, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_they_are_counted_once_for_each_list(
+    source: Folder, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
     calls: list[tuple[int, int]] = []
     first = class_counts(source, IDS, lambda done, to_do: calls.append((done, to_do)))
     assert calls == [(i, 5) for i in range(1, 6)]
@@ -63,7 +69,9 @@ def test_other_data_of_the_same_ids_are_counted_anew(source: Folder) -> None:
     assert class_counts(source, IDS).tolist() == _slow(source, IDS)
 
 
-def test_a_damaged_file_is_counted_anew_and_replaced(source: Folder, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_a_damaged_file_is_counted_anew_and_replaced(
+    source: Folder, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
     counts = class_counts(source, IDS[:1])
     (file,) = cache.iterdir()
     whole = file.read_bytes()
@@ -88,10 +96,16 @@ def test_another_lists_file_is_not_believed(source: Folder, cache: Path) -> None
 
 def test_an_unwritable_folder_is_no_error(source: Folder, cache: Path) -> None:
     cache.write_text("a file where the folder should be")
-    assert class_counts(source, IDS).tolist() == class_counts(source, IDS).tolist() == _slow(source, IDS)
+    assert (
+        class_counts(source, IDS).tolist()
+        == class_counts(source, IDS).tolist()
+        == _slow(source, IDS)
+    )
 
 
-def test_the_folder_follows_the_environment(source: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_folder_follows_the_environment(
+    source: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("U2PL_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     class_counts(source, IDS)
@@ -146,7 +160,9 @@ class _Processes:
 
 
 @pytest.mark.parametrize("world", [2, 3, 7])
-def test_processes_share_the_work(source: Folder, monkeypatch: pytest.MonkeyPatch, world: int) -> None:
+def test_processes_share_the_work(
+    source: Folder, monkeypatch: pytest.MonkeyPatch, world: int
+) -> None:
     expected, decoded, lock = _slow(source, IDS), [], threading.Lock()
     pixels = module._pixels
 
@@ -157,11 +173,19 @@ def test_processes_share_the_work(source: Folder, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(module, "_pixels", counted)
     processes = _Processes(world, monkeypatch)
-    assert all(np.array_equal(found, expected) for found in processes.run(lambda rank: class_counts(source, IDS)))
+    assert all(
+        np.array_equal(found, expected)
+        for found in processes.run(lambda rank: class_counts(source, IDS))
+    )
     assert sorted(decoded) == IDS
     # One process has lost its file: all count again, or the others would wait for it.
-    monkeypatch.setattr(module, "_load", lambda *_: None if distributed.rank() == 1 else np.array(expected))
-    assert all(np.array_equal(found, expected) for found in processes.run(lambda rank: class_counts(source, IDS)))
+    monkeypatch.setattr(
+        module, "_load", lambda *_: None if distributed.rank() == 1 else np.array(expected)
+    )
+    assert all(
+        np.array_equal(found, expected)
+        for found in processes.run(lambda rank: class_counts(source, IDS))
+    )
     assert sorted(decoded) == sorted(IDS * 2)
 
 
@@ -177,7 +201,9 @@ def test_a_broken_mask_stops_every_process(source: Folder, monkeypatch: pytest.M
     assert errors[0] == errors[1] and "d.png cannot be decoded" in str(errors[0])
 
 
-def test_a_mask_that_could_not_be_read_for_a_moment_is_counted_after_all(source: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mask_that_could_not_be_read_for_a_moment_is_counted_after_all(
+    source: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected, mask, failed = _slow(source, IDS), source.mask, []
 
     def once_broken(id: str) -> np.ndarray:

@@ -40,5 +40,7 @@ def test_wrong_class_files_are_named(tmp_path: Path, text: str, message: str) ->
 
 
 def test_missing_class_file_says_to_write_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"c\.txt does not exist: write it, one class name per line"):
+    with pytest.raises(
+        UserError, match=r"c\.txt does not exist: write it, one class name per line"
+    ):
         read_classes(tmp_path / "c.txt")

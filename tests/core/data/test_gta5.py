@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from u2pl.data.gta5 import Gta5
 from u2pl.data.opening import open_source
+from u2pl.data.sources.gta5 import Gta5
 from u2pl.data.streams import Stream
 from u2pl.data.transforms import TrainTransform
 from u2pl.errors import UserError
@@ -22,7 +22,9 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
     for number in (1, 2):
-        Image.fromarray(np.zeros((2, 6, 3), np.uint8)).save(tmp_path / "images" / f"{number:05d}.png")
+        Image.fromarray(np.zeros((2, 6, 3), np.uint8)).save(
+            tmp_path / "images" / f"{number:05d}.png"
+        )
         label = Image.fromarray(LABEL_IDS)
         label.putpalette([5 * i % 256 for i in range(768)])
         label.save(tmp_path / "labels" / f"{number:05d}.png")
@@ -31,7 +33,11 @@ def root(tmp_path: Path) -> Path:
 
 def test_palette_indices_become_train_ids(root: Path) -> None:
     source = open_source(f"gta5:{root}")
-    assert (source.name, source.splits(), source.split("train")) == ("gta5", ("train",), ["00001", "00002"])
+    assert (source.name, source.splits(), source.split("train")) == (
+        "gta5",
+        ("train",),
+        ["00001", "00002"],
+    )
     assert source.mask("00001").tolist() == TRAIN_IDS
     assert source.classes[13] == "car"
 

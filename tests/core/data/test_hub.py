@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from u2pl.data.hub import Hub
 from u2pl.data.opening import open_source
+from u2pl.data.sources.hf import Hub
 from u2pl.errors import UserError
 
 datasets = pytest.importorskip("datasets")
@@ -28,7 +28,9 @@ def names(tmp_path: Path) -> str:
 
 def _columns(rows: int, mask: str = "mask", size: tuple[int, int] = (4, 6)) -> dict[str, list[Any]]:
     images = [Image.fromarray(np.full((4, 6, 3), i, np.uint8)) for i in range(rows)]
-    masks = [None if i == 2 else Image.fromarray(np.full(size, i % 2, np.uint8)) for i in range(rows)]
+    masks = [
+        None if i == 2 else Image.fromarray(np.full(size, i % 2, np.uint8)) for i in range(rows)
+    ]
     return {"image": images, mask: masks}
 
 
@@ -38,9 +40,15 @@ def _table(rows: int, mask: str = "mask", **other: Any) -> Any:
 
 
 def test_saved_splits_are_read(tmp_path: Path, names: str) -> None:
-    datasets.DatasetDict({"train": _table(4), "validation": _table(3, mask="mask")}).save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict({"train": _table(4), "validation": _table(3, mask="mask")}).save_to_disk(
+        tmp_path / "saved"
+    )
     source = open_source(f"hf:{tmp_path / 'saved'}?{names}")
-    assert (source.name, source.classes, source.splits()) == ("saved", ("background", "cat"), ("train", "val"))
+    assert (source.name, source.classes, source.splits()) == (
+        "saved",
+        ("background", "cat"),
+        ("train", "val"),
+    )
     assert source.split("train") == ["train/000000", "train/000001", "train/000002", "train/000003"]
     assert source.image("train/000003").getpixel((0, 0)) == (3, 3, 3)
     assert source.mask("val/000001").tolist() == [[1] * 6] * 4
@@ -54,7 +62,9 @@ def test_a_parquet_file_gets_a_hold_out(tmp_path: Path, names: str) -> None:
     assert source.name == "photos"
     assert len(source.split("val")) == 2 and len(source.split("train")) == 6
     assert source.held_out == tuple(source.split("val"))
-    assert source.scoring_notes() == (f"{source.name} has no val list: 2 masked images are held out to score on",)
+    assert source.scoring_notes() == (
+        f"{source.name} has no val list: 2 masked images are held out to score on",
+    )
     assert source.has_mask("train/000001") and not source.has_mask("train/000002")
     assert source.mask("train/000001").tolist() == [[1] * 6] * 4
 
@@ -67,7 +77,9 @@ def test_a_parquet_file_of_plain_bytes_is_read(tmp_path: Path, names: str) -> No
         return None if image is None else (image.save(stream, "PNG"), stream.getvalue())[1]
 
     (tmp_path / "plain").mkdir()
-    columns = {name: [encoded(image) for image in images] for name, images in _columns(4, "label").items()}
+    columns = {
+        name: [encoded(image) for image in images] for name, images in _columns(4, "label").items()
+    }
     pq.write_table(pa.table(columns), tmp_path / "plain" / "train.parquet")
     source = open_source(f"hf:{tmp_path / 'plain'}?{names}")
     assert source.image("train/000001").size == (6, 4)
@@ -85,9 +97,15 @@ def test_fingerprint_follows_the_content(tmp_path: Path, names: str) -> None:
 
 def test_class_names_may_be_in_the_features(tmp_path: Path) -> None:
     features = datasets.Features(
-        {"image": datasets.Image(), "mask": datasets.Image(), "classes": datasets.List(datasets.ClassLabel(names=["sky", "sea"]))}
+        {
+            "image": datasets.Image(),
+            "mask": datasets.Image(),
+            "classes": datasets.List(datasets.ClassLabel(names=["sky", "sea"])),
+        }
     )
-    table = datasets.Dataset.from_dict({**_columns(3), "classes": [[0], [1], [0, 1]]}, features=features)
+    table = datasets.Dataset.from_dict(
+        {**_columns(3), "classes": [[0], [1], [0, 1]]}, features=features
+    )
     table.save_to_disk(tmp_path / "saved")
     assert Hub(str(tmp_path / "saved")).classes == ("sky", "sea")
 
@@ -95,7 +113,9 @@ def test_class_names_may_be_in_the_features(tmp_path: Path) -> None:
 def test_wrong_tables_say_what_to_do(tmp_path: Path, names: str) -> None:
     file = names.removeprefix("classes=")
     _table(3, mask="depth").to_parquet(tmp_path / "no_mask.parquet")
-    datasets.Dataset.from_dict({"image": _columns(3)["image"], "label": [1, 2, 3]}).save_to_disk(tmp_path / "classification")
+    datasets.Dataset.from_dict({"image": _columns(3)["image"], "label": [1, 2, 3]}).save_to_disk(
+        tmp_path / "classification"
+    )
     datasets.Dataset.from_dict({"photo": [1]}).save_to_disk(tmp_path / "no_image")
     _table(3, size=(4, 5)).to_parquet(tmp_path / "sizes.parquet")
     with pytest.raises(UserError, match=r"write hf:.*no_mask\.parquet\?classes=FILE"):
@@ -106,7 +126,10 @@ def test_wrong_tables_say_what_to_do(tmp_path: Path, names: str) -> None:
     with pytest.raises(UserError, match="no column 'image', it has photo"):
         Hub(str(tmp_path / "no_image"), file)
     source = Hub(str(tmp_path / "sizes.parquet"), file)
-    with pytest.raises(UserError, match="sizes: mask of train/000001 is 5x4, but its image sizes: image of train/000001 is 6x4"):
+    with pytest.raises(
+        UserError,
+        match="sizes: mask of train/000001 is 5x4, but its image sizes: image of train/000001 is 6x4",
+    ):
         source.mask("train/000001")
     with pytest.raises(UserError, match="no row 'train/000009'"):
         source.image("train/000009")

@@ -69,4 +69,6 @@ def test_hold_out_is_a_fifth_whatever_the_order() -> None:
     assert hold_out(["a"], ["a"]) == []
     more = [*ids, *"wxyz"]
     assert len(hold_out(more, more)) == 5
-    assert set(hold_out(more, more)) - set("wxyz") <= set(held)  # a newcomer may take a place, nothing else moves
+    assert set(hold_out(more, more)) - set("wxyz") <= set(
+        held
+    )  # a newcomer may take a place, nothing else moves

@@ -17,11 +17,15 @@ def _grey_png(width: int, bits: int, rows: list[bytes]) -> bytes:
     """A greyscale PNG of fewer than 8 bits, which Pillow does not write."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", width, len(rows), bits, 0, 0, 0, 0)
     data = zlib.compress(b"".join(b"\0" + row for row in rows))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "1", "YCbCr"])
@@ -33,7 +37,9 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     assert np.asarray(image).min() >= 250
 
 
-def test_palette_with_transparency_keeps_its_colours_without_a_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_palette_with_transparency_keeps_its_colours_without_a_warning(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     image = Image.new("P", (2, 2), 1)
     image.putpalette([0, 0, 0, 200, 100, 50])
     image.save(tmp_path / "a.png", transparency=bytes([0, 128]))
@@ -91,7 +97,10 @@ def test_ids_are_read_as_stored(tmp_path: Path, mode: str) -> None:
     assert read.tolist() == ids.tolist()
 
 
-@pytest.mark.parametrize(("bits", "row", "ids"), [(1, b"\x50", [0, 1, 0, 1]), (2, b"\x1b", [0, 1, 2, 3]), (4, b"\x01\x2f", [0, 1, 2, 15])])
+@pytest.mark.parametrize(
+    ("bits", "row", "ids"),
+    [(1, b"\x50", [0, 1, 0, 1]), (2, b"\x1b", [0, 1, 2, 3]), (4, b"\x01\x2f", [0, 1, 2, 15])],
+)
 def test_greyscale_of_few_bits_is_not_stretched(bits: int, row: bytes, ids: list[int]) -> None:
     assert read_ids(_grey_png(4, bits, [row, row])).tolist() == [ids, ids]
 
@@ -99,7 +108,9 @@ def test_greyscale_of_few_bits_is_not_stretched(bits: int, row: bytes, ids: list
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_coloured_mask_says_what_a_mask_is(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (3, 3)).save(tmp_path / "m.png")
-    with pytest.raises(UserError, match=rf"m\.png is a {mode} image: a mask must hold one class id per pixel"):
+    with pytest.raises(
+        UserError, match=rf"m\.png is a {mode} image: a mask must hold one class id per pixel"
+    ):
         read_ids(tmp_path / "m.png")
 
 
@@ -112,7 +123,9 @@ def test_large_values_of_a_wide_mask_are_reported(tmp_path: Path) -> None:
 def test_foreign_ids_are_listed() -> None:
     ids = np.array([[0, 2, 3, 9, 255]], np.uint8)
     assert check_range(ids, 10, "m.png") is ids
-    with pytest.raises(UserError, match=r"m\.png holds ids 3, 9, but there are 3 classes \(0 to 2; 255 = ignore\)"):
+    with pytest.raises(
+        UserError, match=r"m\.png holds ids 3, 9, but there are 3 classes \(0 to 2; 255 = ignore\)"
+    ):
         check_range(ids, 3, "m.png")
 
 

@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
+from u2pl.data.demo.paint import SIZE, Look
+from u2pl.data.demo.scenes import Scenes
+from u2pl.data.demo.shapes import OUTLINES
 from u2pl.data.opening import open_source
-from u2pl.data.scene_paint import SIZE, Look
-from u2pl.data.scene_shapes import OUTLINES
-from u2pl.data.scenes import Scenes
 from u2pl.data.splits import choose_labeled
 from u2pl.errors import UserError
 
@@ -40,14 +40,16 @@ def test_images_and_masks_have_their_shapes_and_ids(demo: Scenes) -> None:
 def test_every_process_draws_the_same_in_any_order() -> None:
     code = """
 import hashlib, sys
-from u2pl.data.scenes import Scenes
+from u2pl.data.demo.scenes import Scenes
 source = Scenes()
 digest = {id: hashlib.sha256(source.image(id).tobytes() + source.mask(id).tobytes()).hexdigest() for id in sys.argv[1:]}
 print(source.fingerprint(), sorted(digest.items()))
 """
     ids = ["train_0000", "train_0315", "val_0007"]
     first, second = (
-        subprocess.run([sys.executable, "-c", code, *order], capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code, *order], capture_output=True, text=True, check=True
+        ).stdout
         for order in (ids, ids[::-1])
     )
     assert first == second
@@ -91,10 +93,18 @@ def test_colour_alone_tells_little(demo: Scenes) -> None:
         return (_images(demo, split).astype(int) // 32) @ (64, 8, 1)
 
     num_classes = len(demo.classes)
-    seen = np.stack([np.bincount(colour("train")[_masks(demo, "train") == c], minlength=512) for c in range(num_classes)])
+    seen = np.stack(
+        [
+            np.bincount(colour("train")[_masks(demo, "train") == c], minlength=512)
+            for c in range(num_classes)
+        ]
+    )
     guess = (seen / seen.sum(1, keepdims=True)).argmax(0)[colour("val")]
     truth = _masks(demo, "val")
-    iou = [((guess == c) & (truth == c)).sum() / ((guess == c) | (truth == c)).sum() for c in range(num_classes)]
+    iou = [
+        ((guess == c) & (truth == c)).sum() / ((guess == c) | (truth == c)).sum()
+        for c in range(num_classes)
+    ]
     assert max(iou[1:]) < 0.1
 
 
@@ -123,10 +133,17 @@ def test_source_and_target_are_a_domain_apart_and_share_the_classes(demo: Scenes
 def test_the_scenes_for_tags_show_one_or_two_classes_and_are_others(demo: Scenes) -> None:
     tagged = open_source("demo-tags")
     assert isinstance(tagged, Scenes) and tagged.classes == demo.classes
-    shown = [set(np.unique(mask).tolist()) - {0} for split in ("train", "val") for mask in _masks(tagged, split)]
+    shown = [
+        set(np.unique(mask).tolist()) - {0}
+        for split in ("train", "val")
+        for mask in _masks(tagged, split)
+    ]
     assert {len(classes) for classes in shown} == {1, 2}
     assert all(sum(c in classes for classes in shown) > 40 for c in range(1, 7))
-    assert not np.array_equal(_masks(tagged, "labeled"), _masks(demo, "labeled")) and tagged.fingerprint() != demo.fingerprint()
+    assert (
+        not np.array_equal(_masks(tagged, "labeled"), _masks(demo, "labeled"))
+        and tagged.fingerprint() != demo.fingerprint()
+    )
 
 
 def test_the_demo_is_the_one_it_always_was(demo: Scenes) -> None:

@@ -16,7 +16,9 @@ def test_a_folder_is_opened_by_its_path(make_folder: Callable[..., Path]) -> Non
     assert open_source(str(make_folder({"a": [0]}))).name == "photos"
 
 
-def test_a_path_with_a_colon_is_still_a_path(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_path_with_a_colon_is_still_a_path(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
     make_folder({"a": [0]}).rename(tmp_path / "set:1")
     assert open_source(str(tmp_path / "set:1")).name == "set:1"
 
@@ -58,4 +60,9 @@ def test_wrong_sources_are_named(text: str, message: str) -> None:
 def test_sources_and_splits_import_neither_torch_nor_datasets() -> None:
     modules = "source, folder, voc, cityscapes, gta5, synthia, scenes, hub, splits, survey"
     code = f"import sys; from u2pl.data import {modules}; print([m for m in ('torch', 'datasets', 'pyarrow') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from u2pl.data.folder import Folder
+from u2pl.data.sources.folder import Folder
 from u2pl.data.splits import choose_labeled, draw_stratified
 from u2pl.errors import UserError
 
@@ -16,20 +16,35 @@ MakeFolder = Callable[..., Path]
 @pytest.fixture
 def source(make_folder: MakeFolder) -> Folder:
     """30 masked images: all background and cat, only number 17 has a dog; 10 without mask; two for val."""
-    held = {f"m{i:02}": [0, 1, 2] if i == 17 else [0, 1] for i in range(30)} | {f"u{i}": None for i in range(10)} | {"v0": [0], "v1": [1]}
+    held = (
+        {f"m{i:02}": [0, 1, 2] if i == 17 else [0, 1] for i in range(30)}
+        | {f"u{i}": None for i in range(10)}
+        | {"v0": [0], "v1": [1]}
+    )
     train = "\n".join(id for id in held if not id.startswith("v"))
-    return Folder(make_folder(held, train=train, val="v0\nv1\n", two="m01\nm05\n", bare="m01\nu3\n", leak="m01\nv0\n"))
+    return Folder(
+        make_folder(
+            held, train=train, val="v0\nv1\n", two="m01\nm05\n", bare="m01\nu3\n", leak="m01\nv0\n"
+        )
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(("which", "count"), [("4", 4), ("1/8", 4), ("0.1", 3), ("1/1000", 1), (".5", 15)])
-def test_numbers_and_fractions_cover_every_class(source: Folder, which: str, count: int, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("which", "count"), [("4", 4), ("1/8", 4), ("0.1", 3), ("1/1000", 1), (".5", 15)]
+)
+def test_numbers_and_fractions_cover_every_class(
+    source: Folder, which: str, count: int, seed: int
+) -> None:
     split = choose_labeled(source, which, seed)
     assert len(split.labeled) == count
     assert "m17" in split.labeled
     assert set(split.labeled) | set(split.unlabeled) == set(source.split("train"))
     assert not set(split.labeled) & set(split.unlabeled)
-    assert split.protocol == f"{which} of train, seed {seed}, stratified ({count} image{'s' * (count > 1)})"
+    assert (
+        split.protocol
+        == f"{which} of train, seed {seed}, stratified ({count} image{'s' * (count > 1)})"
+    )
 
 
 def test_a_seed_draws_the_same_whatever_the_order_of_the_list(source: Folder) -> None:
@@ -47,7 +62,9 @@ def test_without_a_missing_class_the_draw_is_plain(source: Folder) -> None:
     assert draw_stratified(source, pool, count, seed=0) == (sorted(order[:count]), [])
 
 
-def test_only_as_many_masks_are_opened_as_needed(source: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_as_many_masks_are_opened_as_needed(
+    source: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened: list[str] = []
     read = source.mask
     monkeypatch.setattr(source, "mask", lambda id: opened.append(id) or read(id))
@@ -67,9 +84,18 @@ def test_a_swap_never_loses_a_class(make_folder: MakeFolder) -> None:
 
 
 def test_classes_that_cannot_be_covered_are_named(source: Folder, make_folder: MakeFolder) -> None:
-    bare = Folder(make_folder({f"m{i:02}": [0, 1] for i in range(30)}, val="v0\n", train="\n".join(f"m{i:02}" for i in range(30))))
+    bare = Folder(
+        make_folder(
+            {f"m{i:02}": [0, 1] for i in range(30)},
+            val="v0\n",
+            train="\n".join(f"m{i:02}" for i in range(30)),
+        )
+    )
     (bare.masks.pop("m17"), bare.lists.pop("val"))
-    assert choose_labeled(bare, "5", seed=0).protocol == "5 of train, seed 0, stratified (5 images, without dog)"
+    assert (
+        choose_labeled(bare, "5", seed=0).protocol
+        == "5 of train, seed 0, stratified (5 images, without dog)"
+    )
 
 
 def test_names_files_and_nothing(source: Folder, tmp_path: Path, make_folder: MakeFolder) -> None:
@@ -85,7 +111,9 @@ def test_names_files_and_nothing(source: Folder, tmp_path: Path, make_folder: Ma
     assert choose_labeled(source, None, seed=0).protocol == "labeled (2 images)"
 
 
-def test_numbers_are_read_before_names_and_names_before_files(source: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_are_read_before_names_and_names_before_files(
+    source: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source.lists["3"] = source.lists["two"]
     (tmp_path / "two").write_text("m09\n")
     monkeypatch.chdir(tmp_path)
@@ -103,7 +131,10 @@ def test_numbers_are_read_before_names_and_names_before_files(source: Folder, tm
         ("1.5", "above 0 and at most 1"),
         ("3/2", "above 0 and at most 1"),
         ("1/0", "above 0 and at most 1"),
-        ("threee", "is no number, no fraction, no file and no split of photos, which has bare, leak, train, two, val"),
+        (
+            "threee",
+            "is no number, no fraction, no file and no split of photos, which has bare, leak, train, two, val",
+        ),
         ("bare", r"labeled bare: images without mask: 'u3' \(1\)"),
         ("leak", r"labeled leak: images of the val split: 'v0' \(1\)"),
     ],
@@ -124,7 +155,11 @@ def test_published_counts_come_out_of_fractions() -> None:
     import math
     from fractions import Fraction
 
-    counts = {1464: (92, 183, 366, 732), 10582: (662, 1323, 2646, 5291), 2975: (186, 372, 744, 1488)}
+    counts = {
+        1464: (92, 183, 366, 732),
+        10582: (662, 1323, 2646, 5291),
+        2975: (186, 372, 744, 1488),
+    }
     for total, published in counts.items():
         assert tuple(math.ceil(Fraction(1, d) * total) for d in (16, 8, 4, 2)) == published
 
@@ -132,7 +167,13 @@ def test_published_counts_come_out_of_fractions() -> None:
 def test_voc_animals_lists_and_fractions(shared: Callable[[str], Path]) -> None:
     source = Folder(shared("data/voc-animals"))
     named = choose_labeled(source, "labeled_65", seed=0)
-    assert (len(named.labeled), len(named.unlabeled), named.protocol) == (65, 3131 - 65, "labeled_65 (65 images)")
+    assert (len(named.labeled), len(named.unlabeled), named.protocol) == (
+        65,
+        3131 - 65,
+        "labeled_65 (65 images)",
+    )
     drawn = choose_labeled(source, "1/100", seed=1)
     assert len(drawn.labeled) == 32
-    assert {0, 1, 2, 3, 4, 5, 6} <= {int(c) for id in drawn.labeled for c in np.unique(source.mask(id))}
+    assert {0, 1, 2, 3, 4, 5, 6} <= {
+        int(c) for id in drawn.labeled for c in np.unique(source.mask(id))
+    }

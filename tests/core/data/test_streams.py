@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from u2pl.data.folder import Folder
+from u2pl.data.sources.folder import Folder
 from u2pl.data.streams import StepSampler, Stream
 from u2pl.data.transforms import TrainSample, TrainTransform
 from u2pl.errors import UserError
@@ -86,7 +86,9 @@ def test_masks_stay_closed_when_told(source: Folder, monkeypatch: pytest.MonkeyP
     assert (closed[0].label == 255).all()
 
 
-def test_a_broken_mask_stops_only_a_stream_that_needs_it(source: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_mask_stops_only_a_stream_that_needs_it(
+    source: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     needed, extra = _stream(source), _stream(source, masks="extra")
     assert _equal(needed[3], extra[3])
 

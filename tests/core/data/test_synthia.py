@@ -10,7 +10,7 @@ from PIL import Image
 
 from harness.png import rgb16
 from u2pl.data.opening import open_source
-from u2pl.data.synthia import Synthia
+from u2pl.data.sources.synthia import Synthia
 from u2pl.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -38,22 +38,34 @@ def root(tmp_path: Path) -> Path:
 
 def test_the_first_channel_becomes_train_ids(root: Path) -> None:
     source = open_source(f"synthia:{root}")
-    assert (source.name, source.splits(), source.split("train")) == ("synthia", ("train",), ["0000000", "0000001"])
+    assert (source.name, source.splits(), source.split("train")) == (
+        "synthia",
+        ("train",),
+        ["0000000", "0000001"],
+    )
     mask = source.mask("0000000")
     assert mask.dtype == np.uint8 and mask.tolist() == TRAIN_IDS
 
 
 def test_train_ids_are_taken_where_they_are(root: Path) -> None:
-    Image.fromarray(np.full((4, 6), 18, np.uint8)).save(root / "GT" / "LABELS" / "0000001_labelTrainIds.png")
+    Image.fromarray(np.full((4, 6), 18, np.uint8)).save(
+        root / "GT" / "LABELS" / "0000001_labelTrainIds.png"
+    )
     source = Synthia(root)
     assert (source.mask("0000001") == 18).all() and source.mask("0000000").tolist() == TRAIN_IDS
     assert set(source.masks) == {"0000000", "0000001"}
 
 
-@pytest.mark.parametrize(("mode", "found"), [("L", "1 channels of 8 bits"), ("RGB", "3 channels of 8 bits"), ("I;16", "1 channels of 16")])
+@pytest.mark.parametrize(
+    ("mode", "found"),
+    [("L", "1 channels of 8 bits"), ("RGB", "3 channels of 8 bits"), ("I;16", "1 channels of 16")],
+)
 def test_other_pngs_could_mean_anything(root: Path, mode: str, found: str) -> None:
     Image.new(mode, (6, 4)).save(root / "GT" / "LABELS" / "0000000.png")
-    with pytest.raises(UserError, match=rf"0000000\.png has {found}.*published, or write train ids into 0000000_labelTrainIds\.png"):
+    with pytest.raises(
+        UserError,
+        match=rf"0000000\.png has {found}.*published, or write train ids into 0000000_labelTrainIds\.png",
+    ):
         Synthia(root).mask("0000000")
 
 
@@ -61,14 +73,19 @@ def test_other_pngs_could_mean_anything(root: Path, mode: str, found: str) -> No
 def test_broken_labels_are_named_in_one_line(root: Path, kept: int) -> None:
     file = root / "GT" / "LABELS" / "0000000.png"
     file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(UserError, match=r"^[^\n]*0000000\.png cannot be decoded \(truncated, or no PNG\): replace the file[^\n]*$"):
+    with pytest.raises(
+        UserError,
+        match=r"^[^\n]*0000000\.png cannot be decoded \(truncated, or no PNG\): replace the file[^\n]*$",
+    ):
         Synthia(root).mask("0000000")
 
 
 def test_missing_labels_foreign_ids_and_other_sizes_are_named(root: Path) -> None:
     source, file = Synthia(root), root / "GT" / "LABELS" / "0000000.png"
     file.write_bytes(rgb16(np.full((4, 6, 3), 23)))
-    with pytest.raises(UserError, match=r"0000000\.png holds ids up to 23, but SYNTHIA has 23 classes"):
+    with pytest.raises(
+        UserError, match=r"0000000\.png holds ids up to 23, but SYNTHIA has 23 classes"
+    ):
         source.mask("0000000")
     file.write_bytes(rgb16(np.zeros((4, 5, 3))))
     with pytest.raises(UserError, match=r"0000000\.png is 5x4, but its image .* is 6x4"):
@@ -81,14 +98,24 @@ def test_missing_labels_foreign_ids_and_other_sizes_are_named(root: Path) -> Non
         Synthia(root / "GT")
 
 
-def test_a_torchvision_without_a_decoder_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torchvision_without_a_decoder_is_said(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torchvision.io
 
     monkeypatch.delattr(torchvision.io, "decode_png")
-    with pytest.raises(UserError, match=r"which this torchvision does not decode: install 0\.29, or write train ids"):
+    with pytest.raises(
+        UserError,
+        match=r"which this torchvision does not decode: install 0\.29, or write train ids",
+    ):
         Synthia(root).mask("0000000")
 
 
 def test_torchvision_is_imported_by_the_first_mask_only(root: Path) -> None:
-    code = f"import sys; from u2pl.data.synthia import Synthia; Synthia({str(root)!r}); print('torchvision' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    code = f"import sys; from u2pl.data.sources.synthia import Synthia; Synthia({str(root)!r}); print('torchvision' in sys.modules)"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "False"
+    )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from u2pl.data.tag_files import Line, csv_lines, json_lines, object_names, split_names
+from u2pl.data.tags.tag_files import Line, csv_lines, json_lines, object_names, split_names
 from u2pl.errors import UserError
 
 CLASSES = ("background", "cat", "dog", "striped fish", "fish", "car, truck")
@@ -64,12 +64,21 @@ def test_tables_are_read(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", r"t\.csv must begin with the line 'image,classes', not ''; then lines such as 'photo_1,cat;dog'"),
+        (
+            "",
+            r"t\.csv must begin with the line 'image,classes', not ''; then lines such as 'photo_1,cat;dog'",
+        ),
         ("a,cat\nb,dog\n", "must begin with the line 'image,classes', not 'a,cat'"),
         ("image,tags\na,cat\n", "must begin with the line"),
-        ("image,classes\na,cat\nb\n", r"t\.csv, line 3 has not one cell for each of image, classes: write 'photo_1,cat;dog'"),
+        (
+            "image,classes\na,cat\nb\n",
+            r"t\.csv, line 3 has not one cell for each of image, classes: write 'photo_1,cat;dog'",
+        ),
         ("image,classes\n\n,cat\n", "line 3 has not one cell"),
-        ("image,classes,source\na,cat,dog,web\n", "line 2 has not one cell for each of image, classes, source"),
+        (
+            "image,classes,source\na,cat,dog,web\n",
+            "line 2 has not one cell for each of image, classes, source",
+        ),
         (f"image,classes\na,{'x' * 140_000}\n", r"line 2 cannot be read \(field larger"),
     ],
 )
@@ -87,7 +96,17 @@ def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
             read(tmp_path / "t.csv", CLASSES)
 
 
-@pytest.mark.parametrize("text", ['{"a": "cat"}', '{"": ["cat"]}', '["a"]', '[{"image": "a"}]', '[{"classes": ["cat"]}]', '{"a": [true]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": "cat"}',
+        '{"": ["cat"]}',
+        '["a"]',
+        '[{"image": "a"}]',
+        '[{"classes": ["cat"]}]',
+        '{"a": [true]}',
+    ],
+)
 def test_json_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "t.json").write_text(text)
     with pytest.raises(UserError, match=r't\.json: write {"image": \["class", \.\.\.\]} or'):
@@ -119,16 +138,28 @@ def test_objects_of_an_annotation_are_named_and_their_parts_are_not(tmp_path: Pa
 def test_a_document_type_is_refused_before_it_is_read(tmp_path: Path, encoding: str) -> None:
     grow = "".join(f'<!ENTITY e{n + 1} "{f"&e{n};" * 20}">' for n in range(20))
     text = f'<!DOCTYPE annotation [<!ENTITY e0 "cat">{grow}]><annotation><object><name>&e20;</name></object></annotation>'
-    (tmp_path / "a.xml").write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>{text}'.encode(encoding))
+    (tmp_path / "a.xml").write_bytes(
+        f'<?xml version="1.0" encoding="{encoding}"?>{text}'.encode(encoding)
+    )
     with pytest.raises(UserError, match=r"a\.xml declares a document type"):
         object_names(tmp_path / "a.xml")
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"<annotation><object>", b"<a></b>", b'<?xml version="1.0" encoding="nonsense"?><a/>', b"\x89PNG", b"<a>&b;</a>"]
+    "text",
+    [
+        b"",
+        b"<annotation><object>",
+        b"<a></b>",
+        b'<?xml version="1.0" encoding="nonsense"?><a/>',
+        b"\x89PNG",
+        b"<a>&b;</a>",
+    ],
 )
 def test_what_is_no_xml_is_refused(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "a.xml").write_bytes(text)
-    with pytest.raises(UserError, match=r"a\.xml cannot be read as XML .*: replace the file") as error:
+    with pytest.raises(
+        UserError, match=r"a\.xml cannot be read as XML .*: replace the file"
+    ) as error:
         object_names(tmp_path / "a.xml")
     assert "\n" not in str(error.value)

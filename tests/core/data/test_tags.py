@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from u2pl.data.class_counts import class_counts
-from u2pl.data.folder import Folder
-from u2pl.data.scenes import Scenes
+from u2pl.data.demo.scenes import Scenes
 from u2pl.data.source import Source
-from u2pl.data.tags import Tags, read_tags, tags_from_masks, tags_of, write_tags
-from u2pl.data.voc import Voc
+from u2pl.data.sources.folder import Folder
+from u2pl.data.sources.voc import Voc
+from u2pl.data.tags.tags import Tags, read_tags, tags_from_masks, tags_of, write_tags
 from u2pl.errors import UserError
 
 
@@ -38,11 +38,20 @@ CAT, DOG, BOTH, NOTHING = frozenset({1}), frozenset({2}), frozenset({1, 2}), fro
 
 
 def test_a_table_is_read(read: Callable[..., Tags]) -> None:
-    assert read("image,classes\na,cat\nb,\nsub/c,cat dog\nd e,2\n") == {"a": CAT, "b": NOTHING, "sub/c": BOTH, "d e": DOG}
+    assert read("image,classes\na,cat\nb,\nsub/c,cat dog\nd e,2\n") == {
+        "a": CAT,
+        "b": NOTHING,
+        "sub/c": BOTH,
+        "d e": DOG,
+    }
 
 
-def test_images_may_be_file_names_and_lines_of_one_image_are_joined(read: Callable[..., Tags]) -> None:
-    assert read("image,classes\nimages/a.png,cat\na,dog\nc.jpg,dog\n".replace("c.jpg", "sub/c.jpg")) == {"a": BOTH, "sub/c": DOG}
+def test_images_may_be_file_names_and_lines_of_one_image_are_joined(
+    read: Callable[..., Tags],
+) -> None:
+    assert read(
+        "image,classes\nimages/a.png,cat\na,dog\nc.jpg,dog\n".replace("c.jpg", "sub/c.jpg")
+    ) == {"a": BOTH, "sub/c": DOG}
 
 
 def test_background_may_be_named_and_says_nothing(read: Callable[..., Tags]) -> None:
@@ -65,8 +74,13 @@ def test_json_is_read(read: Callable[..., Tags], text: str) -> None:
 def test_unknown_classes_are_one_error_that_names_the_nearest(read: Callable[..., Tags]) -> None:
     with pytest.raises(UserError) as error:
         read("image,classes\na,dgo cat\nb,cow\nsub/c,dgo pig hen\n")
-    assert "classes that there are not: 'dgo', 'cow', 'pig', … (4) (did you mean 'dog' by the first?)" in str(error.value)
-    assert str(error.value).endswith("the classes are background, cat, dog") and "\n" not in str(error.value)
+    assert (
+        "classes that there are not: 'dgo', 'cow', 'pig', … (4) (did you mean 'dog' by the first?)"
+        in str(error.value)
+    )
+    assert str(error.value).endswith("the classes are background, cat, dog") and "\n" not in str(
+        error.value
+    )
     with pytest.raises(UserError, match=r"'zebra' \(1\): the classes are"):
         read('{"a": ["zebra"]}', "tags.json")
     for number in ("3", "-1", "255", "01"):
@@ -77,12 +91,19 @@ def test_unknown_classes_are_one_error_that_names_the_nearest(read: Callable[...
 
 
 def test_unknown_images_are_one_error(read: Callable[..., Tags]) -> None:
-    with pytest.raises(UserError, match=r"tags\.csv names images that photos does not have: 'x', 'y', 'z', … \(4\): remove or correct"):
+    with pytest.raises(
+        UserError,
+        match=r"tags\.csv names images that photos does not have: 'x', 'y', 'z', … \(4\): remove or correct",
+    ):
         read("image,classes\nx,cat\na,cat\ny,cat\nz,cat\n../a,cat\nw,\n".replace("../a,cat\n", ""))
 
 
-@pytest.mark.parametrize(("name", "text"), [("tags.csv", "image,classes\n"), ("tags.json", "{}"), ("tags.json", "[]")])
-def test_an_empty_file_says_what_is_missing(read: Callable[..., Tags], name: str, text: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "text"), [("tags.csv", "image,classes\n"), ("tags.json", "{}"), ("tags.json", "[]")]
+)
+def test_an_empty_file_says_what_is_missing(
+    read: Callable[..., Tags], name: str, text: str
+) -> None:
     with pytest.raises(UserError, match="holds no tags: write at least one image"):
         read(text, name)
 
@@ -96,23 +117,33 @@ def test_other_files_are_refused(read: Callable[..., Tags], source: Folder, tmp_
 
 def test_names_with_spaces_are_told_apart(read: Callable[..., Tags]) -> None:
     demo = Scenes()
-    tags = read("image,classes\ntrain_0000,striped fish dotted ring\ntrain_0001,speckled moon\n", of=demo)
+    tags = read(
+        "image,classes\ntrain_0000,striped fish dotted ring\ntrain_0001,speckled moon\n", of=demo
+    )
     assert tags == {"train_0000": frozenset({1, 5}), "train_0001": frozenset({6})}
-    with pytest.raises(UserError, match=r"'striped fsh' \(1\) \(did you mean 'striped fish' by the first\?\)"):
+    with pytest.raises(
+        UserError, match=r"'striped fsh' \(1\) \(did you mean 'striped fish' by the first\?\)"
+    ):
         read("image,classes\ntrain_0000,dotted ring; striped fsh\n", of=demo)
 
 
-def test_masks_give_tags_and_stay_closed_the_second_time(source: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_give_tags_and_stay_closed_the_second_time(
+    source: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("U2PL_CACHE", str(tmp_path / "cache"))
     calls: list[tuple[int, int]] = []
     ids = ["sub/c", "a", "b"]
     expected = {"sub/c": BOTH, "a": CAT, "b": NOTHING}
     assert tags_from_masks(source, ids, lambda done, to_do: calls.append((done, to_do))) == expected
     assert calls == [(1, 3), (2, 3), (3, 3)]
-    assert np.array_equal(class_counts(source, ids)[:, 1:] > 0, [[True, True], [True, False], [False, False]])
+    assert np.array_equal(
+        class_counts(source, ids)[:, 1:] > 0, [[True, True], [True, False], [False, False]]
+    )
     monkeypatch.setattr(source, "mask", lambda id: pytest.fail("opened"))
     assert list(tags_from_masks(source, ids).items()) == list(expected.items())
-    with pytest.raises(UserError, match=r"photos: 1 of 2 images have no mask: 'd e' \(1\): tag these by hand"):
+    with pytest.raises(
+        UserError, match=r"photos: 1 of 2 images have no mask: 'd e' \(1\): tag these by hand"
+    ):
         tags_from_masks(source, ["a", "d e"])
 
 
@@ -137,13 +168,18 @@ def test_awkward_names_survive_the_file(make_folder: Callable[..., Path], tmp_pa
 def test_a_training_list_needs_tags(source: Folder) -> None:
     tags = {"a": CAT, "b": NOTHING, "d e": DOG}
     assert list(tags_of(["b", "a"], tags, "tags.csv").items()) == [("b", NOTHING), ("a", CAT)]
-    with pytest.raises(UserError, match=r"tags\.csv has no tags of 2 of the 3 training images: 'x', 'y' \(2\): add a line for each"):
+    with pytest.raises(
+        UserError,
+        match=r"tags\.csv has no tags of 2 of the 3 training images: 'x', 'y' \(2\): add a line for each",
+    ):
         tags_of(["x", "a", "y"], tags, "tags.csv")
 
 
 def _annotation(*names: str, root: str = "annotation") -> str:
     parts = "<part><name>head</name></part>"
-    objects = "".join(f"<object><name>{name}</name><difficult>1</difficult>{parts}</object>" for name in names)
+    objects = "".join(
+        f"<object><name>{name}</name><difficult>1</difficult>{parts}</object>" for name in names
+    )
     return f"<{root}><filename>cat.jpg</filename><owner><name>dog</name></owner>{objects}</{root}>"
 
 
@@ -164,13 +200,18 @@ def test_annotations_are_read(source: Folder, annotations: Path) -> None:
 
 def test_wrong_annotations_are_refused(source: Folder, annotations: Path, tmp_path: Path) -> None:
     (annotations / "a.xml").write_text(_annotation("kat"))
-    with pytest.raises(UserError, match=r"Annotations names classes that there are not: 'kat' \(1\) \(did you mean 'cat'"):
+    with pytest.raises(
+        UserError,
+        match=r"Annotations names classes that there are not: 'kat' \(1\) \(did you mean 'cat'",
+    ):
         read_tags(annotations, source)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty holds no \.xml file: give VOC's folder"):
         read_tags(tmp_path / "empty", source)
     (tmp_path / "empty" / "other.xml").write_text(_annotation())
-    with pytest.raises(UserError, match=r"empty annotates no image of photos: 'other' \(1\): name the files"):
+    with pytest.raises(
+        UserError, match=r"empty annotates no image of photos: 'other' \(1\): name the files"
+    ):
         read_tags(tmp_path / "empty", source)
 
 
@@ -195,7 +236,9 @@ def test_sources_say_where_their_tags_are(make_folder: Callable[..., Path], tmp_
     (devkit / "Annotations").mkdir()
     (devkit / "Annotations" / "1.xml").write_text(_annotation("tvmonitor", "person"))
     voc = Voc(devkit)
-    assert voc.tags == devkit / "Annotations" and read_tags(voc.tags, voc) == {"1": frozenset({15, 20})}
+    assert voc.tags == devkit / "Annotations" and read_tags(voc.tags, voc) == {
+        "1": frozenset({15, 20})
+    }
 
 
 def test_the_tags_of_the_animals_are_those_of_their_masks(shared: Callable[[str], Path]) -> None:

@@ -39,11 +39,18 @@ def test_resizing_a_box_equals_cutting_the_resized_image(scale: float) -> None:
     whole = image.resize((round(120 * scale), round(90 * scale)), Image.Resampling.BILINEAR)
     ids = Image.fromarray(mask).resize(whole.size, Image.Resampling.NEAREST)
     for seed in range(10):
-        sample = TrainTransform(24, (scale, scale), flip=False)(image, mask, np.random.default_rng(seed))
+        sample = TrainTransform(24, (scale, scale), flip=False)(
+            image, mask, np.random.default_rng(seed)
+        )
         _, left, top, _ = np.random.default_rng(seed).random(4)
         x, y = int(left * (whole.width - 24 + 1)), int(top * (whole.height - 24 + 1))
         box = (x, y, x + 24, y + 24)
-        assert np.abs(sample.image.permute(1, 2, 0).numpy().astype(int) - np.asarray(whole.crop(box))).max() <= 1
+        assert (
+            np.abs(
+                sample.image.permute(1, 2, 0).numpy().astype(int) - np.asarray(whole.crop(box))
+            ).max()
+            <= 1
+        )
         assert (sample.label.numpy() == np.asarray(ids.crop(box))).mean() > 0.99
 
 
@@ -51,10 +58,16 @@ def test_unit_scale_copies_pixels() -> None:
     image, mask = _ramp(40, 30)
     sample = TrainTransform(16, (1.0, 1.0), flip=False)(image, mask, np.random.default_rng(1))
     x, y = int(sample.image[0, 0, 0]) // 2, int(sample.image[1, 0, 0]) // 2
-    assert (sample.image.permute(1, 2, 0).numpy() == np.asarray(image)[y : y + 16, x : x + 16]).all()
+    assert (
+        sample.image.permute(1, 2, 0).numpy() == np.asarray(image)[y : y + 16, x : x + 16]
+    ).all()
     assert (sample.label.numpy() == mask[y : y + 16, x : x + 16]).all()
     assert sample.valid.all()
-    assert (sample.image.dtype, sample.label.dtype, sample.valid.dtype) == (torch.uint8, torch.uint8, torch.bool)
+    assert (sample.image.dtype, sample.label.dtype, sample.valid.dtype) == (
+        torch.uint8,
+        torch.uint8,
+        torch.bool,
+    )
 
 
 @pytest.mark.parametrize("size", [(10, 40), (40, 10), (10, 10), (1, 1)])
@@ -75,7 +88,9 @@ def test_without_mask_the_image_is_the_same_and_the_label_empty() -> None:
     image, mask = _ramp(50, 50)
     transform = TrainTransform(32, (0.5, 2.0), flip=True)
     with_mask, without = (transform(image, m, np.random.default_rng(7)) for m in (mask, None))
-    assert torch.equal(with_mask.image, without.image) and torch.equal(with_mask.valid, without.valid)
+    assert torch.equal(with_mask.image, without.image) and torch.equal(
+        with_mask.valid, without.valid
+    )
     assert (without.label == 255).all()
 
 
@@ -83,7 +98,10 @@ def test_flip_happens_half_of_the_time_and_only_when_asked() -> None:
     image, mask = _ramp(32, 32)
 
     def mirrored(flip: bool) -> list[bool]:
-        samples = [TrainTransform(32, (1.0, 1.0), flip)(image, mask, np.random.default_rng(seed)) for seed in range(200)]
+        samples = [
+            TrainTransform(32, (1.0, 1.0), flip)(image, mask, np.random.default_rng(seed))
+            for seed in range(200)
+        ]
         return [bool(sample.image[0, 0, 0] > sample.image[0, 0, -1]) for sample in samples]
 
     assert 70 < sum(mirrored(True)) < 130
@@ -93,7 +111,10 @@ def test_flip_happens_half_of_the_time_and_only_when_asked() -> None:
 def test_crops_reach_every_edge() -> None:
     image, mask = _ramp(36, 36)
     transform = TrainTransform(32, (1.0, 1.0), flip=False)
-    corners = {tuple((transform(image, mask, np.random.default_rng(seed)).image[:2, 0, 0] // 2).tolist()) for seed in range(300)}
+    corners = {
+        tuple((transform(image, mask, np.random.default_rng(seed)).image[:2, 0, 0] // 2).tolist())
+        for seed in range(300)
+    }
     assert corners == {(x, y) for x in range(5) for y in range(5)}
 
 
@@ -105,7 +126,10 @@ def test_drawing_and_cutting_are_the_whole(scale: float) -> None:
         rng = np.random.default_rng(seed)
         geometry = transform.draw(image.size, rng)
         assert rng.random() == np.random.default_rng(seed).random(5)[4]
-        sample, whole = transform.cut(image, mask, geometry), transform(image, mask, np.random.default_rng(seed))
+        sample, whole = (
+            transform.cut(image, mask, geometry),
+            transform(image, mask, np.random.default_rng(seed)),
+        )
         assert all(torch.equal(a, b) for a, b in zip(sample, whole, strict=True))
         assert (transform.cut_mask(mask, geometry) == whole.label.numpy()).all()
 
@@ -113,7 +137,10 @@ def test_drawing_and_cutting_are_the_whole(scale: float) -> None:
 def test_void_rows_of_an_image_become_the_border() -> None:
     transform = TrainTransform(512, (1.0, 1.0), flip=True, void_rows=(15 / 512, 120 / 512))
     border = transform(Image.new("RGB", (1024, 512)), None, np.random.default_rng(0)).border
-    assert border.dtype == torch.bool and border.nonzero().flatten().tolist() == [*range(15), *range(392, 512)]
+    assert border.dtype == torch.bool and border.nonzero().flatten().tolist() == [
+        *range(15),
+        *range(392, 512),
+    ]
 
 
 @pytest.mark.parametrize(("scale", "long_side"), [(1.0, 0), (0.5, 0), (2.0, 0), (1.0, 40)])
@@ -127,14 +154,18 @@ def test_the_border_follows_the_crop(scale: float, long_side: int) -> None:
         sample = transform(Image.fromarray(pixels), None, np.random.default_rng(seed))
         rows = sample.valid.any(dim=1)
         green, border = sample.image[1, :, 0], sample.border
-        assert (border[rows] == (green[rows] > 127))[(green[rows] == 0) | (green[rows] == 255)].all()
+        assert (border[rows] == (green[rows] > 127))[
+            (green[rows] == 0) | (green[rows] == 255)
+        ].all()
         assert not border[~rows].any()
         seen |= set(border[rows].tolist())
     assert seen == {True, False}
 
 
 def test_without_void_rows_there_is_no_border() -> None:
-    assert not TrainTransform(8, (0.5, 2.0), flip=True)(Image.new("RGB", (9, 9)), None, np.random.default_rng(0)).border.any()
+    assert not TrainTransform(8, (0.5, 2.0), flip=True)(
+        Image.new("RGB", (9, 9)), None, np.random.default_rng(0)
+    ).border.any()
 
 
 @pytest.mark.parametrize(("crop", "scale"), [(0, (1.0, 1.0)), (8, (0.0, 1.0)), (8, (2.0, 1.0))])

@@ -7,15 +7,20 @@ import pytest
 from PIL import Image
 
 from u2pl.data.opening import open_source
+from u2pl.data.sources.voc import Voc
 from u2pl.data.splits import choose_labeled
-from u2pl.data.voc import Voc
 from u2pl.errors import UserError
 
 
 def _devkit(tmp_path: Path, augmented: bool) -> Path:
     """Images 0..9: 0..3 train, 4..5 val, 6..8 only in the augmented masks (which lack 4), 9 without any."""
     root = tmp_path / "VOCdevkit" / "VOC2012"
-    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation", *(["SegmentationClassAug"] if augmented else [])):
+    for folder in (
+        "JPEGImages",
+        "SegmentationClass",
+        "ImageSets/Segmentation",
+        *(["SegmentationClassAug"] if augmented else []),
+    ):
         (root / folder).mkdir(parents=True)
     for i in range(10):
         Image.new("RGB", (6, 4)).save(root / "JPEGImages" / f"{i}.jpg")
@@ -24,7 +29,9 @@ def _devkit(tmp_path: Path, augmented: bool) -> Path:
         if i < 6:
             mask.save(root / "SegmentationClass" / f"{i}.png")
         if augmented and i < 9 and i != 4:
-            Image.fromarray(np.full((4, 6), i, np.uint8)).save(root / "SegmentationClassAug" / f"{i}.png")
+            Image.fromarray(np.full((4, 6), i, np.uint8)).save(
+                root / "SegmentationClassAug" / f"{i}.png"
+            )
     (root / "ImageSets/Segmentation/train.txt").write_text("0\n1\n2\n3\n")
     (root / "ImageSets/Segmentation/val.txt").write_text("4\n5\n")
     return tmp_path
@@ -39,7 +46,9 @@ def test_the_devkit_is_found_and_palette_masks_are_ids(tmp_path: Path, below: st
     assert (source.train_split, source.label_pool) == ("train", "train")
 
 
-def test_classic_draws_labels_from_train_and_takes_the_rest_of_train_aug_unlabelled(tmp_path: Path) -> None:
+def test_classic_draws_labels_from_train_and_takes_the_rest_of_train_aug_unlabelled(
+    tmp_path: Path,
+) -> None:
     source = Voc(_devkit(tmp_path, augmented=True))
     assert source.split("train_aug") == ["0", "1", "2", "3", "6", "7", "8"]
     assert source.mask("3").tolist() == [[3] * 6] * 4
@@ -47,18 +56,24 @@ def test_classic_draws_labels_from_train_and_takes_the_rest_of_train_aug_unlabel
     split = choose_labeled(source, "1/2", seed=0)
     assert len(split.labeled) == 2 and set(split.labeled) <= set("0123")
     assert sorted(split.labeled + split.unlabeled) == list("0123678")
-    assert split.protocol.startswith("classic: 1/2 of train, seed 0, stratified (2 images, not a published list, without")
+    assert split.protocol.startswith(
+        "classic: 1/2 of train, seed 0, stratified (2 images, not a published list, without"
+    )
 
 
 def test_blender_draws_labels_from_train_aug(tmp_path: Path) -> None:
-    split = choose_labeled(open_source(f"voc:{_devkit(tmp_path, augmented=True)}?protocol=blender"), "7", seed=0)
+    split = choose_labeled(
+        open_source(f"voc:{_devkit(tmp_path, augmented=True)}?protocol=blender"), "7", seed=0
+    )
     assert (split.labeled, split.unlabeled) == (list("0123678"), [])
     assert split.protocol == "blender: all of train_aug with masks (7 images)"
 
 
 def test_a_published_list_of_path_pairs_is_read(tmp_path: Path) -> None:
     source = Voc(_devkit(tmp_path, augmented=True))
-    (tmp_path / "92.txt").write_text("JPEGImages/2.jpg SegmentationClass/2.png\nJPEGImages/0.jpg SegmentationClass/0.png\n")
+    (tmp_path / "92.txt").write_text(
+        "JPEGImages/2.jpg SegmentationClass/2.png\nJPEGImages/0.jpg SegmentationClass/0.png\n"
+    )
     split = choose_labeled(source, str(tmp_path / "92.txt"), seed=0)
     assert (split.labeled, split.protocol) == (["2", "0"], "classic: file 92.txt (2 images)")
 

@@ -46,7 +46,10 @@ def test_scores_equal_the_slow_loop():
     score, seen = of(pred, label, 6).scores(), label != 255
     expected = []
     for c in range(5):
-        both, either = ((pred == c) & (label == c)).sum(), (((pred == c) | (label == c)) & seen).sum()
+        both, either = (
+            ((pred == c) & (label == c)).sum(),
+            (((pred == c) | (label == c)) & seen).sum(),
+        )
         expected.append(100 * float(both) / float(either))
     assert score.per_class_iou == [*(pytest.approx(iou) for iou in expected), None]
     assert score.miou == pytest.approx(sum(expected) / 5)
@@ -59,9 +62,16 @@ def test_fixture_afa(fixture):
     score = confusion.scores()
     np.testing.assert_array_equal(confusion.matrix.numpy(), fixture["out_confusion_afa"])
     assert score.miou / 100 == pytest.approx(float(fixture["out_miou_afa"]), abs=1e-5)
-    assert score.pixel_accuracy / 100 == pytest.approx(float(fixture["out_pixel_acc_afa"]), abs=1e-5)
-    np.testing.assert_allclose(np.array(score.per_class_iou[:-2]) / 100, fixture["out_iou_afa"][:-2], atol=1e-5)
-    assert score.per_class_iou[-2:] == [None, None]  # one is predicted without ever being true, one occurs nowhere
+    assert score.pixel_accuracy / 100 == pytest.approx(
+        float(fixture["out_pixel_acc_afa"]), abs=1e-5
+    )
+    np.testing.assert_allclose(
+        np.array(score.per_class_iou[:-2]) / 100, fixture["out_iou_afa"][:-2], atol=1e-5
+    )
+    assert score.per_class_iou[-2:] == [
+        None,
+        None,
+    ]  # one is predicted without ever being true, one occurs nowhere
 
 
 def test_fixture_u2pl_counts_absent_classes_as_zero(fixture):
@@ -71,9 +81,13 @@ def test_fixture_u2pl_counts_absent_classes_as_zero(fixture):
     matrix, score = confusion.matrix, confusion.scores()
     np.testing.assert_array_equal(matrix.diagonal().numpy(), fixture["out_intersection"])
     np.testing.assert_array_equal(matrix.sum(1).numpy(), fixture["out_target"])
-    np.testing.assert_array_equal((matrix.sum(0) + matrix.sum(1) - matrix.diagonal()).numpy(), fixture["out_union"])
+    np.testing.assert_array_equal(
+        (matrix.sum(0) + matrix.sum(1) - matrix.diagonal()).numpy(), fixture["out_union"]
+    )
     occurring = sum(iou is not None for iou in score.per_class_iou)
-    assert score.miou / 100 * occurring / classes == pytest.approx(float(fixture["out_miou_u2pl"]), abs=1e-5)
+    assert score.miou / 100 * occurring / classes == pytest.approx(
+        float(fixture["out_miou_u2pl"]), abs=1e-5
+    )
 
 
 def test_streaming_equals_one_batch():
@@ -115,7 +129,11 @@ def test_reduce_sums_and_leaves_the_own_counts(monkeypatch):
 def test_subsets_average_what_occurs_of_them():
     score = Score([80.0, 60.0, None, 10.0], 50.0, 90.0)
     subsets = {"most": ("sky", "sea", "sun"), "one": ("sand",), "none": ("sun",)}
-    assert subset_mious(score, ("sky", "sea", "sun", "sand"), subsets) == {"most": 70.0, "one": 10.0, "none": None}
+    assert subset_mious(score, ("sky", "sea", "sun", "sand"), subsets) == {
+        "most": 70.0,
+        "one": 10.0,
+        "none": None,
+    }
     assert subset_mious(score, ("sky", "sea", "sun", "sand"), {}) == {}
 
 

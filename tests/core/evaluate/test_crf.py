@@ -27,7 +27,9 @@ class _FakeCrf:
     def addPairwiseGaussian(self, sxy: float, compat: float) -> None:
         self.told["gaussian"] = (sxy, compat)
 
-    def addPairwiseBilateral(self, sxy: float, srgb: float, rgbim: np.ndarray, compat: float) -> None:
+    def addPairwiseBilateral(
+        self, sxy: float, srgb: float, rgbim: np.ndarray, compat: float
+    ) -> None:
         self.told["bilateral"], self.image = (sxy, srgb, compat), rgbim
 
     def inference(self, steps: int) -> list[list[float]]:
@@ -53,7 +55,11 @@ def test_the_package_is_told_everything_in_its_own_layout(fake: type[_FakeCrf]) 
     (told,) = fake.made
     assert told.size == (6, 4, 5)
     assert told.told == {"gaussian": (3, 3), "bilateral": (64, 5, 4), "steps": 10}
-    assert told.energy.dtype == np.float32 and told.energy.shape == (5, 24) and np.isfinite(told.energy).all()
+    assert (
+        told.energy.dtype == np.float32
+        and told.energy.shape == (5, 24)
+        and np.isfinite(told.energy).all()
+    )
     assert told.image.dtype == np.uint8 and np.array_equal(told.image, image.permute(1, 2, 0))
     for array in (told.energy, told.image):
         assert array.flags.c_contiguous and array.flags.writeable
@@ -67,20 +73,30 @@ def test_an_image_of_floats_is_the_same_image(fake: type[_FakeCrf]) -> None:
     assert np.array_equal(fake.made[0].image, image.permute(1, 2, 0))
 
 
-@pytest.mark.parametrize("call", [lambda: crf.refine(torch.ones(2, 4, 4), torch.zeros(3, 4, 4)), crf.load_crf])
+@pytest.mark.parametrize(
+    "call", [lambda: crf.refine(torch.ones(2, 4, 4), torch.zeros(3, 4, 4)), crf.load_crf]
+)
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, call: Any) -> None:
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
-    with pytest.raises(UserError, match=r"pydensecrf2, which is not installed: pip install 'u2pl\[crf\]'"):
+    with pytest.raises(
+        UserError, match=r"pydensecrf2, which is not installed: pip install 'u2pl\[crf\]'"
+    ):
         call()
 
 
-@pytest.mark.parametrize("error", [ImportError("no libm\nsecond line"), ValueError("numpy.dtype size changed"), ImportError()])
+@pytest.mark.parametrize(
+    "error",
+    [ImportError("no libm\nsecond line"), ValueError("numpy.dtype size changed"), ImportError()],
+)
 def test_a_broken_package_says_why(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def broken(name: str) -> ModuleType:
         raise error
 
     monkeypatch.setattr(crf, "import_module", broken)
-    with pytest.raises(UserError, match=r"which cannot be loaded \((no libm|numpy\.dtype size changed|no reason given)\): pip") as found:
+    with pytest.raises(
+        UserError,
+        match=r"which cannot be loaded \((no libm|numpy\.dtype size changed|no reason given)\): pip",
+    ) as found:
         crf.load_crf()
     assert "\n" not in str(found.value)

@@ -9,9 +9,16 @@ from torch import Tensor, nn
 
 from u2pl.data.transforms import TrainTransform
 from u2pl.evaluate import inference
-from u2pl.evaluate.inference import PADDING, center_crop, evaluating, predict_probabilities, slide_logits
-from u2pl.evaluate.protocol import Protocol
-from u2pl.outputs import SegOutput, upsample
+from u2pl.evaluate.inference import (
+    PADDING,
+    center_crop,
+    evaluating,
+    predict_probabilities,
+    slide_logits,
+)
+from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.maps import upsample
+from u2pl.networks.segmentor import SegOutput
 
 
 class Quarter(nn.Module):
@@ -31,7 +38,9 @@ class Quarter(nn.Module):
 
 
 def an_image(height: int = 21, width: int = 30) -> Tensor:
-    return torch.randint(0, 256, (3, height, width), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    return torch.randint(
+        0, 256, (3, height, width), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
+    )
 
 
 @pytest.fixture
@@ -42,37 +51,55 @@ def network():
 def test_whole_is_the_softmax_of_the_upsampled_logits(network):
     image = an_image()
     expected = upsample(network(image[None] / 255, embed=False).logits, (21, 30))[0].softmax(0)
-    prob = predict_probabilities(network, image, Protocol())
+    prob = predict_probabilities(network, image, EvaluationProtocol())
     assert prob.shape == (4, 21, 30) and prob.dtype == torch.float32
     torch.testing.assert_close(prob, expected)
-    assert torch.equal(predict_probabilities(network, image / 255, Protocol()), prob)
+    assert torch.equal(predict_probabilities(network, image / 255, EvaluationProtocol()), prob)
 
 
 def test_scales_and_flip_average_their_softmax(network):
     image = an_image()
-    single = [predict_probabilities(network, image, Protocol(scales=(scale,))) for scale in (0.5, 1.25)] + [
-        predict_probabilities(network, image.flip(-1), Protocol(scales=(scale,))).flip(-1) for scale in (0.5, 1.25)
+    single = [
+        predict_probabilities(network, image, EvaluationProtocol(scales=(scale,)))
+        for scale in (0.5, 1.25)
+    ] + [
+        predict_probabilities(network, image.flip(-1), EvaluationProtocol(scales=(scale,))).flip(-1)
+        for scale in (0.5, 1.25)
     ]
-    prob = predict_probabilities(network, image, Protocol(scales=(0.5, 1.25), flip=True))
+    prob = predict_probabilities(network, image, EvaluationProtocol(scales=(0.5, 1.25), flip=True))
     torch.testing.assert_close(prob, sum(single) / 4)
     assert (prob - single[0]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("as_float", [False, True])
-def test_a_crf_refines_the_average_once_by_the_image_at_its_own_size(network, monkeypatch, as_float):
+def test_a_crf_refines_the_average_once_by_the_image_at_its_own_size(
+    network, monkeypatch, as_float
+):
     calls = []
-    monkeypatch.setattr(inference, "refine", lambda *given: calls.append(given) or given[0].roll(1, dims=0))
-    image, protocol = an_image(), Protocol(scales=(0.5, 1.25), flip=True)
+    monkeypatch.setattr(
+        inference, "refine", lambda *given: calls.append(given) or given[0].roll(1, dims=0)
+    )
+    image, protocol = an_image(), EvaluationProtocol(scales=(0.5, 1.25), flip=True)
     average = predict_probabilities(network, image, protocol)
     assert not calls
-    prob = predict_probabilities(network, image / 255 if as_float else image, protocol.model_copy(update={"crf": True}))
+    prob = predict_probabilities(
+        network, image / 255 if as_float else image, protocol.model_copy(update={"crf": True})
+    )
     ((refined, shown),) = calls
     torch.testing.assert_close(refined, average)
     torch.testing.assert_close(shown, image / 255)
     assert torch.equal(prob, refined.roll(1, dims=0))
 
 
-@pytest.mark.parametrize("protocol", [Protocol(), Protocol(mode="slide", crop=16), Protocol(scales=(0.1, 2), flip=True)], ids=str)
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        EvaluationProtocol(),
+        EvaluationProtocol(mode="slide", crop=16),
+        EvaluationProtocol(scales=(0.1, 2), flip=True),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (7, 3), (16, 16), (33, 46)], ids=str)
 def test_any_size_gives_probabilities(network, protocol, size):
     prob = predict_probabilities(network, an_image(*size), protocol)
@@ -82,12 +109,18 @@ def test_any_size_gives_probabilities(network, protocol, size):
 
 def test_half_precision_logits_are_softmaxed_in_float32(network):
     network.bfloat16()
-    network.forward = lambda image, embed: SegOutput(F.avg_pool2d(network.conv(F.pad(image, (0, 2, 0, 3)).bfloat16()), 4))
-    assert predict_probabilities(network, an_image(), Protocol()).dtype == torch.float32
+    network.forward = lambda image, embed: SegOutput(
+        F.avg_pool2d(network.conv(F.pad(image, (0, 2, 0, 3)).bfloat16()), 4)
+    )
+    assert predict_probabilities(network, an_image(), EvaluationProtocol()).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
-    ("image", "logits"), [("in_slide_image", "out_slide_u2pl_logits"), ("in_slide_small", "out_slide_u2pl_small_logits")]
+    ("image", "logits"),
+    [
+        ("in_slide_image", "out_slide_u2pl_logits"),
+        ("in_slide_small", "out_slide_u2pl_small_logits"),
+    ],
 )
 def test_fixture_slide_u2pl(shared, monkeypatch, image, logits):
     fixture = np.load(shared("fixtures/miou.npz"))
@@ -104,7 +137,12 @@ def test_fixture_slide_u2pl(shared, monkeypatch, image, logits):
 
     monkeypatch.setattr(inference, "upsample", lambda full, size: full)
     crop = int(fixture["cfg_slide_crop"])
-    ours = slide_logits(Toy(), torch.from_numpy(fixture[image]) + mean, crop, Protocol(mode="slide", crop=crop).stride())
+    ours = slide_logits(
+        Toy(),
+        torch.from_numpy(fixture[image]) + mean,
+        crop,
+        EvaluationProtocol(mode="slide", crop=crop).stride(),
+    )
     np.testing.assert_allclose(ours[0].numpy(), fixture[logits], atol=1e-5)
 
 
@@ -120,7 +158,9 @@ def test_center_crop_cuts_and_pads_with_ignore():
     image, label = an_image(9, 30), torch.arange(9 * 30).reshape(9, 30).to(torch.uint8) % 7
     cut, cut_label = center_crop(image, label, 16)
     assert cut.shape == (3, 16, 16) and cut_label.shape == (16, 16)
-    assert torch.equal(cut[:, 3:12], image[:, :, 7:23]) and torch.equal(cut_label[3:12], label[:, 7:23])
+    assert torch.equal(cut[:, 3:12], image[:, :, 7:23]) and torch.equal(
+        cut_label[3:12], label[:, 7:23]
+    )
     outside = torch.ones(16, dtype=torch.bool)
     outside[3:12] = False
     assert (cut_label[outside] == 255).all()
@@ -128,7 +168,9 @@ def test_center_crop_cuts_and_pads_with_ignore():
 
 
 def test_padding_is_the_colour_of_training():
-    sample = TrainTransform(8, (1, 1), False)(Image.new("RGB", (4, 4)), None, np.random.default_rng(0))
+    sample = TrainTransform(8, (1, 1), False)(
+        Image.new("RGB", (4, 4)), None, np.random.default_rng(0)
+    )
     assert tuple(sample.image[:, -1, -1].tolist()) == PADDING
 
 
@@ -138,4 +180,9 @@ def test_evaluating_restores_each_module_even_after_an_error(network):
     with pytest.raises(RuntimeError, match="on purpose"), evaluating([network]):
         assert not network.training and not network.conv.training and not torch.is_grad_enabled()
         raise RuntimeError("on purpose")
-    assert network.training and network.conv.training and not network.norm.training and torch.is_grad_enabled()
+    assert (
+        network.training
+        and network.conv.training
+        and not network.norm.training
+        and torch.is_grad_enabled()
+    )

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from u2pl.errors import UserError
-from u2pl.evaluate.predict import find_images, predict_files
-from u2pl.evaluate.protocol import Protocol
-from u2pl.outputs import SegOutput
+from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.model.predict_files import find_images, predict_files
+from u2pl.networks.segmentor import SegOutput
 
 INFO = SimpleNamespace(palette=[[0, 0, 0], [250, 10, 10], [10, 10, 250]])
 
@@ -29,24 +29,49 @@ def save(path: Path, mode: str = "RGB", size: tuple[int, int] = (18, 13)) -> Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     halves = np.zeros((size[1], size[0]), np.uint8)
     halves[:, size[0] // 2 :] = 255
-    image = Image.fromarray(halves.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(halves).convert(mode)
+    image = (
+        Image.fromarray(halves.astype(np.uint16) * 257)
+        if mode == "I;16"
+        else Image.fromarray(halves).convert(mode)
+    )
     image.save(path)
     return path
 
 
 def predict(inputs: list[Path], out: Path, **given):
-    return predict_files(Bright(), INFO.palette, inputs, out, given.pop("protocol", Protocol()), "cpu", **given)
+    return predict_files(
+        Bright(),
+        INFO.palette,
+        inputs,
+        out,
+        given.pop("protocol", EvaluationProtocol()),
+        "cpu",
+        **given,
+    )
 
 
-@pytest.mark.parametrize("protocol", [Protocol(), Protocol(mode="slide", crop=8), Protocol(mode="center-crop", crop=4)], ids=str)
-@pytest.mark.parametrize(("mode", "name"), [("RGB", "a.jpg"), ("RGBA", "a.png"), ("L", "a.png"), ("I;16", "a.png"), ("P", "a.gif")])
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        EvaluationProtocol(),
+        EvaluationProtocol(mode="slide", crop=8),
+        EvaluationProtocol(mode="center-crop", crop=4),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [("RGB", "a.jpg"), ("RGBA", "a.png"), ("L", "a.png"), ("I;16", "a.png"), ("P", "a.gif")],
+)
 def test_every_kind_of_image_gets_three_files_of_its_size(tmp_path, mode, name, protocol):
     save(tmp_path / "in" / name, mode)
     assert predict([tmp_path / "in"], tmp_path / "out", protocol=protocol) == []
     with Image.open(tmp_path / "out" / "ids" / "a.png") as image:
         assert image.mode == "P" and image.getpalette()[3:6] == [250, 10, 10]
         ids = np.array(image)
-    assert ids.shape == (13, 18) and set(ids[:, :4].ravel()) == {2} and set(ids[:, 14:].ravel()) == {1}
+    assert (
+        ids.shape == (13, 18) and set(ids[:, :4].ravel()) == {2} and set(ids[:, 14:].ravel()) == {1}
+    )
     colour = np.array(Image.open(tmp_path / "out" / "colour" / "a.png"))
     np.testing.assert_array_equal(colour, np.array(INFO.palette)[ids])
     assert Image.open(tmp_path / "out" / "overlay" / "a.jpg").size == (18, 13)
@@ -58,10 +83,18 @@ def test_broken_images_are_reported_and_the_others_done(tmp_path):
     whole = save(tmp_path / "in" / "cut.png", size=(300, 200)).read_bytes()
     (tmp_path / "in" / "cut.png").write_bytes(whole[: len(whole) // 2])
     seen = []
-    failures = predict([tmp_path / "in"], tmp_path / "out", progress=lambda done, total: seen.append((done, total)))
+    failures = predict(
+        [tmp_path / "in"], tmp_path / "out", progress=lambda done, total: seen.append((done, total))
+    )
     assert [failure.path.name for failure in failures] == ["cut.png", "empty.png"]
-    assert all("\n" not in failure.reason and failure.path.name in failure.reason for failure in failures)
-    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["good.jpg", "good.png", "good.png"]
+    assert all(
+        "\n" not in failure.reason and failure.path.name in failure.reason for failure in failures
+    )
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == [
+        "good.jpg",
+        "good.png",
+        "good.png",
+    ]
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -71,13 +104,21 @@ def test_an_image_that_does_not_fit_is_reported(tmp_path, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("u2pl.evaluate.predict.predict_probabilities", full)
+    monkeypatch.setattr("u2pl.model.predict_files.predict_probabilities", full)
     (failure,) = predict([tmp_path / "in"], tmp_path / "out")
     assert "18x13" in failure.reason and "--mode slide" in failure.reason
 
 
 def test_names_keep_subfolders_and_tell_suffixes_apart(tmp_path):
-    for name in ("x.jpg", "x.png", "sub/x.png", "y.v2.png", ".hidden/z.png", "._x.jpg", "notes.txt"):
+    for name in (
+        "x.jpg",
+        "x.png",
+        "sub/x.png",
+        "y.v2.png",
+        ".hidden/z.png",
+        "._x.jpg",
+        "notes.txt",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert find_images([tmp_path], tmp_path / "out") == {

@@ -6,19 +6,31 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from u2pl.evaluate.protocol import Protocol
+from u2pl.evaluate.protocol import EvaluationProtocol
 
 
 @pytest.mark.parametrize(
     ("protocol", "words"),
     [
-        (Protocol(), "whole image, single scale"),
-        (Protocol(mode="center-crop", crop=513, flip=True), "center crop 513, single scale, with flip"),
-        (Protocol(mode="slide", crop=769), "sliding window 769, stride 513, single scale"),
-        (Protocol(scales=(0.5, 1, 1.5), flip=True), "whole image, scales 0.5 1 1.5, with flip"),
-        (Protocol(scales=(0.75,)), "whole image, scale 0.75"),
-        (Protocol(crf=True), "whole image, single scale, dense CRF"),
-        (Protocol(scales=(0.5, 1, 1.5), flip=True, crf=True), "whole image, scales 0.5 1 1.5, with flip, dense CRF"),
+        (EvaluationProtocol(), "whole image, single scale"),
+        (
+            EvaluationProtocol(mode="center-crop", crop=513, flip=True),
+            "center crop 513, single scale, with flip",
+        ),
+        (
+            EvaluationProtocol(mode="slide", crop=769),
+            "sliding window 769, stride 513, single scale",
+        ),
+        (
+            EvaluationProtocol(scales=(0.5, 1, 1.5), flip=True),
+            "whole image, scales 0.5 1 1.5, with flip",
+        ),
+        (EvaluationProtocol(scales=(0.75,)), "whole image, scale 0.75"),
+        (EvaluationProtocol(crf=True), "whole image, single scale, dense CRF"),
+        (
+            EvaluationProtocol(scales=(0.5, 1, 1.5), flip=True, crf=True),
+            "whole image, scales 0.5 1 1.5, with flip, dense CRF",
+        ),
     ],
 )
 def test_describe(protocol, words):
@@ -27,16 +39,24 @@ def test_describe(protocol, words):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"mode": "slide"}, {"mode": "centre"}, {"scales": ()}, {"scales": (0,)}, {"scales": (float("inf"),)}, {"crop": 0}, {"stride": 3}],
+    [
+        {"mode": "slide"},
+        {"mode": "centre"},
+        {"scales": ()},
+        {"scales": (0,)},
+        {"scales": (float("inf"),)},
+        {"crop": 0},
+        {"stride": 3},
+    ],
 )
 def test_wrong_values_are_refused(wrong):
     with pytest.raises(ValidationError):
-        Protocol(**wrong)
+        EvaluationProtocol(**wrong)
 
 
 def test_round_trip_through_json():
-    protocol = Protocol(mode="slide", crop=64, scales=(0.5, 1.0), flip=True)
-    assert Protocol.model_validate_json(protocol.model_dump_json()) == protocol
+    protocol = EvaluationProtocol(mode="slide", crop=64, scales=(0.5, 1.0), flip=True)
+    assert EvaluationProtocol.model_validate_json(protocol.model_dump_json()) == protocol
 
 
 def test_import_is_free_of_torch():

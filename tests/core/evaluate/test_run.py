@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from u2pl import distributed
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Confusion
-from u2pl.evaluate.protocol import Protocol
-from u2pl.evaluate.run import evaluate, picture_rows
-from u2pl.outputs import SegOutput
+from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.evaluate.scoring import evaluate, picture_rows
+from u2pl.networks.segmentor import SegOutput
 
 
 class Drawn:
@@ -21,7 +21,13 @@ class Drawn:
 
     def __init__(self) -> None:
         draw = np.random.default_rng(0)
-        self.masks = {f"{i:02}": draw.integers(0, 3, (3 + i % 3, 4 + i % 2)).repeat(4, 0).repeat(4, 1).astype(np.uint8) for i in range(11)}
+        self.masks = {
+            f"{i:02}": draw.integers(0, 3, (3 + i % 3, 4 + i % 2))
+            .repeat(4, 0)
+            .repeat(4, 1)
+            .astype(np.uint8)
+            for i in range(11)
+        }
         self.decoded: list[str] = []
 
     def has_mask(self, id: str) -> bool:
@@ -62,7 +68,9 @@ def nearest(monkeypatch):
     """The reader's blocks have hard edges; bilinear upsampling would blur them."""
     monkeypatch.setattr(
         "u2pl.evaluate.inference.upsample",
-        lambda logits, size: logits.repeat_interleave(4, -1).repeat_interleave(4, -2)[..., : size[0], : size[1]],
+        lambda logits, size: logits.repeat_interleave(4, -1).repeat_interleave(4, -2)[
+            ..., : size[0], : size[1]
+        ],
     )
 
 
@@ -70,7 +78,15 @@ def test_networks_share_one_pass_and_return_to_their_mode(monkeypatch):
     nearest(monkeypatch)
     source, seen = Drawn(), []
     networks = {"right": Reader(0).train(), "wrong": Reader(1).eval()}
-    scores = evaluate(networks, source, IDS, Protocol(), "cpu", 3, lambda done, total: seen.append((done, total)))
+    scores = evaluate(
+        networks,
+        source,
+        IDS,
+        EvaluationProtocol(),
+        "cpu",
+        3,
+        lambda done, total: seen.append((done, total)),
+    )
     assert source.decoded == IDS
     assert seen == [(i, 11) for i in range(1, 12)]
     assert scores["right"].miou == scores["right"].pixel_accuracy == 100
@@ -90,12 +106,14 @@ def test_processes_share_the_images_without_counting_one_twice(monkeypatch, worl
 
     monkeypatch.setattr(distributed, "total", total)
     source, score = Drawn(), None
-    for rank in reversed(range(world)):  # rank 0 holds pixels and is the last to arrive: it sees the sum
+    for rank in reversed(
+        range(world)
+    ):  # rank 0 holds pixels and is the last to arrive: it sees the sum
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         with pytest.MonkeyPatch.context() as patch:
             if rank:
                 patch.setattr(Confusion, "scores", lambda self: None)
-            score = evaluate({"net": Reader(0)}, source, IDS, Protocol(), "cpu", 3)["net"]
+            score = evaluate({"net": Reader(0)}, source, IDS, EvaluationProtocol(), "cpu", 3)["net"]
     assert sorted(source.decoded) == IDS
     assert int(torch.stack(counts).sum(0)[:-1].sum()) == counted(list(source.masks.values()))
     assert score.miou == 100
@@ -106,30 +124,37 @@ def test_center_crop_counts_only_real_pixels(monkeypatch):
     counts: list[Tensor] = []
     monkeypatch.setattr(distributed, "total", lambda value: counts.append(value) or value)
     source = Drawn()
-    evaluate({"net": Reader(0)}, source, IDS, Protocol(mode="center-crop", crop=64), "cpu", 3)
+    evaluate(
+        {"net": Reader(0)}, source, IDS, EvaluationProtocol(mode="center-crop", crop=64), "cpu", 3
+    )
     assert int(counts[0][:-1].sum()) == counted(list(source.masks.values()))
-    evaluate({"net": Reader(0)}, source, IDS, Protocol(mode="center-crop", crop=8), "cpu", 3)
+    evaluate(
+        {"net": Reader(0)}, source, IDS, EvaluationProtocol(mode="center-crop", crop=8), "cpu", 3
+    )
     assert int(counts[1][:-1].sum()) == 11 * 64
 
 
 def test_no_images_is_said():
     with pytest.raises(UserError, match="drawn: there is no image to evaluate"):
-        evaluate({}, Drawn(), [], Protocol(), "cpu", 3)
+        evaluate({}, Drawn(), [], EvaluationProtocol(), "cpu", 3)
 
 
 def test_images_without_mask_are_named_before_one_is_decoded():
     source = Drawn()
-    with pytest.raises(UserError, match=r"drawn: images without mask: '20', '21' .*: add their masks, or score on another split"):
-        evaluate({}, source, ["00", "20", "21"], Protocol(), "cpu", 3)
+    with pytest.raises(
+        UserError,
+        match=r"drawn: images without mask: '20', '21' .*: add their masks, or score on another split",
+    ):
+        evaluate({}, source, ["00", "20", "21"], EvaluationProtocol(), "cpu", 3)
     assert source.decoded == []
 
 
 def test_picture_rows_are_spread_over_the_split(monkeypatch):
     nearest(monkeypatch)
-    rows = picture_rows(Reader(0), Drawn(), IDS, Protocol(), "cpu", count=4)
+    rows = picture_rows(Reader(0), Drawn(), IDS, EvaluationProtocol(), "cpu", count=4)
     assert [row.title for row in rows] == ["00", "02", "05", "08"]
     for row in rows:
         seen = row.truth != 255
         assert row.image.shape[:2] == row.prediction.shape == row.truth.shape
         assert (row.prediction[seen] == row.truth[seen]).all() and not seen.all()
-    assert len(picture_rows(Reader(0), Drawn(), IDS[:2], Protocol(), "cpu", count=4)) == 2
+    assert len(picture_rows(Reader(0), Drawn(), IDS[:2], EvaluationProtocol(), "cpu", count=4)) == 2

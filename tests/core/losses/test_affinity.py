@@ -4,13 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from u2pl.losses.affinity import affinity_loss, affinity_target, pair_counts, radius_mask, token_label
+from u2pl.losses.affinity import (
+    affinity_loss,
+    affinity_target,
+    pair_counts,
+    radius_mask,
+    token_label,
+)
 
 IGNORE = 255
 SIZES = [(1, 1), (3, 5), (7, 4)]
 
 
-def random_label(seed: int, size, images: int = 2, classes: int = 3, ignored: float = 0.2) -> torch.Tensor:
+def random_label(
+    seed: int, size, images: int = 2, classes: int = 3, ignored: float = 0.2
+) -> torch.Tensor:
     draw = torch.Generator().manual_seed(seed)
     label = torch.randint(classes, (images, *size), generator=draw, dtype=torch.uint8)
     label[torch.rand(label.shape, generator=draw) < ignored] = IGNORE
@@ -41,7 +49,10 @@ def slow_loss(prob: torch.Tensor, target: torch.Tensor, divisors=None):
         if target[place] == 1:
             value, grad[place] = value + 0.5 * (1 - prob[place].item()) / for_same, -0.5 / for_same
         elif target[place] == 0:
-            value, grad[place] = value + 0.5 * prob[place].item() / for_different, 0.5 / for_different
+            value, grad[place] = (
+                value + 0.5 * prob[place].item() / for_different,
+                0.5 / for_different,
+            )
     return value, grad
 
 
@@ -62,7 +73,9 @@ def test_target_equals_the_loop(size, radius):
     found = affinity_target(label, radius)
     assert found.dtype == torch.uint8 and torch.equal(found, slow_target(label, radius))
     assert torch.equal(affinity_target(label.long(), radius), found)
-    assert torch.equal(found != IGNORE, radius_mask(*size, radius) & (affinity_target(label, 100) != IGNORE))
+    assert torch.equal(
+        found != IGNORE, radius_mask(*size, radius) & (affinity_target(label, 100) != IGNORE)
+    )
 
 
 def test_a_permutation_of_the_classes_leaves_the_target():
@@ -97,7 +110,9 @@ def test_ignored_pairs_have_neither_influence_nor_gradient():
 def test_one_kind_of_pairs_alone_gives_its_half(kept):
     prob, target = random_pair(3)
     alone = torch.where(target == kept, target, IGNORE)
-    share = torch.where(target == kept, 1 - prob if kept else prob, 0.0).sum() / ((target == kept).sum() + 1)
+    share = torch.where(target == kept, 1 - prob if kept else prob, 0.0).sum() / (
+        (target == kept).sum() + 1
+    )
     torch.testing.assert_close(affinity_loss(prob, alone), 0.5 * share)
 
 
@@ -145,12 +160,17 @@ def test_masks_targets_and_losses_match_the_fixture(shared):
     z = np.load(shared("fixtures/affinity.npz"))
     radius, stride = int(z["cfg_radius"]), int(z["cfg_stride"])
     for grid in ("a", "b"):
-        assert np.array_equal(radius_mask(*z[f"cfg_grid_{grid}"].tolist(), radius).numpy(), z[f"out_radius_mask_{grid}"] == 1)
+        assert np.array_equal(
+            radius_mask(*z[f"cfg_grid_{grid}"].tolist(), radius).numpy(),
+            z[f"out_radius_mask_{grid}"] == 1,
+        )
     label = torch.tensor(z["in_label"])
     token = token_label(label, tuple(z["cfg_grid_a"].tolist()), stride)
     target = affinity_target(token, radius)
     assert np.array_equal(target.numpy(), z["out_aff_label"])
-    assert np.array_equal(affinity_target(token, max(label.shape)).numpy(), z["out_aff_label_nomask"])
+    assert np.array_equal(
+        affinity_target(token, max(label.shape)).numpy(), z["out_aff_label_nomask"]
+    )
     assert (pair_counts(target) + 1).tolist() == [z["out_aff_pos_count"], z["out_aff_neg_count"]]
 
     prob = torch.tensor(z["in_aff_prob"], requires_grad=True)
@@ -158,6 +178,8 @@ def test_masks_targets_and_losses_match_the_fixture(shared):
     loss.backward()
     np.testing.assert_allclose(loss.item(), z["out_aff_loss"], rtol=1e-6)
     np.testing.assert_allclose(prob.grad.numpy(), z["out_aff_loss_grad"], rtol=1e-6, atol=1e-12)
-    assert affinity_loss(prob, torch.full_like(target, IGNORE)).item() == z["out_aff_loss_allignore"]
+    assert (
+        affinity_loss(prob, torch.full_like(target, IGNORE)).item() == z["out_aff_loss_allignore"]
+    )
     no_negative = affinity_loss(prob, torch.where(target == 0, IGNORE, target))
     np.testing.assert_allclose(no_negative.item(), z["out_aff_loss_nonegative"], rtol=1e-6)

@@ -29,7 +29,9 @@ def test_distance_and_gradient_equal_the_loop(shape, count):
         grad[b, :, i, j] = p * (slope - (p * slope).sum())
     divisor = max(seen if count is None else count, 1)
     logits.requires_grad_()
-    loss = probability_distance(logits, target, valid, None if count is None else torch.tensor(count))
+    loss = probability_distance(
+        logits, target, valid, None if count is None else torch.tensor(count)
+    )
     loss.backward()
     assert loss.item() == pytest.approx(value / divisor, rel=1e-5, abs=1e-8)
     torch.testing.assert_close(logits.grad.double(), grad / divisor, rtol=1e-4, atol=1e-7)

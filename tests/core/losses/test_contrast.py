@@ -13,7 +13,10 @@ from u2pl.losses.contrast import CONTRASTS, bank_similarity, binary_contrast, in
 
 def similarities(seed: int, anchors: int, negatives: int):
     draw = torch.Generator().manual_seed(seed)
-    return [torch.rand(*shape, generator=draw, dtype=torch.float64) * 2 - 1 for shape in ((anchors,), (anchors, negatives))]
+    return [
+        torch.rand(*shape, generator=draw, dtype=torch.float64) * 2 - 1
+        for shape in ((anchors,), (anchors, negatives))
+    ]
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (7, 3), (4, 50)])
@@ -25,22 +28,37 @@ def test_scores_equal_the_papers_fractions(sizes, tau):
         top = math.exp(positive[a] / tau)
         others = [math.exp(s / tau) for s in negative[a].tolist()]
         assert nce[a].item() == pytest.approx(-math.log(top / (top + sum(others))), rel=1e-9)
-        assert binary[a].item() == pytest.approx(-sum(math.log(top / (top + other)) for other in others) / len(others), rel=1e-9)
+        assert binary[a].item() == pytest.approx(
+            -sum(math.log(top / (top + other)) for other in others) / len(others), rel=1e-9
+        )
 
 
 @pytest.mark.parametrize("name", CONTRASTS)
 def test_scores_pass_gradcheck(name):
     positive, negative = similarities(3, 4, 5)
-    assert torch.autograd.gradcheck(lambda p, n: CONTRASTS[name](p, n, 0.5), [positive.requires_grad_(), negative.requires_grad_()])
+    assert torch.autograd.gradcheck(
+        lambda p, n: CONTRASTS[name](p, n, 0.5),
+        [positive.requires_grad_(), negative.requires_grad_()],
+    )
 
 
 @pytest.mark.parametrize("name", CONTRASTS)
 def test_scores_stay_finite_at_a_low_temperature(name):
-    loss = CONTRASTS[name](torch.tensor([-1.0, 1.0]), torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), 1e-3)
+    loss = CONTRASTS[name](
+        torch.tensor([-1.0, 1.0]), torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), 1e-3
+    )
     assert torch.isfinite(loss).all() and loss[0] > 1000 and loss[1] < 1e-6
 
 
-def bank_case(seed: int, anchors: int, negatives: int, rows: int = 13, width: int = 6, dtype=torch.float64, bank_dtype=None):
+def bank_case(
+    seed: int,
+    anchors: int,
+    negatives: int,
+    rows: int = 13,
+    width: int = 6,
+    dtype=torch.float64,
+    bank_dtype=None,
+):
     draw = torch.Generator().manual_seed(seed)
     anchor = torch.randn(anchors, width, generator=draw, dtype=dtype, requires_grad=True)
     bank = torch.randn(rows, width, generator=draw, dtype=dtype).to(bank_dtype or dtype)
@@ -58,7 +76,9 @@ def test_bank_similarity_equals_the_explicit_rows(monkeypatch, chunk, sizes):
     slow = torch.zeros_like(anchor)
     for a, k in np.ndindex(*sizes):
         row = bank[index[a, k]]
-        assert out[a, k].item() == pytest.approx((anchor[a] * row).sum().item(), rel=1e-9, abs=1e-12)
+        assert out[a, k].item() == pytest.approx(
+            (anchor[a] * row).sum().item(), rel=1e-9, abs=1e-12
+        )
         slow[a] += upstream[a, k] * row
     torch.testing.assert_close(anchor.grad, slow)
 
@@ -101,7 +121,10 @@ def test_loss_with_class_ids_matches_the_fixture(shared):
     z = np.load(shared("fixtures/contrast.npz"))
     label = torch.tensor(np.concatenate([z["in_C_label_l"], z["in_C_label_u"]]))
     low, prob = torch.tensor(z["in_low_mask"]).squeeze(1) == 1, torch.tensor(z["in_prob_teacher"])
-    student, teacher = torch.tensor(z["in_rep_student"], requires_grad=True), torch.tensor(z["in_rep_teacher"])
+    student, teacher = (
+        torch.tensor(z["in_rep_student"], requires_grad=True),
+        torch.tensor(z["in_rep_teacher"]),
+    )
     rows, keys = (x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]) for x in (student, teacher))
     losses = []
     for slot, c in enumerate(z["out_C_valid_classes"].tolist()):

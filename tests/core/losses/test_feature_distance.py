@@ -11,25 +11,39 @@ from u2pl.losses.feature_distance import feature_distance, majority_label
 IGNORE = 255
 
 
-def blocks(seed: int, classes: int, size, side: int = 5, noise: float = 0.2, ignored: float = 0.2) -> torch.Tensor:
+def blocks(
+    seed: int, classes: int, size, side: int = 5, noise: float = 0.2, ignored: float = 0.2
+) -> torch.Tensor:
     """Labels in blocks that do not fit the cells, some of them ignored, with single pixels of other classes."""
     draw = torch.Generator().manual_seed(seed)
     values = torch.tensor([*range(classes), IGNORE])
     odds = torch.tensor([*[(1 - ignored) / classes] * classes, ignored])
 
     def labels(*shape: int) -> torch.Tensor:
-        return values[torch.multinomial(odds, int(np.prod(shape)), replacement=True, generator=draw)].view(shape)
+        return values[
+            torch.multinomial(odds, int(np.prod(shape)), replacement=True, generator=draw)
+        ].view(shape)
 
-    coarse = labels(2, -(-size[0] // side), -(-size[1] // side)).repeat_interleave(side, 1).repeat_interleave(side, 2)
+    coarse = (
+        labels(2, -(-size[0] // side), -(-size[1] // side))
+        .repeat_interleave(side, 1)
+        .repeat_interleave(side, 2)
+    )
     coarse = coarse[:, : size[0], : size[1]]
-    return torch.where(torch.rand(coarse.shape, generator=draw) < noise, labels(*coarse.shape), coarse)
+    return torch.where(
+        torch.rand(coarse.shape, generator=draw) < noise, labels(*coarse.shape), coarse
+    )
 
 
 def slow_majority(label: torch.Tensor, factor: int, min_share: float) -> torch.Tensor:
     batch, height, width = label.shape
     out = torch.full((batch, -(-height // factor), -(-width // factor)), IGNORE)
     for b, i, j in np.ndindex(*out.shape):
-        cell = label[b, i * factor : (i + 1) * factor, j * factor : (j + 1) * factor].flatten().tolist()
+        cell = (
+            label[b, i * factor : (i + 1) * factor, j * factor : (j + 1) * factor]
+            .flatten()
+            .tolist()
+        )
         counts = Counter(cell + [IGNORE] * (factor**2 - len(cell)))
         winner = min(counts, key=lambda value: (-counts[value], value))
         if counts[winner] / factor**2 >= min_share:
@@ -52,7 +66,13 @@ def test_the_share_itself_is_enough():
     for other in range(101):
         label.view(-1)[:other] = 1
         for percent in (50, 70, 75, 90, 99, 100):
-            expected = 0 if 100 - other >= percent and other <= 50 else 1 if other >= percent and other > 50 else IGNORE
+            expected = (
+                0
+                if 100 - other >= percent and other <= 50
+                else 1
+                if other >= percent and other > 50
+                else IGNORE
+            )
             assert majority_label(label, 10, percent / 100, 2).item() == expected
 
 
@@ -60,8 +80,12 @@ def test_255_wins_like_a_class_and_padding_is_255():
     label = torch.full((1, 8, 9), 2, dtype=torch.uint8)
     label[0, :4, :3] = IGNORE
     label[0, 4:, :2] = IGNORE
-    assert majority_label(label, 4, 0.5, 3).tolist() == [[[IGNORE, 2, IGNORE], [2, 2, IGNORE]]]  # 8 of 16 each: the lower value
-    assert majority_label(label, 4, 0.25, 3)[0, 0, 0] == IGNORE  # 4 of 16 are class 2, but 12 are nothing
+    assert majority_label(label, 4, 0.5, 3).tolist() == [
+        [[IGNORE, 2, IGNORE], [2, 2, IGNORE]]
+    ]  # 8 of 16 each: the lower value
+    assert (
+        majority_label(label, 4, 0.25, 3)[0, 0, 0] == IGNORE
+    )  # 4 of 16 are class 2, but 12 are nothing
 
 
 def test_a_permutation_of_the_classes_permutes_the_majority():
@@ -73,7 +97,9 @@ def test_a_permutation_of_the_classes_permutes_the_majority():
     assert torch.equal(majority_label(table[label], 8, 0.6, 5), table[found])
 
 
-@pytest.mark.parametrize("label", [torch.full((2, 6, 6), IGNORE), torch.zeros(2, 6, 6, dtype=torch.uint8)])
+@pytest.mark.parametrize(
+    "label", [torch.full((2, 6, 6), IGNORE), torch.zeros(2, 6, 6, dtype=torch.uint8)]
+)
 def test_images_of_one_value(label):
     assert (majority_label(label, 4, 0.1, 1)[:, 0, 0] == label[0, 0, 0]).all()
 
@@ -97,7 +123,9 @@ def test_distance_and_gradient_equal_the_loop(shape, count):
         value += length / divisor
         grad[b, :, i, j] = apart / length / divisor
     feature.requires_grad_()
-    loss = feature_distance(feature, reference, where, None if count is None else torch.tensor(count))
+    loss = feature_distance(
+        feature, reference, where, None if count is None else torch.tensor(count)
+    )
     loss.backward()
     assert loss.item() == pytest.approx(value, rel=1e-5)
     torch.testing.assert_close(feature.grad.double(), grad, rtol=1e-4, atol=1e-7)
@@ -158,11 +186,19 @@ def test_two_processes_have_the_gradient_of_one(twins, positions):
 
 def test_label_distance_and_gradient_match_the_fixture(shared):
     z = np.load(shared("fixtures/classmix.npz"))
-    label = majority_label(torch.tensor(z["in_fd_label"]).squeeze(1), int(z["cfg_fd_scale"]), float(z["cfg_fd_min_ratio"]), 19)
+    label = majority_label(
+        torch.tensor(z["in_fd_label"]).squeeze(1),
+        int(z["cfg_fd_scale"]),
+        float(z["cfg_fd_min_ratio"]),
+        19,
+    )
     assert np.array_equal(label.unsqueeze(1).numpy(), z["out_fd_label_downscaled"])
     where = torch.isin(label, torch.tensor(z["cfg_fd_classes"]))
     assert np.array_equal(where.unsqueeze(1).numpy(), z["out_fd_mask"] == 1)
-    feature, reference = torch.tensor(z["in_fd_feature"], requires_grad=True), torch.tensor(z["in_fd_feature_imagenet"])
+    feature, reference = (
+        torch.tensor(z["in_fd_feature"], requires_grad=True),
+        torch.tensor(z["in_fd_feature_imagenet"]),
+    )
     loss = float(z["cfg_fd_lambda"]) * feature_distance(feature, reference, where)
     loss.backward()
     np.testing.assert_allclose(loss.item(), z["out_fd_loss"], rtol=1e-5)

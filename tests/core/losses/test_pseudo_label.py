@@ -53,7 +53,9 @@ def test_reverse_cross_entropy_and_its_gradient_equal_the_loop(shape, count, wei
     logits, label = random_pair(sum(shape), shape)
     weight = random_weight(1, label) if weighted else None
     logits.requires_grad_()
-    loss = reverse_cross_entropy(logits, label, None if count is None else torch.tensor(count), weight_BHW=weight)
+    loss = reverse_cross_entropy(
+        logits, label, None if count is None else torch.tensor(count), weight_BHW=weight
+    )
     loss.backward()
     value, grad = slow_reverse(logits.detach(), label, count=count, weight=weight)
     assert loss.item() == pytest.approx(value, rel=1e-5, abs=1e-6)
@@ -75,24 +77,36 @@ def test_symmetric_cross_entropy_weighs_both(xi):
     expected = slow_reverse(logits, label)[0] * xi[1]
     for b, i, j in np.ndindex(*label.shape):
         if label[b, i, j] != IGNORE:
-            expected -= xi[0] * logits[b, :, i, j].double().log_softmax(0)[label[b, i, j]].item() / (label != IGNORE).sum().item()
+            expected -= (
+                xi[0]
+                * logits[b, :, i, j].double().log_softmax(0)[label[b, i, j]].item()
+                / (label != IGNORE).sum().item()
+            )
     assert symmetric_cross_entropy(logits, label, *xi).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_symmetric_cross_entropy_defaults_are_the_papers():
     logits, label = random_pair(5, (2, 4, 7, 9))
-    assert symmetric_cross_entropy(logits, label) == symmetric_cross_entropy(logits, label, 1.0, 0.1)
+    assert symmetric_cross_entropy(logits, label) == symmetric_cross_entropy(
+        logits, label, 1.0, 0.1
+    )
 
 
 @pytest.mark.parametrize("xi", [(1.0, 0.1), (0.0, 1.0), (1.0, 0.0)])
 def test_a_weight_is_that_of_both_terms(xi):
     logits, label = random_pair(6, (2, 4, 7, 9))
     weight, count = random_weight(2, label), torch.tensor(float(label.numel()))
-    parts = cross_entropy(logits, label, count, weight), reverse_cross_entropy(logits, label, count, weight_BHW=weight)
+    parts = (
+        cross_entropy(logits, label, count, weight),
+        reverse_cross_entropy(logits, label, count, weight_BHW=weight),
+    )
     expected = xi[0] * parts[0] + xi[1] * parts[1]
     torch.testing.assert_close(symmetric_cross_entropy(logits, label, *xi, count, weight), expected)
     one = torch.ones(label.shape)
-    torch.testing.assert_close(symmetric_cross_entropy(logits, label, *xi, count, one), symmetric_cross_entropy(logits, label, *xi, count))
+    torch.testing.assert_close(
+        symmetric_cross_entropy(logits, label, *xi, count, one),
+        symmetric_cross_entropy(logits, label, *xi, count),
+    )
 
 
 def test_ignored_pixels_have_neither_influence_nor_gradient():
@@ -110,7 +124,10 @@ def test_a_permutation_of_the_classes_changes_nothing():
     order = torch.tensor([4, 2, 0, 5, 1, 3])
     table = torch.full((256,), IGNORE)
     table[order] = torch.arange(6)
-    torch.testing.assert_close(symmetric_cross_entropy(logits[:, order], table[label]), symmetric_cross_entropy(logits, label))
+    torch.testing.assert_close(
+        symmetric_cross_entropy(logits[:, order], table[label]),
+        symmetric_cross_entropy(logits, label),
+    )
 
 
 def test_a_batch_without_labels_gives_a_finite_zero_that_reaches_the_network():
@@ -126,7 +143,9 @@ def test_adaptive_weight_is_the_inverse_share_of_reliable_pixels():
     assert adaptive_weight(torch.tensor(200), torch.tensor(160), 2.0).item() == pytest.approx(2.5)
     assert adaptive_weight(torch.tensor(200.0), torch.tensor(200.0)).item() == 1
     assert adaptive_weight(torch.tensor(200.0), torch.tensor(0.0)).item() == 0
-    assert adaptive_weight(torch.tensor(100.0), torch.tensor(0.5)).item() > 0  # the average count of several processes may be below one
+    assert (
+        adaptive_weight(torch.tensor(100.0), torch.tensor(0.5)).item() > 0
+    )  # the average count of several processes may be below one
 
 
 @pytest.mark.parametrize("case", ["p80", "p93_3", "p100"])
@@ -140,7 +159,9 @@ def test_unsupervised_loss_matches_the_fixture(shared, case):
     assert np.array_equal(part.reliable_BHW.numpy(), z[f"out_kept_{case}"] == 1)
     kept = torch.where(part.reliable_BHW, target, IGNORE)
     assert np.array_equal(kept.numpy(), z[f"out_target_{case}"])
-    loss = adaptive_weight(torch.tensor(target.numel()), part.reliable_BHW.sum()) * cross_entropy(logits, kept)
+    loss = adaptive_weight(torch.tensor(target.numel()), part.reliable_BHW.sum()) * cross_entropy(
+        logits, kept
+    )
     loss.backward()
     np.testing.assert_allclose(loss.item(), z[f"out_loss_{case}"], rtol=1e-5)
     np.testing.assert_allclose(logits.grad.numpy(), z[f"out_grad_{case}"], rtol=1e-4, atol=1e-7)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from u2pl.losses.supervised import balance_counts, balanced_cross_entropy, connected_zero, cross_entropy, hard_pixels, valid_count
+from u2pl.losses.supervised import (
+    balance_counts,
+    balanced_cross_entropy,
+    connected_zero,
+    cross_entropy,
+    hard_pixels,
+    valid_count,
+)
 
 IGNORE = 255
 SHAPES = [(1, 1, 1, 1), (2, 1, 3, 5), (1, 2, 7, 3), (3, 5, 9, 11), (2, 25, 5, 7)]
@@ -94,7 +101,9 @@ def test_cross_entropy_is_computed_in_float32():
     logits, label = random_pair(0, (2, 5, 9, 11))
     half, weight = logits.bfloat16(), random_weight(2, label)
     assert cross_entropy(half, label) == cross_entropy(half.float(), label)
-    assert cross_entropy(half, label, weight_BHW=weight) == cross_entropy(half.float(), label, weight_BHW=weight)
+    assert cross_entropy(half, label, weight_BHW=weight) == cross_entropy(
+        half.float(), label, weight_BHW=weight
+    )
 
 
 def test_ignored_pixels_have_neither_influence_nor_gradient():
@@ -113,7 +122,9 @@ def test_a_permutation_of_the_classes_changes_nothing():
     table = torch.full((256,), IGNORE, dtype=torch.uint8)
     table[order] = torch.arange(6, dtype=torch.uint8)
     renamed = table[label.long()]
-    torch.testing.assert_close(cross_entropy(logits[:, order], renamed), cross_entropy(logits, label))
+    torch.testing.assert_close(
+        cross_entropy(logits[:, order], renamed), cross_entropy(logits, label)
+    )
     hard = hard_pixels(logits, label, 0.3, 20)
     assert (hard == IGNORE).sum() > (label == IGNORE).sum()
     assert torch.equal(hard_pixels(logits[:, order], renamed, 0.3, 20) == IGNORE, hard == IGNORE)
@@ -140,7 +151,9 @@ def test_counts_averaged_over_two_parts_give_the_gradient_of_the_whole():
     cross_entropy(whole, label).backward()
     parts = logits.clone().requires_grad_()
     count = valid_count(label) / 2
-    sum(cross_entropy(parts[s], label[s], count) for s in (slice(0, 2), slice(2, 4))).div(2).backward()
+    sum(cross_entropy(parts[s], label[s], count) for s in (slice(0, 2), slice(2, 4))).div(
+        2
+    ).backward()
     torch.testing.assert_close(parts.grad, whole.grad)
 
 
@@ -148,7 +161,9 @@ def test_the_weight_of_an_ignored_pixel_does_not_matter():
     logits, label = random_pair(5, (2, 5, 9, 11), ignored=0.5)
     weight = random_weight(3, label)
     other = torch.where(label == IGNORE, 1e6, weight)
-    assert cross_entropy(logits, label, weight_BHW=other) == cross_entropy(logits, label, weight_BHW=weight)
+    assert cross_entropy(logits, label, weight_BHW=other) == cross_entropy(
+        logits, label, weight_BHW=weight
+    )
 
 
 def test_a_pixel_of_weight_0_has_no_gradient():
@@ -172,13 +187,17 @@ def test_means_over_all_pixels_match_the_fixture(shared):
     """DAFormer divides by all pixels, ignored ones included."""
     z = np.load(shared("fixtures/classmix.npz"))
     logits = torch.tensor(z["in_student_logits"], requires_grad=True)
-    mixed, weight, source = (torch.tensor(z[name]) for name in ("out_mixed_label", "out_mixed_weight", "in_cm_label"))
+    mixed, weight, source = (
+        torch.tensor(z[name]) for name in ("out_mixed_label", "out_mixed_weight", "in_cm_label")
+    )
     count = torch.tensor(float(mixed.numel()))
     loss = cross_entropy(logits, mixed, count, weight)
     loss.backward()
     np.testing.assert_allclose(loss.item(), z["out_mix_ce"], rtol=1e-5)
     np.testing.assert_allclose(logits.grad.numpy(), z["out_mix_ce_grad"], rtol=1e-4, atol=1e-10)
-    np.testing.assert_allclose(cross_entropy(logits, source.squeeze(1), count).item(), z["out_source_ce"], rtol=1e-5)
+    np.testing.assert_allclose(
+        cross_entropy(logits, source.squeeze(1), count).item(), z["out_source_ce"], rtol=1e-5
+    )
 
 
 def slow_balanced(logits, label, counts=None):
@@ -218,7 +237,10 @@ def test_a_permutation_of_the_foreground_leaves_the_balanced_loss():
     order = torch.tensor([0, 3, 5, 1, 2, 4])
     table = torch.full((256,), IGNORE, dtype=torch.uint8)
     table[order] = torch.arange(6, dtype=torch.uint8)
-    torch.testing.assert_close(balanced_cross_entropy(logits[:, order], table[label.long()]), balanced_cross_entropy(logits, label))
+    torch.testing.assert_close(
+        balanced_cross_entropy(logits[:, order], table[label.long()]),
+        balanced_cross_entropy(logits, label),
+    )
 
 
 @pytest.mark.parametrize("lone", [None, 0, 2])
@@ -234,7 +256,9 @@ def test_balanced_halves_of_two_processes_are_those_of_one(twins, lone):
 
     def half(rank):
         mine = logits[halves[rank]].clone().requires_grad_()
-        balanced_cross_entropy(mine, label[halves[rank]], twins.total(balance_counts(label[halves[rank]])) / 2).backward()
+        balanced_cross_entropy(
+            mine, label[halves[rank]], twins.total(balance_counts(label[halves[rank]])) / 2
+        ).backward()
         return mine.grad / 2
 
     torch.testing.assert_close(torch.cat(twins.run(half)), whole.grad)
@@ -243,11 +267,16 @@ def test_balanced_halves_of_two_processes_are_those_of_one(twins, lone):
 @pytest.mark.parametrize("case", ["mixed", "nobg", "nofg", "allignore"])
 def test_balanced_cross_entropy_matches_the_fixture(shared, case):
     z = np.load(shared("fixtures/affinity.npz"))
-    logits, label = torch.tensor(z["in_seg_logits"], requires_grad=True), torch.tensor(z[f"in_seg_label_{case}"])
+    logits, label = (
+        torch.tensor(z["in_seg_logits"], requires_grad=True),
+        torch.tensor(z[f"in_seg_label_{case}"]),
+    )
     loss = balanced_cross_entropy(logits, label)
     loss.backward()
     np.testing.assert_allclose(loss.item(), z[f"out_seg_loss_{case}_guarded"], rtol=1e-6)
-    np.testing.assert_allclose(logits.grad.numpy(), z[f"out_seg_grad_{case}_released"], rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(
+        logits.grad.numpy(), z[f"out_seg_grad_{case}_released"], rtol=1e-4, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -255,7 +284,10 @@ def test_balanced_cross_entropy_matches_the_fixture(shared, case):
 @pytest.mark.parametrize("min_kept", [0, 1, 20, 10_000])
 def test_hard_pixels_equal_the_loop(shape, threshold, min_kept):
     logits, label = random_pair(sum(shape) + min_kept, shape)
-    assert torch.equal(hard_pixels(logits, label, threshold, min_kept), slow_hard(logits, label, threshold, min_kept))
+    assert torch.equal(
+        hard_pixels(logits, label, threshold, min_kept),
+        slow_hard(logits, label, threshold, min_kept),
+    )
 
 
 def test_hard_pixels_on_the_limit_all_stay():
@@ -271,7 +303,11 @@ def test_hard_pixels_of_two_processes_are_those_of_one(twins, min_kept):
     logits, label = random_pair(6, (4, 5, 9, 11), ignored=0.0)
     label[:2, 2:] = IGNORE  # 44 + 198 labelled pixels
     halves = [slice(0, 2), slice(2, 4)]
-    found = twins.run(lambda rank: hard_pixels(logits[halves[rank]], label[halves[rank]], 0.3, min_kept, twins.gather))
+    found = twins.run(
+        lambda rank: hard_pixels(
+            logits[halves[rank]], label[halves[rank]], 0.3, min_kept, twins.gather
+        )
+    )
     assert torch.equal(torch.cat(found), hard_pixels(logits, label, 0.3, min_kept))
 
 

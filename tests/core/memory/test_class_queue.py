@@ -30,7 +30,9 @@ def test_take_first_equals_its_loop(classes, size, limit, share):
             assert taken.count_C[c] == len(expected)
             assert taken.index_CK[c, : len(expected)].tolist() == expected
         assert taken.index_CK.shape[1] >= taken.count_C.max()
-        assert ((taken.index_CK >= 0) & (taken.index_CK < size)).all()  # what lies beyond the count must be safe to look up
+        assert (
+            (taken.index_CK >= 0) & (taken.index_CK < size)
+        ).all()  # what lies beyond the count must be safe to look up
 
 
 def test_a_random_order_makes_it_a_fair_sample():
@@ -58,8 +60,14 @@ def push(queue: ClassQueue, keys: list[torch.Tensor]) -> None:
 
 def oldest_first(queue: ClassQueue, c: int) -> torch.Tensor:
     """The rows of a class in the order they came."""
-    start, length, filled, head = (int(x[c]) for x in (queue.start, queue.length, queue.filled, queue.head))
-    return torch.stack([queue.rows[start + (head - filled + i) % length] for i in range(filled)]) if filled else queue.rows[:0]
+    start, length, filled, head = (
+        int(x[c]) for x in (queue.start, queue.length, queue.filled, queue.head)
+    )
+    return (
+        torch.stack([queue.rows[start + (head - filled + i) % length] for i in range(filled)])
+        if filled
+        else queue.rows[:0]
+    )
 
 
 @pytest.mark.parametrize("chunk", [3, 8192])
@@ -77,7 +85,9 @@ def test_queue_equals_deques_over_many_pushes(monkeypatch, chunk, seed):
             rows.extend(new[:length])  # of more keys than fit, the first ones
         for c, rows in enumerate(slow):
             assert queue.filled[c] == len(rows)
-            assert torch.equal(oldest_first(queue, c), torch.stack(list(rows)) if rows else torch.zeros(0, width))
+            assert torch.equal(
+                oldest_first(queue, c), torch.stack(list(rows)) if rows else torch.zeros(0, width)
+            )
 
 
 def test_of_more_candidates_than_fit_the_first_stay():
@@ -136,7 +146,11 @@ def test_the_highest_draw_stays_inside_a_long_queue():
 def test_draw_is_uniform():
     queue = ClassQueue([8], 1)
     push(queue, [torch.zeros(8, 1)])
-    counts = queue.draw(torch.rand(1, 8000, generator=torch.Generator().manual_seed(1))).flatten().bincount(minlength=8)
+    counts = (
+        queue.draw(torch.rand(1, 8000, generator=torch.Generator().manual_seed(1)))
+        .flatten()
+        .bincount(minlength=8)
+    )
     assert (counts - 1000).abs().max() < 150  # 1000 +- 30
 
 
@@ -152,7 +166,15 @@ def test_state_dict_brings_everything_back():
         assert torch.equal(oldest_first(other, c), oldest_first(queue, c))
 
 
-@pytest.mark.parametrize("cast", [lambda q: q.half(), lambda q: q.double(), lambda q: q.to(torch.bfloat16), lambda q: q.to("cpu")])
+@pytest.mark.parametrize(
+    "cast",
+    [
+        lambda q: q.half(),
+        lambda q: q.double(),
+        lambda q: q.to(torch.bfloat16),
+        lambda q: q.to("cpu"),
+    ],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_casting_the_module_leaves_the_rows_alone(cast, dtype):
     queue = ClassQueue([4, 3], 2, dtype)

@@ -5,8 +5,14 @@ import pytest
 import torch
 
 from u2pl import distributed
-from u2pl.memory.prototypes import DenoisingConfig, DenoisingPrototypes, PrototypeConfig, Prototypes, class_means
-from u2pl.outputs import upsample
+from u2pl.maps import upsample
+from u2pl.memory.prototypes import (
+    DenoisingConfig,
+    DenoisingPrototypes,
+    PrototypeConfig,
+    Prototypes,
+    class_means,
+)
 from u2pl.pseudo.denoise import denoise, prototype_weight
 
 IGNORE = 255
@@ -83,7 +89,9 @@ def test_two_processes_have_the_means_of_one(twins, monkeypatch):
     label[:2, 1:] = IGNORE
     whole, whole_count = class_means(embed, label, 4)
     monkeypatch.setattr(distributed, "total", twins.total)
-    for mean, count in twins.run(lambda rank: class_means(embed[2 * rank : 2 * rank + 2], label[2 * rank : 2 * rank + 2], 4)):
+    for mean, count in twins.run(
+        lambda rank: class_means(embed[2 * rank : 2 * rank + 2], label[2 * rank : 2 * rank + 2], 4)
+    ):
         torch.testing.assert_close(mean, whole)
         assert torch.equal(count, whole_count)
 
@@ -92,7 +100,10 @@ def test_two_processes_have_the_means_of_one(twins, monkeypatch):
 def test_updates_equal_the_loop(momentum):
     classes, width = 5, 4
     prototypes = Prototypes(PrototypeConfig(momentum=momentum), classes, width)
-    slow, sightings = [torch.zeros(width, dtype=torch.float64) for _ in range(classes)], [0] * classes
+    slow, sightings = (
+        [torch.zeros(width, dtype=torch.float64) for _ in range(classes)],
+        [0] * classes,
+    )
     for step, present in enumerate([[1, 3], [1], [], [0, 1, 3], [3], [0, 1, 3], [1]]):
         embed, label = random_case(step, classes, width, present=present)
         prototypes.update(embed, label)
@@ -102,7 +113,9 @@ def test_updates_equal_the_loop(momentum):
                 sightings[c] += 1
                 m = min(1 - 1 / sightings[c], momentum)
                 slow[c] = m * slow[c] + (1 - m) * means[c]
-        torch.testing.assert_close(prototypes.center.double(), torch.stack(slow), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            prototypes.center.double(), torch.stack(slow), rtol=1e-5, atol=1e-6
+        )
         assert prototypes.seen.tolist() == sightings
         assert prototypes.known.tolist() == [n > 0 for n in sightings]
     assert not prototypes.known[2] and not prototypes.center[2].any()
@@ -123,7 +136,9 @@ def test_early_on_a_prototype_is_the_plain_mean_of_the_steps():
         embed, label = random_case(step, 2, 4)
         prototypes.update(embed, label)
         means.append(slow_means(embed, label, 2)[0])
-    torch.testing.assert_close(prototypes.center.double(), torch.stack(means).mean(dim=0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        prototypes.center.double(), torch.stack(means).mean(dim=0), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_prototypes_carry_no_gradient_and_survive_a_checkpoint():
@@ -140,7 +155,10 @@ def test_prototypes_carry_no_gradient_and_survive_a_checkpoint():
 def test_prototypes_that_correct_nothing_have_no_options_of_it():
     assert set(PrototypeConfig.model_fields) == {"momentum"}
     assert set(DenoisingConfig.model_fields) == {"momentum", "denoise", "raw_distance"}
-    plain, correcting = Prototypes(PrototypeConfig(), 3, 4), DenoisingPrototypes(DenoisingConfig(), 3, 4)
+    plain, correcting = (
+        Prototypes(PrototypeConfig(), 3, 4),
+        DenoisingPrototypes(DenoisingConfig(), 3, 4),
+    )
     assert plain.state_dict().keys() == correcting.state_dict().keys()
     for module in (plain, correcting):
         module.update(*random_case(0, 3, 4))

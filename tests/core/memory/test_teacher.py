@@ -53,11 +53,15 @@ def test_updates_equal_the_loop(momentum, statistics):
     for name, value in teacher.network.state_dict().items():
         history = [student.state_dict()[name] for student in students]
         if name in parameters or (statistics == "averaged" and value.is_floating_point()):
-            torch.testing.assert_close(value.double(), slow_average(history, momentum), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(
+                value.double(), slow_average(history, momentum), rtol=1e-5, atol=1e-6
+            )
         elif statistics == "averaged":
             assert torch.equal(value, history[-1])
         else:
-            assert torch.equal(value, history[0])  # copied at the end of the warm start, its own from there
+            assert torch.equal(
+                value, history[0]
+            )  # copied at the end of the warm start, its own from there
 
 
 def test_the_first_update_and_all_before_it_copy_the_student():
@@ -73,7 +77,12 @@ def test_without_ramp_the_copy_is_averaged_at_full_momentum_at_once():
     for step in range(3):
         teacher.update(student_at(step), step)
     first, second, third = (student_at(step).conv.weight.double() for step in range(3))
-    torch.testing.assert_close(teacher.network.conv.weight.double(), 0.81 * first + 0.09 * second + 0.1 * third, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        teacher.network.conv.weight.double(),
+        0.81 * first + 0.09 * second + 0.1 * third,
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 def test_averaging_matches_the_fixture(shared):
@@ -83,7 +92,12 @@ def test_averaging_matches_the_fixture(shared):
     for step, row in enumerate(z["in_ema_student"]):
         student.weight.data.copy_(torch.tensor(row))
         teacher.update(student, step)
-        np.testing.assert_allclose(teacher.network.weight.detach().numpy()[0], z["out_ema_daformer"][step], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            teacher.network.weight.detach().numpy()[0],
+            z["out_ema_daformer"][step],
+            rtol=1e-5,
+            atol=1e-6,
+        )
 
 
 def test_a_copy_that_is_updated_with_the_steps_done_matches_the_fixture(shared):
@@ -96,7 +110,12 @@ def test_a_copy_that_is_updated_with_the_steps_done_matches_the_fixture(shared):
     for done, row in enumerate(later, start=1):
         student.weight.data.copy_(row)
         teacher.update(student, done)
-        np.testing.assert_allclose(teacher.network.weight.detach().numpy()[0], z["out_ema_daformer"][done], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            teacher.network.weight.detach().numpy()[0],
+            z["out_ema_daformer"][done],
+            rtol=1e-5,
+            atol=1e-6,
+        )
 
 
 @pytest.mark.parametrize("statistics", ["averaged", "own"])
@@ -114,7 +133,11 @@ def test_averaged_statistics_are_used_and_left_alone():
     teacher = Teacher(student_at(0), TeacherConfig(statistics="averaged")).train()
     before, image = teacher.network.norm.running_mean.clone(), torch.randn(2, 3, 4, 5)
     expected = nn.functional.batch_norm(
-        teacher.network.conv(image), before, teacher.network.norm.running_var, teacher.network.norm.weight, teacher.network.norm.bias
+        teacher.network.conv(image),
+        before,
+        teacher.network.norm.running_var,
+        teacher.network.norm.weight,
+        teacher.network.norm.bias,
     )
     torch.testing.assert_close(teacher(image), expected)
     assert torch.equal(teacher.network.norm.running_mean, before)
@@ -125,10 +148,16 @@ def test_own_statistics_come_from_the_teachers_batches_while_training_only():
     holder, norm, image = nn.Sequential(teacher), teacher.network.norm, torch.randn(2, 3, 4, 5)
     holder.train()
     raw = teacher.network.conv(image)
-    torch.testing.assert_close(teacher(image), nn.functional.batch_norm(raw, None, None, norm.weight, norm.bias, training=True))
+    torch.testing.assert_close(
+        teacher(image),
+        nn.functional.batch_norm(raw, None, None, norm.weight, norm.bias, training=True),
+    )
     moved = norm.running_mean.clone()
     holder.eval()
-    torch.testing.assert_close(teacher(image), nn.functional.batch_norm(raw, norm.running_mean, norm.running_var, norm.weight, norm.bias))
+    torch.testing.assert_close(
+        teacher(image),
+        nn.functional.batch_norm(raw, norm.running_mean, norm.running_var, norm.weight, norm.bias),
+    )
     assert torch.equal(norm.running_mean, moved)
     teacher.update(student_at(1), 1)
     assert torch.equal(norm.running_mean, moved)
@@ -163,15 +192,24 @@ def test_what_is_asked_without_learning_leaves_its_own_statistics_alone():
     norm, image = teacher.network.norm, torch.randn(2, 3, 4, 5)
     before = [norm.running_mean.clone(), norm.running_var.clone(), norm.num_batches_tracked.clone()]
     quiet = teacher(image, learn=False)
-    expected = nn.functional.batch_norm(teacher.network.conv(image), None, None, norm.weight, norm.bias, training=True)
+    expected = nn.functional.batch_norm(
+        teacher.network.conv(image), None, None, norm.weight, norm.bias, training=True
+    )
     torch.testing.assert_close(quiet, expected)
-    assert all(torch.equal(a, b) for a, b in zip(before, [norm.running_mean, norm.running_var, norm.num_batches_tracked], strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            before, [norm.running_mean, norm.running_var, norm.num_batches_tracked], strict=True
+        )
+    )
     assert torch.equal(teacher(image), quiet)
     assert not torch.equal(norm.running_mean, before[0])
     # in evaluation they are used, whichever way was asked last
     teacher(image, learn=False)
     holder = nn.Sequential(teacher).eval()
-    fixed = nn.functional.batch_norm(teacher.network.conv(image), norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    fixed = nn.functional.batch_norm(
+        teacher.network.conv(image), norm.running_mean, norm.running_var, norm.weight, norm.bias
+    )
     torch.testing.assert_close(holder(image), fixed)
 
 

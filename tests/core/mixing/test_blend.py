@@ -11,7 +11,9 @@ from u2pl.mixing.blend import paste
 def test_paste_chooses_pixel_by_pixel(channels, dtype):
     draw = torch.Generator().manual_seed(0)
     mask = torch.rand(2, 4, 5, generator=draw) < 0.5
-    inside, outside = (torch.randint(0, 2, (2, *channels, 4, 5), generator=draw).to(dtype) for _ in range(2))
+    inside, outside = (
+        torch.randint(0, 2, (2, *channels, 4, 5), generator=draw).to(dtype) for _ in range(2)
+    )
     found = paste(mask, inside, outside)
     assert found.dtype == dtype
     for b in range(2):

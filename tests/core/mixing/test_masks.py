@@ -16,7 +16,12 @@ def test_boxes_lie_in_the_image_and_cover_the_share(size, area):
     boxes = random_boxes(300, size, area, torch.Generator().manual_seed(0))
     top, left, bottom, right = boxes.unbind(dim=1)
     assert boxes.dtype == torch.int64
-    assert (top >= 0).all() and (left >= 0).all() and (bottom <= size[0]).all() and (right <= size[1]).all()
+    assert (
+        (top >= 0).all()
+        and (left >= 0).all()
+        and (bottom <= size[0]).all()
+        and (right <= size[1]).all()
+    )
     height, width = bottom - top, right - left
     assert (height >= 1).all() and (width >= 1).all()
     # either side is rounded by at most half a pixel
@@ -26,7 +31,9 @@ def test_boxes_lie_in_the_image_and_cover_the_share(size, area):
 
 def test_boxes_vary_in_shape_and_reach_every_border():
     height, width = 40, 60
-    top, left, bottom, right = random_boxes(2000, (height, width), 0.5, torch.Generator().manual_seed(1)).unbind(dim=1)
+    top, left, bottom, right = random_boxes(
+        2000, (height, width), 0.5, torch.Generator().manual_seed(1)
+    ).unbind(dim=1)
     assert len((bottom - top).unique()) > 15
     assert (bottom - top).min() <= 22 and (bottom - top).max() >= 38
     for begin, end, length in ((top, bottom, height), (left, right, width)):
@@ -37,7 +44,9 @@ def test_boxes_vary_in_shape_and_reach_every_border():
 
 
 def test_boxes_depend_on_the_generator_alone():
-    draws = [random_boxes(4, (32, 32), 0.5, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    draws = [
+        random_boxes(4, (32, 32), 0.5, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    ]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
 
 
@@ -54,7 +63,9 @@ def random_label(seed: int, classes: list[int], size=(3, 9, 7)):
     return torch.tensor(classes)[torch.randint(0, len(classes), size, generator=draw)]
 
 
-@pytest.mark.parametrize("classes", [[3], [0, 4], [0, 2, 4], [0, 1, 2, 3, 4, 5], [0, 2, 4, IGNORE], [1, IGNORE]])
+@pytest.mark.parametrize(
+    "classes", [[3], [0, 4], [0, 2, 4], [0, 1, 2, 3, 4, 5], [0, 2, 4, IGNORE], [1, IGNORE]]
+)
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
 def test_half_of_the_classes_rounded_up_and_never_255(classes, dtype):
     label = random_label(len(classes), classes).to(dtype)
@@ -80,7 +91,7 @@ def test_images_draw_for_themselves():
     assert len(label[0][mask[0]].unique()) == 1 and len(label[1][mask[1]].unique()) == 2
 
 
-def test_class_mask_matches_the_fixture(shared):
+def test_one_hot_matches_the_fixture(shared):
     """The released draw is over the batch with 255 as a class; where 255 is left out the mask of the drawn classes is the same."""
     z = np.load(shared("fixtures/classmix.npz"))
     label, chosen = torch.tensor(z["in_cm_label"]).squeeze(1), z["out_cm_chosen_classes"]
@@ -105,7 +116,9 @@ def test_class_mask_matches_the_fixture(shared):
 def test_every_class_is_drawn_equally_often(seed):
     draw = torch.Generator().manual_seed(seed)
     label = torch.arange(4).view(1, 2, 2).expand(2000, 2, 2)
-    taken = half_of_classes(label, torch.rand(2000, 4, generator=draw)).flatten(1).float().mean(dim=0)
+    taken = (
+        half_of_classes(label, torch.rand(2000, 4, generator=draw)).flatten(1).float().mean(dim=0)
+    )
     assert (taken - 0.5).abs().max() < 0.05
 
 
@@ -114,13 +127,18 @@ def slow_batch_mask(label, score):
     values = sorted(set(label.flatten().tolist()))
     mask, size = torch.zeros(label.shape, dtype=torch.bool), (len(values) + len(values) % 2) // 2
     for b in range(len(label)):
-        lowest = sorted(values, key=lambda value: float(score[b, -1 if value == IGNORE else value]))[:size]
+        lowest = sorted(
+            values, key=lambda value: float(score[b, -1 if value == IGNORE else value])
+        )[:size]
         for i, j in np.ndindex(*label.shape[1:]):
             mask[b, i, j] = label[b, i, j].item() in lowest
     return mask
 
 
-@pytest.mark.parametrize("classes", [[3], [0, 4], [0, 2, 4], [0, 1, 2, 3, 4, 5], [0, 2, 4, IGNORE], [1, IGNORE], [IGNORE]])
+@pytest.mark.parametrize(
+    "classes",
+    [[3], [0, 4], [0, 2, 4], [0, 1, 2, 3, 4, 5], [0, 2, 4, IGNORE], [1, IGNORE], [IGNORE]],
+)
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
 def test_half_of_the_batchs_classes_equals_the_loop(classes, dtype):
     label = random_label(len(classes), classes).to(dtype)
@@ -137,7 +155,9 @@ def test_a_permutation_of_the_classes_permutes_the_draw():
     score = torch.rand(3, 7, generator=torch.Generator().manual_seed(7))
     renamed = score.clone()
     renamed[:, order] = score[:, :6]
-    assert torch.equal(half_of_batch_classes(table[label], renamed), half_of_batch_classes(label, score))
+    assert torch.equal(
+        half_of_batch_classes(table[label], renamed), half_of_batch_classes(label, score)
+    )
 
 
 @pytest.mark.parametrize("first", [[0, 1], [IGNORE], [2, 3, IGNORE]])
@@ -145,7 +165,9 @@ def test_two_processes_draw_from_the_classes_of_both(twins, first):
     label = torch.cat([random_label(3, first, (2, 9, 7)), random_label(4, [2, 3, 4], (2, 9, 7))])
     score = torch.rand(4, 6, generator=torch.Generator().manual_seed(8))
     part = [slice(0, 2), slice(2, 4)]
-    halves = twins.run(lambda rank: half_of_batch_classes(label[part[rank]], score[part[rank]], twins.gather))
+    halves = twins.run(
+        lambda rank: half_of_batch_classes(label[part[rank]], score[part[rank]], twins.gather)
+    )
     assert torch.equal(torch.cat(halves), half_of_batch_classes(label, score))
 
 
@@ -166,4 +188,6 @@ def test_the_released_mix_matches_the_fixture(shared):
         "weight": (np.ones_like(z["out_pseudo_weight"]), z["out_pseudo_weight"]),
     }
     for name, (source, target) in maps.items():
-        assert np.array_equal(paste(mask, torch.tensor(source), torch.tensor(target)).numpy(), z[f"out_mixed_{name}"]), name
+        assert np.array_equal(
+            paste(mask, torch.tensor(source), torch.tensor(target)).numpy(), z[f"out_mixed_{name}"]
+        ), name

@@ -15,9 +15,16 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def marked(batch: int = 4, size=(12, 16)):
     """Images, validity and labels whose every pixel tells which image and place it is from."""
-    place = torch.arange(size[0] * size[1]).view(1, *size) + 1000 * torch.arange(batch).view(-1, 1, 1)
+    place = torch.arange(size[0] * size[1]).view(1, *size) + 1000 * torch.arange(batch).view(
+        -1, 1, 1
+    )
     label = (place // 7) % 5
-    return place.unsqueeze(1).expand(-1, 3, -1, -1), torch.rand(batch, *size, generator=generator(9)) < 0.8, label, place
+    return (
+        place.unsqueeze(1).expand(-1, 3, -1, -1),
+        torch.rand(batch, *size, generator=generator(9)) < 0.8,
+        label,
+        place,
+    )
 
 
 def mixer(kind: str, probability: float = 1.0, classes: int = 5) -> Mixer:
@@ -63,7 +70,9 @@ def test_scores_of_classes_move_like_labels(kind):
     score = torch.nn.functional.one_hot(label, 5).permute(0, 3, 1, 2).float()
     hard = mixer(kind)(generator(), image, valid, label)
     soft = mixer(kind)(generator(), image, valid, score)
-    assert torch.equal(soft.image_B3HW, hard.image_B3HW) and torch.equal(soft.valid_BHW, hard.valid_BHW)
+    assert torch.equal(soft.image_B3HW, hard.image_B3HW) and torch.equal(
+        soft.valid_BHW, hard.valid_BHW
+    )
     believed = hard.valid_BHW
     assert torch.equal(soft.maps[0].argmax(dim=1)[believed], hard.maps[0][believed])
 
@@ -92,7 +101,11 @@ def test_cutout_keeps_padding_invalid():
 def test_none_leaves_everything():
     image, valid, label, _ = marked()
     mixed = mixer("none")(generator(), image, valid, label)
-    assert torch.equal(mixed.image_B3HW, image) and torch.equal(mixed.valid_BHW, valid) and torch.equal(mixed.maps[0], label)
+    assert (
+        torch.equal(mixed.image_B3HW, image)
+        and torch.equal(mixed.valid_BHW, valid)
+        and torch.equal(mixed.maps[0], label)
+    )
 
 
 @pytest.mark.parametrize("kind", ["cutmix", "classmix", "cutout"])

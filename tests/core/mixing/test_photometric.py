@@ -32,7 +32,9 @@ def pictures(seed: int = 0, batch: int = 4, size=(12, 17)) -> torch.Tensor:
     """Random colours, with grey, black, white and fully saturated ones, and ties between colours, among them."""
     image = torch.rand(batch, 3, *size, generator=generator(seed))
     image[:, :, 0] = image[:, :1, 0]
-    image[:, :, 1, :6] = torch.tensor([[0, 1, 0, 0, 1, 1], [0, 1, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1]]).float()
+    image[:, :, 1, :6] = torch.tensor(
+        [[0, 1, 0, 0, 1, 1], [0, 1, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1]]
+    ).float()
     image[:, 1, 2] = image[:, 0, 2]
     image[:, 2, 3] = image[:, 1, 3]
     image[:, 0, 4] = image[:, 2, 4]
@@ -42,7 +44,9 @@ def pictures(seed: int = 0, batch: int = 4, size=(12, 17)) -> torch.Tensor:
 def pixel_by_pixel(image, amount, change):
     out = torch.empty_like(image, dtype=torch.float64)
     for b, i, j in np.ndindex(len(image), *image.shape[2:]):
-        out[b, :, i, j] = torch.tensor(change(image[b, :, i, j].tolist(), float(amount[b])), dtype=torch.float64)
+        out[b, :, i, j] = torch.tensor(
+            change(image[b, :, i, j].tolist(), float(amount[b])), dtype=torch.float64
+        )
     return out
 
 
@@ -74,7 +78,9 @@ def test_changes_equal_the_loop(change, amounts):
     image, amount = pictures(), torch.tensor(amounts)
     before = image.clone()
     found = change(image, amount)
-    torch.testing.assert_close(found.double(), pixel_by_pixel(image, amount, SLOW[change]), rtol=0, atol=2e-6)
+    torch.testing.assert_close(
+        found.double(), pixel_by_pixel(image, amount, SLOW[change]), rtol=0, atol=2e-6
+    )
     assert found.min() >= 0 and found.max() <= 1 and torch.equal(image, before)
 
 
@@ -85,12 +91,16 @@ def test_no_amount_changes_nothing(change):
 
 def test_the_hue_comes_round_and_can_be_taken_back():
     image = pictures()
-    torch.testing.assert_close(change_hue(image, torch.tensor([1.0, -1.0, 2.0, 0.0])), image, rtol=0, atol=2e-6)
+    torch.testing.assert_close(
+        change_hue(image, torch.tensor([1.0, -1.0, 2.0, 0.0])), image, rtol=0, atol=2e-6
+    )
     away = change_hue(image, torch.full((4,), 0.3))
     assert (away - image).abs().max() > 0.3
     torch.testing.assert_close(change_hue(away, torch.full((4,), -0.3)), image, rtol=0, atol=4e-6)
     primary = torch.eye(3).view(1, 3, 1, 3)
-    torch.testing.assert_close(change_hue(primary, torch.tensor([1 / 3])), primary.roll(1, dims=1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        change_hue(primary, torch.tensor([1 / 3])), primary.roll(1, dims=1), rtol=0, atol=1e-6
+    )
 
 
 def dense_blur(image: torch.Tensor, sigma: float, taps: int) -> np.ndarray:
@@ -99,7 +109,9 @@ def dense_blur(image: torch.Tensor, sigma: float, taps: int) -> np.ndarray:
     row = np.exp(-((np.arange(taps) - radius) ** 2) / (2 * sigma**2))
     square = np.outer(row, row)
     square /= square.sum()
-    padded = np.pad(image.double().numpy(), ((0, 0), (radius, radius), (radius, radius)), mode="reflect")
+    padded = np.pad(
+        image.double().numpy(), ((0, 0), (radius, radius), (radius, radius)), mode="reflect"
+    )
     out = np.zeros(image.shape)
     for i, j in np.ndindex(*image.shape[1:]):
         out[:, i, j] = (padded[:, i : i + taps, j : j + taps] * square).sum(axis=(1, 2))
@@ -111,7 +123,9 @@ def test_blur_equals_the_dense_convolution(taps):
     image, sigma = pictures(), torch.tensor([0.15, 0.6, 1.15, 4.0])
     found = gaussian_blur(image, sigma, taps)
     for b in range(4):
-        np.testing.assert_allclose(found[b].numpy(), dense_blur(image[b], sigma[b].item(), taps), atol=2e-6)
+        np.testing.assert_allclose(
+            found[b].numpy(), dense_blur(image[b], sigma[b].item(), taps), atol=2e-6
+        )
 
 
 @pytest.mark.parametrize("kind", ["noise", "edge", "chequers", "point"])
@@ -125,30 +139,48 @@ def test_eleven_taps_are_as_good_as_the_released_51(kind):
         "point": ((rows == 30) & (columns == 31)).float(),
     }[kind].expand(1, 3, 64, 64)
     sigma = torch.tensor([1.15])
-    assert (gaussian_blur(image, sigma, 11) - gaussian_blur(image, sigma, 51)).abs().max() < 0.001 / 255
+    assert (
+        gaussian_blur(image, sigma, 11) - gaussian_blur(image, sigma, 51)
+    ).abs().max() < 0.001 / 255
 
 
 def test_an_even_colour_stays_as_it_is():
     image = torch.rand(4, 3, 1, 1, generator=generator(2)).expand(-1, -1, 12, 13)
-    torch.testing.assert_close(gaussian_blur(image, torch.tensor([0.15, 0.5, 1.15, 3.0]), 11), image)
+    torch.testing.assert_close(
+        gaussian_blur(image, torch.tensor([0.15, 0.5, 1.15, 3.0]), 11), image
+    )
 
 
 @pytest.mark.parametrize("order", list(permutations(range(4)))[::5])
 def test_the_view_is_the_changes_in_their_order_and_then_the_blur(order):
     image = pictures()
-    draws = view_draws(StrongViewConfig(jitter_probability=1.0, blur_probability=1.0), torch.rand(4, 7, generator=generator(3)))
+    draws = view_draws(
+        StrongViewConfig(jitter_probability=1.0, blur_probability=1.0),
+        torch.rand(4, 7, generator=generator(3)),
+    )
     expected = image
     for place in order:
         expected = CHANGES[place](expected, draws.amount_B4[:, place])
-    assert torch.equal(strong_view(image, draws, list(order), 11), gaussian_blur(expected, draws.sigma_B, 11).clamp(0, 1))
+    assert torch.equal(
+        strong_view(image, draws, list(order), 11),
+        gaussian_blur(expected, draws.sigma_B, 11).clamp(0, 1),
+    )
 
 
 def test_each_image_is_changed_or_spared_for_itself():
-    image, draws = pictures(), view_draws(StrongViewConfig(), torch.rand(4, 7, generator=generator(4)))
-    draws = draws._replace(jitter_B=torch.tensor([True, True, False, False]), blur_B=torch.tensor([True, False, True, False]))
+    image, draws = (
+        pictures(),
+        view_draws(StrongViewConfig(), torch.rand(4, 7, generator=generator(4))),
+    )
+    draws = draws._replace(
+        jitter_B=torch.tensor([True, True, False, False]),
+        blur_B=torch.tensor([True, False, True, False]),
+    )
     found = strong_view(image, draws, [2, 0, 3, 1], 11)
     for b in range(4):
-        alone = strong_view(image[b : b + 1], ViewDraws(*(d[b : b + 1] for d in draws)), [2, 0, 3, 1], 11)
+        alone = strong_view(
+            image[b : b + 1], ViewDraws(*(d[b : b + 1] for d in draws)), [2, 0, 3, 1], 11
+        )
         torch.testing.assert_close(alone[0], found[b])
     assert torch.equal(found[2], gaussian_blur(image[2:3], draws.sigma_B[2:3], 11).clamp(0, 1)[0])
     assert torch.equal(found[3], image[3])
@@ -164,7 +196,14 @@ def test_draws_keep_to_their_ranges_and_chances():
         assert -0.2 <= amount.min() < -0.199 and 0.199 < amount.max() <= 0.2
         assert amount.mean().item() == pytest.approx(0, abs=0.005)
     assert 0.15 <= draws.sigma_B.min() < 0.151 and 1.149 < draws.sigma_B.max() <= 1.15
-    numbers = torch.stack([*draws.amount_B4.unbind(dim=1), draws.sigma_B, draws.jitter_B.float(), draws.blur_B.float()])
+    numbers = torch.stack(
+        [
+            *draws.amount_B4.unbind(dim=1),
+            draws.sigma_B,
+            draws.jitter_B.float(),
+            draws.blur_B.float(),
+        ]
+    )
     assert (torch.corrcoef(numbers) - torch.eye(7)).abs().max() < 0.04
 
 
@@ -186,7 +225,12 @@ def test_the_view_stays_in_range_and_its_input_unchanged(strength):
     image = pictures()
     for seed in range(20):
         view = StrongView(StrongViewConfig(strength=strength))(generator(seed), image)
-        assert view.dtype == torch.float32 and view.isfinite().all() and view.min() >= 0 and view.max() <= 1
+        assert (
+            view.dtype == torch.float32
+            and view.isfinite().all()
+            and view.min() >= 0
+            and view.max() <= 1
+        )
     assert torch.equal(image, pictures())
 
 
@@ -210,7 +254,10 @@ def test_the_view_depends_on_the_step_alone_and_so_does_the_order():
 
 def test_all_orders_come_up(monkeypatch):
     orders = []
-    monkeypatch.setattr("u2pl.mixing.photometric.strong_view", lambda image, draws, order, taps: orders.append(tuple(order)))
+    monkeypatch.setattr(
+        "u2pl.mixing.photometric.strong_view",
+        lambda image, draws, order, taps: orders.append(tuple(order)),
+    )
     for seed in range(400):
         StrongView(StrongViewConfig())(generator(seed), pictures(batch=1))
     counts = [orders.count(order) for order in permutations(range(4))]
@@ -226,7 +273,16 @@ def test_two_processes_see_like_one(twins, monkeypatch):
     assert torch.equal(torch.cat(halves), whole)
 
 
-@pytest.mark.parametrize("wrong", [{"taps": 10}, {"sigma": (0.0, 1.0)}, {"strength": 0.7}, {"blur": 0.5}, {"jitter_probability": 1.1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"taps": 10},
+        {"sigma": (0.0, 1.0)},
+        {"strength": 0.7},
+        {"blur": 0.5},
+        {"jitter_probability": 1.1},
+    ],
+)
 def test_a_wrong_option_is_refused(wrong):
     with pytest.raises(ValidationError):
         StrongViewConfig(**wrong)

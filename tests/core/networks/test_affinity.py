@@ -13,24 +13,43 @@ import torch
 from torch import Tensor, nn
 
 from u2pl.errors import UserError
-from u2pl.networks.affinity import AffinityHead, Attention, attention_blocks, attention_of, build_affinity
+from u2pl.networks.attention import (
+    AffinityHead,
+    Attention,
+    attention_blocks,
+    attention_of,
+    build_affinity,
+)
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.encoder import build_encoder
-from u2pl.networks.mit import MixTransformer
+from u2pl.networks.encoders.mit import MixTransformer
 from u2pl.networks.pretrained import load_encoder
 from u2pl.networks.segmentor import Segmentor
 
 
 @pytest.fixture
 def fixture(shared: Callable[[str], Path]) -> dict[str, Tensor]:
-    return {key: torch.from_numpy(value) for key, value in np.load(shared("fixtures/mit.npz")).items()}
+    return {
+        key: torch.from_numpy(value) for key, value in np.load(shared("fixtures/mit.npz")).items()
+    }
 
 
 def build(fixture: dict[str, Tensor]) -> MixTransformer:
-    sizes = (fixture[f"cfg_{name}"].tolist() for name in ("depths", "embed_dims", "num_heads", "sr_ratios"))
+    sizes = (
+        fixture[f"cfg_{name}"].tolist()
+        for name in ("depths", "embed_dims", "num_heads", "sr_ratios")
+    )
     encoder = MixTransformer(*sizes, output_stride=16).eval()
-    load_encoder(encoder, {key.removeprefix("sd_"): tensor for key, tensor in fixture.items() if key.startswith("sd_")}, "fixture")
+    load_encoder(
+        encoder,
+        {
+            key.removeprefix("sd_"): tensor
+            for key, tensor in fixture.items()
+            if key.startswith("sd_")
+        },
+        "fixture",
+    )
     return encoder
 
 
@@ -40,13 +59,21 @@ def by_head(rows_BnD: Tensor, heads: int) -> Tensor:
 
 def slow_affinity(head: AffinityHead, blocks: list[Attention], heads: int) -> Tensor:
     """The map of every head, as the released code has it."""
-    maps = torch.cat([by_head(block.query_BnD, heads) @ by_head(block.key_BnD, heads).mT for block in blocks], dim=1)
+    maps = torch.cat(
+        [by_head(block.query_BnD, heads) @ by_head(block.key_BnD, heads).mT for block in blocks],
+        dim=1,
+    )
     return torch.sigmoid(torch.einsum("h,bhij->bij", head.weight, maps + maps.mT) + head.bias)
 
 
-def random_attention(seed: int, images: int = 2, tokens: int = 6, heads: int = 3, size: int = 5, blocks: int = 2) -> list[Attention]:
+def random_attention(
+    seed: int, images: int = 2, tokens: int = 6, heads: int = 3, size: int = 5, blocks: int = 2
+) -> list[Attention]:
     draw = torch.Generator().manual_seed(seed)
-    rows = [torch.randn(images, tokens, heads * size, generator=draw).requires_grad_() for _ in range(2 * blocks)]
+    rows = [
+        torch.randn(images, tokens, heads * size, generator=draw).requires_grad_()
+        for _ in range(2 * blocks)
+    ]
     return [Attention(*pair) for pair in zip(rows[::2], rows[1::2], strict=True)]
 
 
@@ -61,7 +88,9 @@ def test_attention_and_affinity_equal_the_released_encoders(fixture: dict[str, T
         # the fixture is of float32: computed in float64 scores of up to 23 differ from it by up to 7e-5
         torch.testing.assert_close(raw, theirs, rtol=0, atol=5e-6 * theirs.abs().max().item())
     head = build_affinity(encoder)
-    head.load_state_dict({"weight": fixture["in_aff_proj_weight"], "bias": fixture["in_aff_proj_bias"].squeeze()})
+    head.load_state_dict(
+        {"weight": fixture["in_aff_proj_weight"], "bias": fixture["in_aff_proj_bias"].squeeze()}
+    )
     torch.testing.assert_close(head(blocks), fixture["out_affinity"], rtol=0, atol=1e-5)
 
 
@@ -70,21 +99,32 @@ def test_image_level_classifier_equals_the_released_one(fixture: dict[str, Tenso
     weight = fixture["in_classifier_weight"]
     part, tagger = nn.Identity(), nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=False)
     tagger.weight.copy_(weight[..., None, None])
-    network = Segmentor(part, part, part, None, tagger=tagger, mean=(0, 0, 0), std=(1, 1, 1), divisor=32)
+    network = Segmentor(
+        part, part, part, None, tagger=tagger, mean=(0, 0, 0), std=(1, 1, 1), divisor=32
+    )
     deep = build(fixture)(fixture["in_image"])[-1]
-    for ours, theirs in ((network.tag_logits(deep), fixture["out_class_logits"]), (network.activation(deep), fixture["out_cam"])):
+    for ours, theirs in (
+        (network.tag_logits(deep), fixture["out_class_logits"]),
+        (network.activation(deep), fixture["out_cam"]),
+    ):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * theirs.abs().max().item())
 
 
-@pytest.mark.parametrize(("heads", "size", "blocks", "tokens"), [(1, 1, 1, 1), (3, 5, 2, 6), (2, 4, 1, 9)])
-def test_affinity_and_gradient_equal_the_maps_of_every_head(heads: int, size: int, blocks: int, tokens: int) -> None:
+@pytest.mark.parametrize(
+    ("heads", "size", "blocks", "tokens"), [(1, 1, 1, 1), (3, 5, 2, 6), (2, 4, 1, 9)]
+)
+def test_affinity_and_gradient_equal_the_maps_of_every_head(
+    heads: int, size: int, blocks: int, tokens: int
+) -> None:
     given = random_attention(0, 2, tokens, heads, size, blocks)
     head = AffinityHead(heads * blocks)
     leaves = [*head.parameters(), *(rows for block in given for rows in block)]
     cotangent = torch.randn(2, tokens, tokens, generator=torch.Generator().manual_seed(1))
     ours, slow = head(given), slow_affinity(head, given, heads)
     torch.testing.assert_close(ours, slow)
-    grads, expected = (torch.autograd.grad((prob * cotangent).sum(), leaves) for prob in (ours, slow))
+    grads, expected = (
+        torch.autograd.grad((prob * cotangent).sum(), leaves) for prob in (ours, slow)
+    )
     for grad, other in zip(grads, expected, strict=True):
         torch.testing.assert_close(grad, other, rtol=1e-4, atol=1e-5)
 
@@ -92,10 +132,17 @@ def test_affinity_and_gradient_equal_the_maps_of_every_head(heads: int, size: in
 def test_gradient_is_that_of_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tensor, "float", lambda self: self)
     head = AffinityHead(4).double()
-    rows = [row.detach().double().requires_grad_() for block in random_attention(1, 1, 3, 2, 2) for row in block]
+    rows = [
+        row.detach().double().requires_grad_()
+        for block in random_attention(1, 1, 3, 2, 2)
+        for row in block
+    ]
 
     def run(weight: Tensor, bias: Tensor, *rows: Tensor) -> Tensor:
-        parameters, blocks = {"weight": weight, "bias": bias}, [Attention(*rows[:2]), Attention(*rows[2:])]
+        parameters, blocks = (
+            {"weight": weight, "bias": bias},
+            [Attention(*rows[:2]), Attention(*rows[2:])],
+        )
         return torch.func.functional_call(head, parameters, (blocks,))
 
     assert torch.autograd.gradcheck(run, (*head.parameters(), *rows))
@@ -107,9 +154,13 @@ def test_affinity_is_symmetric_follows_the_tokens_and_keeps_images_apart() -> No
     prob = head(blocks)
     assert torch.equal(prob, prob.mT) and (prob >= 0).all() and (prob <= 1).all()
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    moved = head([Attention(block.query_BnD[:, order], block.key_BnD[:, order]) for block in blocks])
+    moved = head(
+        [Attention(block.query_BnD[:, order], block.key_BnD[:, order]) for block in blocks]
+    )
     torch.testing.assert_close(moved, prob[:, order][:, :, order])
-    torch.testing.assert_close(head([Attention(block.query_BnD[1:], block.key_BnD[1:]) for block in blocks]), prob[1:])
+    torch.testing.assert_close(
+        head([Attention(block.query_BnD[1:], block.key_BnD[1:]) for block in blocks]), prob[1:]
+    )
 
 
 @torch.no_grad()
@@ -131,7 +182,14 @@ def test_first_weights_are_the_released_ones() -> None:
 @pytest.fixture(scope="module")
 def network() -> Segmentor:
     torch.manual_seed(0)
-    config = NetworkConfig(decoder="segformer", encoder="mit_b0", encoder_weights="none", width=16, embed_dim=0, tag_classes=3)
+    config = NetworkConfig(
+        decoder="segformer",
+        encoder="mit_b0",
+        encoder_weights="none",
+        width=16,
+        embed_dim=0,
+        tag_classes=3,
+    )
     return build_segmentor(config, 4).eval()
 
 
@@ -145,7 +203,9 @@ def hooks(module: nn.Module) -> int:
 
 def test_there_is_a_weight_for_every_head_of_the_last_two_blocks(network: Segmentor) -> None:
     assert build_affinity(network.encoder).weight.shape == (16,)
-    assert attention_blocks(network.encoder) == [block.attn for block in network.encoder.model.stages[3].blocks]
+    assert attention_blocks(network.encoder) == [
+        block.attn for block in network.encoder.model.stages[3].blocks
+    ]
     deep = MixTransformer((1, 1, 1, 4), (8, 8, 8, 16), (1, 1, 1, 2))
     assert attention_blocks(deep) == [deep.model.stages[3].blocks[index].attn for index in (2, 3)]
 
@@ -158,7 +218,9 @@ def test_gradient_reaches_head_and_encoder(network: Segmentor) -> None:
     tokens = output.deep.shape[-2] * output.deep.shape[-1]
     assert prob.shape == (2, tokens, tokens)
     prob.square().mean().backward()
-    assert all(parameter.grad is not None and parameter.grad.any() for parameter in head.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.any() for parameter in head.parameters()
+    )
     for block in attention_blocks(network.encoder):
         dim = block.q.out_features
         assert block.q.weight.grad.any() and block.kv.weight.grad[:dim].any()
@@ -182,7 +244,9 @@ def test_looking_changes_nothing_and_leaves_nothing(network: Segmentor) -> None:
         copied(image)
         network(photo(32, 32))
         network(image)
-    assert torch.equal(anew[0].query_BnD, first)  # the last forward of this encoder, not of its copy
+    assert torch.equal(
+        anew[0].query_BnD, first
+    )  # the last forward of this encoder, not of its copy
 
 
 def test_hooks_go_when_the_forward_fails(network: Segmentor) -> None:

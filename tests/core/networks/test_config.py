@@ -11,24 +11,50 @@ from u2pl.networks.config import RANDOM, NetworkConfig
 
 def test_defaults_are_the_papers() -> None:
     config = NetworkConfig()
-    assert (config.decoder, config.encoder, config.output_stride, config.atrous_rates) == ("deeplabv3plus", "resnet101", 8, (12, 24, 36))
-    assert (config.width, config.embed_dim, config.dropout, config.encoder_weights) == (256, 256, 0.1, "imagenet")
+    assert (config.decoder, config.encoder, config.output_stride, config.atrous_rates) == (
+        "deeplabv3plus",
+        "resnet101",
+        8,
+        (12, 24, 36),
+    )
+    assert (config.width, config.embed_dim, config.dropout, config.encoder_weights) == (
+        256,
+        256,
+        0.1,
+        "imagenet",
+    )
 
 
 def test_daformer_has_strides_and_rates_of_its_own_unless_told() -> None:
     config = NetworkConfig(decoder="daformer")
-    assert (config.output_stride, config.atrous_rates, config.width, config.embed_dim) == (32, (6, 12, 18), 256, 256)
-    assert NetworkConfig(decoder="daformer", output_stride=16, atrous_rates=(1, 2, 3)).atrous_rates == (1, 2, 3)
+    assert (config.output_stride, config.atrous_rates, config.width, config.embed_dim) == (
+        32,
+        (6, 12, 18),
+        256,
+        256,
+    )
+    assert NetworkConfig(
+        decoder="daformer", output_stride=16, atrous_rates=(1, 2, 3)
+    ).atrous_rates == (1, 2, 3)
 
 
 def test_segformer_runs_where_the_weak_papers_does_unless_told() -> None:
     config = NetworkConfig(decoder="segformer")
-    assert (config.output_stride, config.width, config.embed_dim, config.dropout) == (16, 256, 256, 0.1)
+    assert (config.output_stride, config.width, config.embed_dim, config.dropout) == (
+        16,
+        256,
+        256,
+        0.1,
+    )
     assert NetworkConfig(decoder="segformer", output_stride=32).output_stride == 32
 
 
 def test_a_dump_from_before_there_were_widths_and_tags_is_read() -> None:
-    old = {key: value for key, value in NetworkConfig().model_dump(mode="json").items() if key not in ("width", "tag_classes")}
+    old = {
+        key: value
+        for key, value in NetworkConfig().model_dump(mode="json").items()
+        if key not in ("width", "tag_classes")
+    }
     assert NetworkConfig.model_validate(old) == NetworkConfig()
 
 
@@ -41,11 +67,17 @@ def test_a_dump_from_before_there_were_widths_and_tags_is_read() -> None:
         ("deeplabv3plus_light", 32, "8 or 16"),
     ],
 )
-def test_strides_that_a_decoder_cannot_use_are_refused_by_name(decoder: str, stride: int, says: str) -> None:
+def test_strides_that_a_decoder_cannot_use_are_refused_by_name(
+    decoder: str, stride: int, says: str
+) -> None:
     with pytest.raises(ValidationError) as caught:
         NetworkConfig(decoder=decoder, output_stride=stride)
     first = caught.value.errors()[0]
-    assert first["loc"] == ("output_stride",) and f"decoder {decoder} " in first["msg"] and says in first["msg"]
+    assert (
+        first["loc"] == ("output_stride",)
+        and f"decoder {decoder} " in first["msg"]
+        and says in first["msg"]
+    )
 
 
 def test_light_decoder_has_a_narrow_representation_unless_told() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
-from u2pl.networks.daformer import Decoder, SeparableAspp, embedder, fusion
+from u2pl.networks.decoders.daformer import Decoder, SeparableAspp, embedder, fusion
 
 #: Ours for the names of the released code's modules.
 NAMES = {
@@ -30,7 +30,10 @@ NAMES = {
 
 @pytest.fixture
 def fixture(shared: Callable[[str], Path]) -> dict[str, Tensor]:
-    return {key: torch.from_numpy(value) for key, value in np.load(shared("fixtures/daformer_head.npz")).items()}
+    return {
+        key: torch.from_numpy(value)
+        for key, value in np.load(shared("fixtures/daformer_head.npz")).items()
+    }
 
 
 def build_head(fixture: dict[str, Tensor]) -> tuple[Decoder, nn.Sequential]:
@@ -43,11 +46,17 @@ def build_head(fixture: dict[str, Tensor]) -> tuple[Decoder, nn.Sequential]:
     for key, tensor in fixture.items():
         name, _, leaf = key.removeprefix("sd_").rpartition(".")
         if name.startswith("embed_layers."):
-            linear[f"linear.{name.split('.')[1]}.{leaf}"] = tensor[..., None, None] if leaf == "weight" else tensor
+            linear[f"linear.{name.split('.')[1]}.{leaf}"] = (
+                tensor[..., None, None] if leaf == "weight" else tensor
+            )
         elif key.startswith("sd_"):
             rest[f"{NAMES[name]}.{leaf}"] = tensor
     decoder.load_state_dict(linear)
-    counters = {key: tensor for key, tensor in classifier.state_dict().items() if key.endswith("num_batches_tracked")}
+    counters = {
+        key: tensor
+        for key, tensor in classifier.state_dict().items()
+        if key.endswith("num_batches_tracked")
+    }
     classifier.load_state_dict(rest | counters)
     assert len(linear) + len(rest) == 50
     return decoder, classifier
@@ -71,7 +80,10 @@ def test_evaluation_and_gradient_equal_the_released_head(fixture: dict[str, Tens
 @torch.no_grad()
 def test_training_equals_the_released_head(fixture: dict[str, Tensor]) -> None:
     decoder, classifier = build_head(fixture)
-    close(classifier.train()(decoder([fixture[f"in_feature{index}"] for index in range(1, 5)])), fixture["out_logits_train_nodropout"])
+    close(
+        classifier.train()(decoder([fixture[f"in_feature{index}"] for index in range(1, 5)])),
+        fixture["out_logits_train_nodropout"],
+    )
 
 
 @torch.no_grad()
@@ -82,8 +94,13 @@ def test_maps_lie_side_by_side_from_fine_to_coarse() -> None:
     maps = decoder(features)
     assert maps.shape == (2, 12, 8, 16)
     for index, (linear, feature) in enumerate(zip(decoder.linear, features[2:], strict=True)):
-        small = F.linear(feature.movedim(1, -1), linear.weight[..., 0, 0], linear.bias).movedim(-1, 1)
-        torch.testing.assert_close(maps[:, 3 * index : 3 * index + 3], F.interpolate(small, (8, 16), mode="bilinear", align_corners=False))
+        small = F.linear(feature.movedim(1, -1), linear.weight[..., 0, 0], linear.bias).movedim(
+            -1, 1
+        )
+        torch.testing.assert_close(
+            maps[:, 3 * index : 3 * index + 3],
+            F.interpolate(small, (8, 16), mode="bilinear", align_corners=False),
+        )
 
 
 @torch.no_grad()
@@ -100,20 +117,46 @@ def test_branches_see_as_far_as_their_rates() -> None:
 def test_heads_have_the_papers_widths() -> None:
     with torch.device("meta"):
         head, classifier = embedder(256, 256), fusion(19, 256, (6, 12, 18), 0.1)
-    assert [tuple(module.weight.shape) for module in head if isinstance(module, nn.Conv2d)] == [(512, 1024, 1, 1), (256, 512, 1, 1)]
-    shapes = [tuple(module.weight.shape) for module in classifier.modules() if isinstance(module, nn.Conv2d)]
-    assert shapes == [(256, 1024, 1, 1), *[(1024, 1, 3, 3), (256, 1024, 1, 1)] * 3, (256, 1024, 3, 3), (19, 256, 1, 1)]
-    assert [module.p for module in classifier.modules() if isinstance(module, nn.Dropout2d)] == [0.1]
-    biased = [module for module in (*head, *classifier.modules()) if isinstance(module, nn.Conv2d) and module.bias is not None]
+    assert [tuple(module.weight.shape) for module in head if isinstance(module, nn.Conv2d)] == [
+        (512, 1024, 1, 1),
+        (256, 512, 1, 1),
+    ]
+    shapes = [
+        tuple(module.weight.shape)
+        for module in classifier.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    assert shapes == [
+        (256, 1024, 1, 1),
+        *[(1024, 1, 3, 3), (256, 1024, 1, 1)] * 3,
+        (256, 1024, 3, 3),
+        (19, 256, 1, 1),
+    ]
+    assert [module.p for module in classifier.modules() if isinstance(module, nn.Dropout2d)] == [
+        0.1
+    ]
+    biased = [
+        module
+        for module in (*head, *classifier.modules())
+        if isinstance(module, nn.Conv2d) and module.bias is not None
+    ]
     assert len(biased) == 2
 
 
 @pytest.mark.parametrize(
-    ("encoder", "stride"), [("tf_efficientnet_lite0", 32), ("test_resnet", 32), ("resnet10t", 16), ("convnext_atto", 32)]
+    ("encoder", "stride"),
+    [("tf_efficientnet_lite0", 32), ("test_resnet", 32), ("resnet10t", 16), ("convnext_atto", 32)],
 )
 @torch.no_grad()
 def test_any_encoder_with_four_maps_will_do(encoder: str, stride: int) -> None:
-    config = NetworkConfig(decoder="daformer", encoder=encoder, encoder_weights="none", output_stride=stride, width=16, embed_dim=8)
+    config = NetworkConfig(
+        decoder="daformer",
+        encoder=encoder,
+        encoder_weights="none",
+        output_stride=stride,
+        width=16,
+        embed_dim=8,
+    )
     output = build_segmentor(config, 5).eval()(torch.rand(1, 3, 75, 101))
     assert output.logits.shape == (1, 5, 19, 26) and output.embed.shape == (1, 8, 19, 26)
     assert output.deep.shape[-2:] == (-(-75 // stride), -(-101 // stride))

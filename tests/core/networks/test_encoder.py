@@ -32,7 +32,9 @@ def test_feature_maps_shrink_to_the_output_stride(name: str, output_stride: int)
     assert [feature.shape[1] for feature in features] == encoder.out_channels
 
 
-@pytest.mark.parametrize(("output_stride", "dilate"), [(8, [False, True, True]), (16, [False, False, True])])
+@pytest.mark.parametrize(
+    ("output_stride", "dilate"), [(8, [False, True, True]), (16, [False, False, True])]
+)
 @torch.no_grad()
 def test_dilated_resnet_equals_torchvisions(output_stride: int, dilate: list[bool]) -> None:
     torch.manual_seed(0)
@@ -50,7 +52,9 @@ def test_dilated_resnet_equals_torchvisions(output_stride: int, dilate: list[boo
 
 @pytest.mark.parametrize("decoder", ["deeplabv3plus", "deeplabv3plus_light"])
 def test_encoder_is_timms_never_smps_own_resnet(decoder: str) -> None:
-    network = build_segmentor(NetworkConfig(decoder=decoder, encoder="resnet18", encoder_weights="none"), 2)
+    network = build_segmentor(
+        NetworkConfig(decoder=decoder, encoder="resnet18", encoder_weights="none"), 2
+    )
     assert isinstance(network.encoder, TimmUniversalEncoder)
 
 
@@ -64,7 +68,12 @@ def test_deep_stem_is_available() -> None:
 def test_normalisation_follows_the_encoder() -> None:
     assert normalisation("tf_efficientnet_lite0") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert normalisation("resnet101")[0] == (0.485, 0.456, 0.406)
-    network = build_segmentor(NetworkConfig(decoder="deeplabv3plus_light", encoder="tf_efficientnet_lite0", encoder_weights="none"), 2)
+    network = build_segmentor(
+        NetworkConfig(
+            decoder="deeplabv3plus_light", encoder="tf_efficientnet_lite0", encoder_weights="none"
+        ),
+        2,
+    )
     assert network.mean.flatten().tolist() == network.std.flatten().tolist() == [0.5, 0.5, 0.5]
 
 
@@ -93,7 +102,9 @@ def test_unusable_encoders_are_refused_in_one_line(name: str, says: str) -> None
         ("vit_tiny_patch16_224", 32, r"strides \[16, .* not \[4, 8, 16, 32\]"),
     ],
 )
-def test_encoders_without_the_four_maps_are_refused_in_one_line(name: str, output_stride: int, says: str) -> None:
+def test_encoders_without_the_four_maps_are_refused_in_one_line(
+    name: str, output_stride: int, says: str
+) -> None:
     with pytest.raises(UserError, match=says) as caught:
         check_encoder(name, output_stride)
     assert "\n" not in str(caught.value)

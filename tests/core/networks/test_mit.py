@@ -12,14 +12,16 @@ from segmentation_models_pytorch.encoders import get_encoder
 from timm.layers import DropPath
 from torch import nn
 
-from u2pl.networks import mit
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
-from u2pl.networks.mit import MixTransformer
+from u2pl.networks.encoders import mit
+from u2pl.networks.encoders.mit import MixTransformer
 from u2pl.networks.pretrained import load_encoder
 from u2pl.networks.segmentor import Segmentor
 
-in_smp = pytest.mark.skipif("mit_b0" not in smp_encoders, reason="this smp has no MiT to compare with")
+in_smp = pytest.mark.skipif(
+    "mit_b0" not in smp_encoders, reason="this smp has no MiT to compare with"
+)
 
 
 def shaken(module: nn.Module) -> nn.Module:
@@ -38,11 +40,18 @@ def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 @pytest.mark.parametrize("stride", [16, 32])
 @torch.no_grad()
 def test_features_equal_the_released_encoders(shared: Callable[[str], Path], stride: int) -> None:
-    fixture = {key: torch.from_numpy(value) for key, value in np.load(shared("fixtures/mit.npz")).items()}
+    fixture = {
+        key: torch.from_numpy(value) for key, value in np.load(shared("fixtures/mit.npz")).items()
+    }
     assert fixture["cfg_mlp_ratio"] == 4
-    sizes = (fixture[f"cfg_{name}"].tolist() for name in ("depths", "embed_dims", "num_heads", "sr_ratios"))
+    sizes = (
+        fixture[f"cfg_{name}"].tolist()
+        for name in ("depths", "embed_dims", "num_heads", "sr_ratios")
+    )
     encoder = MixTransformer(*sizes, output_stride=stride).eval()
-    state = {key.removeprefix("sd_"): tensor for key, tensor in fixture.items() if key.startswith("sd_")}
+    state = {
+        key.removeprefix("sd_"): tensor for key, tensor in fixture.items() if key.startswith("sd_")
+    }
     report = load_encoder(encoder, state, "fixture")
     assert len(report.matched) == len(state) == 116 and not report.missing
     image, no_map, *features = encoder(fixture["in_image"])
@@ -69,11 +78,17 @@ def test_features_equal_smps() -> None:
 def test_every_size_is_that_of_the_paper(name: str) -> None:
     variant, theirs = mit.VARIANTS[name], smp_encoders[name]["params"]
     assert (list(variant.depths), list(variant.dims)) == (theirs["depths"], theirs["embed_dims"])
-    assert list(mit.HEADS) == theirs["num_heads"] and list(mit.REDUCTIONS) == theirs["sr_ratios"] and theirs["mlp_ratios"] == [4] * 4
+    assert (
+        list(mit.HEADS) == theirs["num_heads"]
+        and list(mit.REDUCTIONS) == theirs["sr_ratios"]
+        and theirs["mlp_ratios"] == [4] * 4
+    )
     with torch.device("meta"):
         encoder = mit.build(name, 32)
     assert [len(stage.blocks) for stage in encoder.model.stages] == list(variant.depths)
-    assert [stage.blocks[0].mlp.fc1.out_features for stage in encoder.model.stages] == [4 * dim for dim in variant.dims]
+    assert [stage.blocks[0].mlp.fc1.out_features for stage in encoder.model.stages] == [
+        4 * dim for dim in variant.dims
+    ]
     assert encoder.out_channels == [3, 0, *variant.dims]
 
 
@@ -81,11 +96,16 @@ def test_norms_and_dropout_are_the_papers() -> None:
     encoder = mit.build("mit_b2", 32)
     for name, module in encoder.named_modules():
         if isinstance(module, nn.LayerNorm):
-            assert module.eps == (1e-5 if "patch_embed" in name or "downsample" in name or "attn" in name else 1e-6), name
+            assert module.eps == (
+                1e-5 if "patch_embed" in name or "downsample" in name or "attn" in name else 1e-6
+            ), name
         assert not isinstance(module, nn.Dropout) or module.p == 0
     blocks = [block for stage in encoder.model.stages for block in stage.blocks]
     for part in ("drop_path1", "drop_path2"):
-        rates = [getattr(block, part).drop_prob if isinstance(getattr(block, part), DropPath) else 0 for block in blocks]
+        rates = [
+            getattr(block, part).drop_prob if isinstance(getattr(block, part), DropPath) else 0
+            for block in blocks
+        ]
         np.testing.assert_allclose(rates, np.linspace(0, 0.1, 16), atol=1e-7)
 
 
@@ -116,7 +136,9 @@ def test_only_training_is_random() -> None:
 @pytest.fixture(scope="module")
 def network() -> Segmentor:
     torch.manual_seed(0)
-    config = NetworkConfig(decoder="daformer", encoder="mit_b0", encoder_weights="none", width=16, embed_dim=8)
+    config = NetworkConfig(
+        decoder="daformer", encoder="mit_b0", encoder_weights="none", width=16, embed_dim=8
+    )
     return build_segmentor(config, 5).eval()
 
 
@@ -125,12 +147,23 @@ def network() -> Segmentor:
 def test_any_size_gives_a_quarter_rounded_up(network: Segmentor, size: tuple[int, int]) -> None:
     output = network(torch.rand(1, 3, *size))
     quarter, deep = (tuple(-(-side // stride) for side in size) for stride in (4, 32))
-    assert output.logits.shape == (1, 5, *quarter) and output.embed.shape == (1, 8, *quarter) and output.deep.shape == (1, 256, *deep)
+    assert (
+        output.logits.shape == (1, 5, *quarter)
+        and output.embed.shape == (1, 8, *quarter)
+        and output.deep.shape == (1, 256, *deep)
+    )
 
 
 @torch.no_grad()
 def test_at_stride_16_too_every_key_has_its_whole_window() -> None:
-    config = NetworkConfig(decoder="daformer", encoder="mit_b0", encoder_weights="none", output_stride=16, width=16, embed_dim=0)
+    config = NetworkConfig(
+        decoder="daformer",
+        encoder="mit_b0",
+        encoder_weights="none",
+        output_stride=16,
+        width=16,
+        embed_dim=0,
+    )
     network = build_segmentor(config, 5).eval()
     output = network(torch.rand(1, 3, 33, 16))
     assert output.logits.shape == (1, 5, 9, 4) and output.deep.shape == (1, 256, 4, 2)
@@ -139,5 +172,9 @@ def test_at_stride_16_too_every_key_has_its_whole_window() -> None:
 def test_gradient_reaches_every_parameter(network: Segmentor) -> None:
     output = network(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     (output.logits.square().mean() + output.embed.square().mean()).backward()
-    assert [name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()] == []
+    assert [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ] == []
     network.zero_grad(set_to_none=True)

@@ -16,8 +16,14 @@ from u2pl.errors import UserError
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.encoder import build_encoder
-from u2pl.networks.mit import VARIANTS
-from u2pl.networks.pretrained import hub_weights, load_encoder, load_pretrained, offline_if_unreachable, read_weights
+from u2pl.networks.encoders.mit import VARIANTS
+from u2pl.networks.pretrained import (
+    hub_weights,
+    load_encoder,
+    load_pretrained,
+    offline_if_unreachable,
+    read_weights,
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,22 +38,35 @@ def refused(match: str) -> pytest.RaisesExc[UserError]:
 
 def test_a_real_file_fills_every_tensor(shared: Callable[[str], Path]) -> None:
     path = shared("weights/tf_efficientnet_lite0.safetensors")
-    config = NetworkConfig(decoder="deeplabv3plus_light", encoder="tf_efficientnet_lite0", encoder_weights=str(path), output_stride=16)
+    config = NetworkConfig(
+        decoder="deeplabv3plus_light",
+        encoder="tf_efficientnet_lite0",
+        encoder_weights=str(path),
+        output_stride=16,
+    )
     network, file = build_segmentor(config, 7), load_file(path)
     own = network.encoder.model.state_dict()
     assert len(own) == 288 and all(torch.equal(own[key], file[key]) for key in own)
 
 
 @pytest.mark.parametrize("encoder", ["resnet10t", "tf_efficientnet_lite1"])
-def test_a_real_file_of_another_encoder_is_refused(shared: Callable[[str], Path], encoder: str) -> None:
+def test_a_real_file_of_another_encoder_is_refused(
+    shared: Callable[[str], Path], encoder: str
+) -> None:
     path = shared("weights/tf_efficientnet_lite0.safetensors")
-    with pytest.raises(UserError, match=r"does not fit the encoder: .* missing.*first: .*check network.encoder"):
+    with pytest.raises(
+        UserError, match=r"does not fit the encoder: .* missing.*first: .*check network.encoder"
+    ):
         load_pretrained(build_encoder(encoder, 16), encoder, str(path))
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.encoder.", "encoder.model."])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "backbone.", "module.encoder.", "encoder.model."]
+)
 @pytest.mark.parametrize("name", ["resnet.safetensors", "resnet.pth"])
-def test_prefixes_and_formats(tmp_path: Path, resnet: dict[str, torch.Tensor], prefix: str, name: str) -> None:
+def test_prefixes_and_formats(
+    tmp_path: Path, resnet: dict[str, torch.Tensor], prefix: str, name: str
+) -> None:
     state = {prefix + key: tensor for key, tensor in resnet.items()}
     if name.endswith("pth"):
         torch.save({"state_dict": state, "epoch": 3}, tmp_path / name)
@@ -61,7 +80,9 @@ def test_prefixes_and_formats(tmp_path: Path, resnet: dict[str, torch.Tensor], p
 
 
 def test_heads_beside_an_encoder_are_left_out(resnet: dict[str, torch.Tensor]) -> None:
-    state = {f"encoder.{key}": tensor for key, tensor in resnet.items()} | {f"decoder.{key}": tensor for key, tensor in resnet.items()}
+    state = {f"encoder.{key}": tensor for key, tensor in resnet.items()} | {
+        f"decoder.{key}": tensor for key, tensor in resnet.items()
+    }
     assert not load_encoder(build_encoder("resnet10t", 8), state, "file").unexpected
 
 
@@ -87,22 +108,36 @@ def hundred(start: int, stop: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 200), (2, 200), (0, 202), (1, 201)])
 def test_one_key_in_a_hundred_may_be_missing_or_unknown(start: int, stop: int) -> None:
-    encoder = nn.ParameterDict({key: torch.zeros_like(value) for key, value in hundred(0, 200).items()})
+    encoder = nn.ParameterDict(
+        {key: torch.zeros_like(value) for key, value in hundred(0, 200).items()}
+    )
     report = load_encoder(encoder, hundred(start, stop), "file")
-    assert (len(report.matched), len(report.missing), len(report.unexpected)) == (200 - start, start, stop - 200)
+    assert (len(report.matched), len(report.missing), len(report.unexpected)) == (
+        200 - start,
+        start,
+        stop - 200,
+    )
     assert all(encoder[key].eq(float(key.removeprefix("layer"))).all() for key in report.matched)
 
 
-@pytest.mark.parametrize("wrong", [hundred(3, 200), hundred(0, 203), hundred(0, 200) | {"layer7": torch.ones(3)}])
-def test_more_or_any_other_shape_is_refused_and_copies_nothing(wrong: dict[str, torch.Tensor]) -> None:
-    encoder = nn.ParameterDict({key: torch.zeros_like(value) for key, value in hundred(0, 200).items()})
+@pytest.mark.parametrize(
+    "wrong", [hundred(3, 200), hundred(0, 203), hundred(0, 200) | {"layer7": torch.ones(3)}]
+)
+def test_more_or_any_other_shape_is_refused_and_copies_nothing(
+    wrong: dict[str, torch.Tensor],
+) -> None:
+    encoder = nn.ParameterDict(
+        {key: torch.zeros_like(value) for key, value in hundred(0, 200).items()}
+    )
     with refused("does not fit the encoder"):
         load_encoder(encoder, wrong, "file")
     assert not any(parameter.any() for parameter in encoder.parameters())
 
 
 def test_old_files_without_batch_counters_load(resnet: dict[str, torch.Tensor]) -> None:
-    state = {key: tensor for key, tensor in resnet.items() if not key.endswith("num_batches_tracked")}
+    state = {
+        key: tensor for key, tensor in resnet.items() if not key.endswith("num_batches_tracked")
+    }
     assert not load_encoder(build_encoder("resnet10t", 16), state, "file").missing
 
 
@@ -113,7 +148,11 @@ def test_files_that_cannot_be_read(tmp_path: Path, resnet: dict[str, torch.Tenso
     save_file(resnet, tmp_path / "whole.safetensors")
     for suffix in ("pth", "safetensors"):
         whole = (tmp_path / f"whole.{suffix}").read_bytes()
-        for name, content in (("half", whole[: len(whole) // 2]), ("empty", b""), ("text", b"not tensors at all")):
+        for name, content in (
+            ("half", whole[: len(whole) // 2]),
+            ("empty", b""),
+            ("text", b"not tensors at all"),
+        ):
             path = tmp_path / f"{name}.{suffix}"
             path.write_bytes(content)
             with refused("damaged"):
@@ -132,12 +171,24 @@ def released(name: str) -> dict[str, torch.Tensor]:
     before = 3
     for stage, (dim, reduction) in enumerate(zip(DIMS[name], (8, 4, 2, 1), strict=True), 1):
         kernel = 7 if stage == 1 else 3
-        shapes |= {f"patch_embed{stage}.proj": (dim, before, kernel, kernel), f"patch_embed{stage}.norm": (dim,), f"norm{stage}": (dim,)}
+        shapes |= {
+            f"patch_embed{stage}.proj": (dim, before, kernel, kernel),
+            f"patch_embed{stage}.norm": (dim,),
+            f"norm{stage}": (dim,),
+        }
         before = dim
         for block in (f"block{stage}.0.", f"block{stage}.1."):
             shapes |= {block + "norm1": (dim,), block + "norm2": (dim,)}
-            shapes |= {block + "attn.q": (dim, dim), block + "attn.kv": (2 * dim, dim), block + "attn.proj": (dim, dim)}
-            shapes |= {block + "attn.sr": (dim, dim, reduction, reduction), block + "attn.norm": (dim,)} if reduction > 1 else {}
+            shapes |= {
+                block + "attn.q": (dim, dim),
+                block + "attn.kv": (2 * dim, dim),
+                block + "attn.proj": (dim, dim),
+            }
+            shapes |= (
+                {block + "attn.sr": (dim, dim, reduction, reduction), block + "attn.norm": (dim,)}
+                if reduction > 1
+                else {}
+            )
             shapes |= {
                 block + "mlp.fc1": (4 * dim, dim),
                 block + "mlp.dwconv.dwconv": (4 * dim, 1, 3, 3),
@@ -145,7 +196,9 @@ def released(name: str) -> dict[str, torch.Tensor]:
             }
     draw = torch.Generator().manual_seed(0)
     weights = {f"{key}.weight": torch.rand(shape, generator=draw) for key, shape in shapes.items()}
-    return weights | {f"{key}.bias": torch.rand(shape[0], generator=draw) for key, shape in shapes.items()}
+    return weights | {
+        f"{key}.bias": torch.rand(shape[0], generator=draw) for key, shape in shapes.items()
+    }
 
 
 @pytest.mark.parametrize("prefix", ["", "module.backbone."])
@@ -177,7 +230,9 @@ def test_released_files_that_do_not_fit_mit_are_refused() -> None:
     del state["norm4.bias"]
     with refused("2 missing, 0 unexpected.*first: .*stages.3.norm.bias"):
         load_encoder(encoder, state, "file")
-    with refused(r"mit_b1.pth does not fit the encoder: .* of another shape; first: patch_embed.proj.weight"):
+    with refused(
+        r"mit_b1.pth does not fit the encoder: .* of another shape; first: patch_embed.proj.weight"
+    ):
         load_encoder(encoder, released("mit_b1"), "mit_b1.pth")
 
 
@@ -192,17 +247,23 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
         read_weights(tmp_path / "trap.pth")
 
 
-def test_hub_out_of_reach_is_one_line_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_out_of_reach_is_one_line_that_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with refused("--set network.encoder_weights=FILE"):
         hub_weights("resnet10t")
     with refused("no ImageNet weights"):
         hub_weights("resnet50t")
-    with refused("ImageNet weights of mit_b5 are not in the cache and the hub is out of reach.*--set network.encoder_weights=FILE"):
+    with refused(
+        "ImageNet weights of mit_b5 are not in the cache and the hub is out of reach.*--set network.encoder_weights=FILE"
+    ):
         hub_weights("mit_b5")
 
 
-def test_imagenet_weights_of_mit_come_from_the_hub_at_a_pinned_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_weights_of_mit_come_from_the_hub_at_a_pinned_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state, asked = released("mit_b0"), []
     save_file(state, tmp_path / "model.safetensors")
 
@@ -213,7 +274,9 @@ def test_imagenet_weights_of_mit_come_from_the_hub_at_a_pinned_commit(tmp_path: 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     network = build_segmentor(NetworkConfig(decoder="daformer", encoder="mit_b0", width=16), 5)
     assert asked == [("smp-hub/mit_b0.imagenet", "model.safetensors", 40)]
-    assert torch.equal(network.encoder.model.state_dict()["stages.0.norm.weight"], state["norm1.weight"])
+    assert torch.equal(
+        network.encoder.model.state_dict()["stages.0.norm.weight"], state["norm1.weight"]
+    )
 
 
 @pytest.mark.skipif("mit_b0" not in smp_encoders, reason="this smp has no MiT to compare with")

@@ -11,15 +11,18 @@ from torch import Tensor, nn
 
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
-from u2pl.networks.daformer import Decoder
-from u2pl.networks.segformer import fusion
+from u2pl.networks.decoders.daformer import Decoder
+from u2pl.networks.decoders.segformer import fusion
 
 #: Ours for the names of the released code's modules.
 NAMES = {"linear_fuse.conv": "0", "linear_fuse.bn": "1", "linear_pred": "4"}
 
 
 def test_evaluation_equals_the_released_head(shared: Callable[[str], Path]) -> None:
-    fixture = {key: torch.from_numpy(value) for key, value in np.load(shared("fixtures/afa_segformer_head.npz")).items()}
+    fixture = {
+        key: torch.from_numpy(value)
+        for key, value in np.load(shared("fixtures/afa_segformer_head.npz")).items()
+    }
     width = int(fixture["cfg_channels"])
     decoder = Decoder(fixture["cfg_in_channels"].tolist(), width, deepest_first=True).eval()
     classifier = fusion(int(fixture["cfg_num_classes"]), width, dropout=0.1).eval()
@@ -27,7 +30,9 @@ def test_evaluation_equals_the_released_head(shared: Callable[[str], Path]) -> N
     for key, tensor in fixture.items():
         name, _, leaf = key.removeprefix("sd_").rpartition(".")
         if name.startswith("linear_c"):
-            linear[f"linear.{int(name[8]) - 1}.{leaf}"] = tensor[..., None, None] if leaf == "weight" else tensor
+            linear[f"linear.{int(name[8]) - 1}.{leaf}"] = (
+                tensor[..., None, None] if leaf == "weight" else tensor
+            )
         elif key.startswith("sd_"):
             rest[f"{NAMES[name]}.{leaf}"] = tensor
     decoder.load_state_dict(linear)
@@ -35,7 +40,12 @@ def test_evaluation_equals_the_released_head(shared: Callable[[str], Path]) -> N
     assert len(linear) + len(rest) == 15
     with torch.no_grad():
         logits = classifier(decoder([fixture[f"in_feature{index}"] for index in range(1, 5)]))
-    torch.testing.assert_close(logits, fixture["out_logits_eval"], rtol=0, atol=1e-5 * fixture["out_logits_eval"].abs().max().item())
+    torch.testing.assert_close(
+        logits,
+        fixture["out_logits_eval"],
+        rtol=0,
+        atol=1e-5 * fixture["out_logits_eval"].abs().max().item(),
+    )
 
 
 @torch.no_grad()
@@ -55,32 +65,61 @@ def test_heads_have_the_papers_widths() -> None:
     config = NetworkConfig(decoder="segformer", encoder="mit_b1", encoder_weights="none")
     with torch.device("meta"):
         network = build_segmentor(config, 21)
-    assert [module.stride for module in network.encoder.model.modules() if isinstance(module, nn.Conv2d)][-3:] == [(1, 1)] * 3
+    assert [
+        module.stride for module in network.encoder.model.modules() if isinstance(module, nn.Conv2d)
+    ][-3:] == [(1, 1)] * 3
     shapes = [tuple(module.weight.shape) for module in network.decoder.linear]
     assert shapes == [(256, channels, 1, 1) for channels in (64, 128, 320, 512)]
     fuse, norm, _, drop, answer = network.classifier
-    assert (fuse.weight.shape, fuse.bias, norm.num_features, drop.p) == ((256, 1024, 1, 1), None, 256, 0.1)
+    assert (fuse.weight.shape, fuse.bias, norm.num_features, drop.p) == (
+        (256, 1024, 1, 1),
+        None,
+        256,
+        0.1,
+    )
     assert answer.weight.shape == (21, 256, 1, 1) and answer.bias is not None
-    head = [tuple(module.weight.shape) for module in network.embedder if isinstance(module, nn.Conv2d)]
+    head = [
+        tuple(module.weight.shape) for module in network.embedder if isinstance(module, nn.Conv2d)
+    ]
     assert head == [(512, 1024, 1, 1), (256, 512, 1, 1)]
     assert network.min_images == 1
 
 
 @pytest.mark.parametrize(
-    ("encoder", "stride"), [("mit_b0", 16), ("mit_b0", 32), ("tf_efficientnet_lite0", 32), ("resnet10t", 16), ("convnext_atto", 32)]
+    ("encoder", "stride"),
+    [
+        ("mit_b0", 16),
+        ("mit_b0", 32),
+        ("tf_efficientnet_lite0", 32),
+        ("resnet10t", 16),
+        ("convnext_atto", 32),
+    ],
 )
 @torch.no_grad()
 def test_any_encoder_with_four_maps_will_do(encoder: str, stride: int) -> None:
-    config = NetworkConfig(decoder="segformer", encoder=encoder, encoder_weights="none", output_stride=stride, width=16, embed_dim=8)
+    config = NetworkConfig(
+        decoder="segformer",
+        encoder=encoder,
+        encoder_weights="none",
+        output_stride=stride,
+        width=16,
+        embed_dim=8,
+    )
     network = build_segmentor(config, 5).eval()
     output = network(torch.rand(1, 3, 75, 101))
     assert output.logits.shape == (1, 5, 19, 26) and output.embed.shape == (1, 8, 19, 26)
-    assert output.deep.shape[-2:] == tuple(-(-side // network.divisor) * network.divisor // stride for side in (75, 101))
+    assert output.deep.shape[-2:] == tuple(
+        -(-side // network.divisor) * network.divisor // stride for side in (75, 101)
+    )
 
 
 def test_trains_with_one_image() -> None:
-    config = NetworkConfig(decoder="segformer", encoder="mit_b0", encoder_weights="none", width=16, embed_dim=8)
-    output = build_segmentor(config, 5)(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    config = NetworkConfig(
+        decoder="segformer", encoder="mit_b0", encoder_weights="none", width=16, embed_dim=8
+    )
+    output = build_segmentor(config, 5)(
+        torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    )
     assert output.logits.isfinite().all() and output.embed.isfinite().all()
 
 

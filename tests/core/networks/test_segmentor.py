@@ -28,7 +28,9 @@ def network(request: pytest.FixtureRequest) -> Segmentor:
 
 
 def photo(*size: int, images: int = 2) -> torch.Tensor:
-    return torch.randint(0, 256, (images, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0, 256, (images, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
 
 
 @pytest.mark.parametrize("size", [(33, 47), (65, 65), (64, 96), (129, 70), (1, 3)])
@@ -50,7 +52,9 @@ def test_bytes_and_fractions_are_the_same_image(network: Segmentor) -> None:
 @torch.no_grad()
 def test_padding_is_the_mean_colour_and_is_cut_off(network: Segmentor) -> None:
     image = photo(33, 47) / 255
-    padded = network.mean.expand(2, 3, *(-(-side // network.divisor) * network.divisor for side in (33, 47))).clone()
+    padded = network.mean.expand(
+        2, 3, *(-(-side // network.divisor) * network.divisor for side in (33, 47))
+    ).clone()
     padded[..., :33, :47] = image
     output, whole = network(image), network(padded)
     torch.testing.assert_close(output.logits, whole.logits[..., :9, :12])
@@ -83,30 +87,50 @@ def test_deep_is_the_encoders_last_map_padding_included(network: Segmentor) -> N
 @torch.no_grad()
 def test_images_do_not_touch_each_other_in_evaluation(network: Segmentor) -> None:
     image = photo(40, 40)
-    torch.testing.assert_close(network(image[1:]).logits, network(image).logits[1:], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        network(image[1:]).logits, network(image).logits[1:], atol=1e-5, rtol=1e-4
+    )
 
 
-def test_gradient_reaches_every_parameter_and_the_two_lists_hold_each_once(network: Segmentor) -> None:
+def test_gradient_reaches_every_parameter_and_the_two_lists_hold_each_once(
+    network: Segmentor,
+) -> None:
     network.train()
     network.zero_grad(set_to_none=True)
     output = network(photo(48, 48))
     (output.logits.square().mean() + output.embed.square().mean()).backward()
     network.eval()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
-    assert all(parameter.grad.abs().sum() > 0 for part in (network.classifier, network.embedder) for parameter in part.parameters())
-    listed = [id(parameter) for parameter in network.encoder_parameters() + network.head_parameters()]
+    assert all(
+        parameter.grad.abs().sum() > 0
+        for part in (network.classifier, network.embedder)
+        for parameter in part.parameters()
+    )
+    listed = [
+        id(parameter) for parameter in network.encoder_parameters() + network.head_parameters()
+    ]
     assert sorted(listed) == sorted(id(parameter) for parameter in network.parameters())
     network.zero_grad(set_to_none=True)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_without_a_representation_there_is_no_head_and_nothing_unused(decoder: str) -> None:
-    config = NetworkConfig(decoder=decoder, encoder="resnet10t", encoder_weights="none", output_stride=16, embed_dim=0, width=16)
+    config = NetworkConfig(
+        decoder=decoder,
+        encoder="resnet10t",
+        encoder_weights="none",
+        output_stride=16,
+        embed_dim=0,
+        width=16,
+    )
     network = build_segmentor(config, CLASSES)
     output = network(photo(48, 48))
     output.logits.square().mean().backward()
     assert output.embed is None and network.embed_dim == 0
-    assert all(parameter.grad is not None for parameter in network.encoder_parameters() + network.head_parameters())
+    assert all(
+        parameter.grad is not None
+        for parameter in network.encoder_parameters() + network.head_parameters()
+    )
     assert not any(key.startswith("embedder") for key in network.state_dict())
 
 
@@ -124,7 +148,9 @@ def test_one_image_cannot_be_pooled_over_and_the_error_says_so(network: Segmento
 def test_normalisation_over_processes_may_see_one_image_each() -> None:
     part = nn.Identity()
     decoder = nn.SyncBatchNorm(3)
-    network = Segmentor(part, decoder, part, part, mean=(0, 0, 0), std=(1, 1, 1), divisor=1, min_images=2)
+    network = Segmentor(
+        part, decoder, part, part, mean=(0, 0, 0), std=(1, 1, 1), divisor=1, min_images=2
+    )
     network._check_batch(1)
     network.decoder = nn.BatchNorm2d(3)
     with pytest.raises(UserError):
@@ -139,7 +165,13 @@ def test_normalisation_is_no_part_of_the_state(network: Segmentor) -> None:
 def test_image_level_classifier_looks_at_the_last_map(decoder: str) -> None:
     stride = DECODERS[decoder]
     config = NetworkConfig(
-        decoder=decoder, encoder="resnet10t", encoder_weights="none", output_stride=stride, embed_dim=0, width=16, tag_classes=3
+        decoder=decoder,
+        encoder="resnet10t",
+        encoder_weights="none",
+        output_stride=stride,
+        embed_dim=0,
+        width=16,
+        tag_classes=3,
     )
     network = build_segmentor(config, CLASSES).eval()
     deep = network(photo(33, 47)).deep
@@ -150,16 +182,27 @@ def test_image_level_classifier_looks_at_the_last_map(decoder: str) -> None:
     assert network.tagger.bias is None and tags.shape == (2, 3)
     assert any(parameter is network.tagger.weight for parameter in network.head_parameters())
     tags.sum().backward()
-    assert network.tagger.weight.grad.any() and all(parameter.grad is None for parameter in network.classifier.parameters())
+    assert network.tagger.weight.grad.any() and all(
+        parameter.grad is None for parameter in network.classifier.parameters()
+    )
 
 
 def test_without_tags_there_is_no_classifier_of_them(network: Segmentor) -> None:
-    assert network.tagger is None and not any(key.startswith("tagger") for key in network.state_dict())
+    assert network.tagger is None and not any(
+        key.startswith("tagger") for key in network.state_dict()
+    )
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_same_seed_same_network(decoder: str) -> None:
-    config = NetworkConfig(decoder=decoder, encoder="resnet10t", encoder_weights="none", output_stride=16, embed_dim=8, width=16)
+    config = NetworkConfig(
+        decoder=decoder,
+        encoder="resnet10t",
+        encoder_weights="none",
+        output_stride=16,
+        embed_dim=8,
+        width=16,
+    )
     states = []
     for _ in range(2):
         torch.manual_seed(3)

@@ -10,12 +10,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from u2pl.errors import UserError
+from u2pl.model.folder import load_shared, save_shared
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.segmentor import Segmentor
-from u2pl.networks.sharing import load_shared, save_shared
 
-CONFIG = NetworkConfig(decoder="deeplabv3plus_light", encoder="resnet10t", encoder_weights="none", output_stride=16, embed_dim=8)
+CONFIG = NetworkConfig(
+    decoder="deeplabv3plus_light",
+    encoder="resnet10t",
+    encoder_weights="none",
+    output_stride=16,
+    embed_dim=8,
+)
 CLASSES = ["background", "cat | dog", "Kuh ü"]
 INFO: dict[str, Any] = {
     "network": CONFIG.model_dump(mode="json") | {"encoder_weights": "gone/encoder.safetensors"},
@@ -55,7 +61,9 @@ def folder(saved: Path, tmp_path: Path) -> Path:
 
 def same(left: Segmentor, right: Segmentor) -> bool:
     theirs = right.state_dict()
-    return all(torch.equal(tensor, theirs[key]) for key, tensor in left.state_dict().items()) and torch.equal(left.mean, right.mean)
+    return all(
+        torch.equal(tensor, theirs[key]) for key, tensor in left.state_dict().items()
+    ) and torch.equal(left.mean, right.mean)
 
 
 @torch.no_grad()
@@ -66,22 +74,38 @@ def test_round_trip(network: Segmentor, folder: Path) -> None:
     image = torch.randint(0, 256, (1, 3, 33, 47), dtype=torch.uint8)
     for ours, theirs in zip(network(image), loaded(image), strict=True):
         assert torch.equal(ours, theirs)
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
 
 
 @pytest.mark.parametrize(("decoder", "tags"), [("daformer", 0), ("segformer", 2)])
 @torch.no_grad()
 def test_round_trip_of_mit(tmp_path: Path, decoder: str, tags: int) -> None:
-    config = NetworkConfig(decoder=decoder, encoder="mit_b0", encoder_weights="none", width=16, embed_dim=8, tag_classes=tags)
+    config = NetworkConfig(
+        decoder=decoder,
+        encoder="mit_b0",
+        encoder_weights="none",
+        width=16,
+        embed_dim=8,
+        tag_classes=tags,
+    )
     network = build_segmentor(config, len(CLASSES)).eval()
     save_shared(tmp_path / "model", network, INFO | {"network": config.model_dump(mode="json")})
     loaded, _ = load_shared(tmp_path / "model")
     assert same(network, loaded) and (loaded.tagger is not None) == (tags > 0)
     image = torch.randint(0, 256, (1, 3, 33, 47), dtype=torch.uint8)
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(network(image), loaded(image), strict=True))
+    assert all(
+        torch.equal(ours, theirs)
+        for ours, theirs in zip(network(image), loaded(image), strict=True)
+    )
 
 
-def test_a_config_from_before_there_were_widths_and_tags_loads(network: Segmentor, folder: Path) -> None:
+def test_a_config_from_before_there_were_widths_and_tags_loads(
+    network: Segmentor, folder: Path
+) -> None:
     config = json.loads((folder / "config.json").read_text())
     assert config["network"].pop("width") == 256 and config["network"].pop("tag_classes") == 0
     (folder / "config.json").write_text(json.dumps(config))
@@ -90,7 +114,9 @@ def test_a_config_from_before_there_were_widths_and_tags_loads(network: Segmento
 
 def test_weights_that_share_memory_or_are_not_contiguous_are_written(tmp_path: Path) -> None:
     network = build(1)
-    network.classifier.weight.data = network.classifier.weight.data.to(memory_format=torch.channels_last)
+    network.classifier.weight.data = network.classifier.weight.data.to(
+        memory_format=torch.channels_last
+    )
     network.embedder[4].bias = network.embedder[2].bias
     save_shared(tmp_path / "model", network, INFO)
     assert same(network, load_shared(tmp_path / "model")[0])
@@ -98,11 +124,21 @@ def test_weights_that_share_memory_or_are_not_contiguous_are_written(tmp_path: P
 
 def test_card_says_what_how_well_and_how_to_use(folder: Path) -> None:
     card = (folder / "README.md").read_text(encoding="utf-8")
-    for part in ("resnet10t", "u2plplus", "photos", "miou | 41.25", "mode whole", "u2pl-semi predict FOLDER IMAGE --out DIR", "2. Kuh ü"):
+    for part in (
+        "resnet10t",
+        "u2plplus",
+        "photos",
+        "miou | 41.25",
+        "mode whole",
+        "u2pl-semi predict FOLDER IMAGE --out DIR",
+        "2. Kuh ü",
+    ):
         assert part in card
 
 
-def test_the_folder_its_file_and_the_run_around_it_all_load(network: Segmentor, folder: Path, tmp_path: Path) -> None:
+def test_the_folder_its_file_and_the_run_around_it_all_load(
+    network: Segmentor, folder: Path, tmp_path: Path
+) -> None:
     other = build(5)
     save_shared(tmp_path / "run" / "best", other, INFO)
     assert same(load_shared(tmp_path / "run")[0], other)
@@ -114,7 +150,9 @@ def test_the_folder_its_file_and_the_run_around_it_all_load(network: Segmentor, 
 
 
 @pytest.mark.parametrize("failing_write", [1, 2, 3])
-def test_full_disk_leaves_the_old_folder(network: Segmentor, folder: Path, monkeypatch: pytest.MonkeyPatch, failing_write: int) -> None:
+def test_full_disk_leaves_the_old_folder(
+    network: Segmentor, folder: Path, monkeypatch: pytest.MonkeyPatch, failing_write: int
+) -> None:
     writes = 0
     write = Path.write_bytes
 
@@ -135,7 +173,9 @@ def test_full_disk_leaves_the_old_folder(network: Segmentor, folder: Path, monke
 
 
 @pytest.mark.parametrize("renames", [0, 1, 2])
-def test_killed_between_any_two_renames(network: Segmentor, folder: Path, monkeypatch: pytest.MonkeyPatch, renames: int) -> None:
+def test_killed_between_any_two_renames(
+    network: Segmentor, folder: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
     rename, done = Path.rename, 0
 
     def rename_until_killed(self: Path, target: Path) -> Path:
@@ -148,7 +188,10 @@ def test_killed_between_any_two_renames(network: Segmentor, folder: Path, monkey
     newer = build(2)
     monkeypatch.setattr(Path, "rename", rename_until_killed)
     if renames == 2:  # both done; killed while the old folder is removed
-        monkeypatch.setattr("shutil.rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt) if done == 2 else None)
+        monkeypatch.setattr(
+            "shutil.rmtree",
+            lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt) if done == 2 else None,
+        )
     with pytest.raises(KeyboardInterrupt):
         save_shared(folder, newer, INFO)
     monkeypatch.undo()
@@ -182,7 +225,10 @@ def test_truncated_weights(folder: Path, size: int) -> None:
 
 def test_weights_of_another_network(folder: Path) -> None:
     state = load_file(folder / "model.safetensors")
-    save_file({key: tensor for key, tensor in state.items() if key != "classifier.bias"}, folder / "model.safetensors")
+    save_file(
+        {key: tensor for key, tensor in state.items() if key != "classifier.bias"},
+        folder / "model.safetensors",
+    )
     refuse(folder, "does not fit.*first: classifier.bias")
     save_file(state | {"stray": torch.zeros(1)}, folder / "model.safetensors")
     refuse(folder, "first: stray")
@@ -203,7 +249,9 @@ def test_weights_of_another_network(folder: Path) -> None:
         ({"normalisation": {"mean": [0.5], "std": []}}, "does not describe a network"),
     ],
 )
-def test_configs_that_describe_nothing_known(folder: Path, change: dict[str, Any], match: str) -> None:
+def test_configs_that_describe_nothing_known(
+    folder: Path, change: dict[str, Any], match: str
+) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
     refuse(folder, match)

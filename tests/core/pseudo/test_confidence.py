@@ -9,7 +9,9 @@ from u2pl.pseudo.confidence import confident_pixels
 
 def random_case(seed: int, shape):
     draw = torch.Generator().manual_seed(seed)
-    sharpness = torch.linspace(2, 14, shape[0]).view(-1, 1, 1, 1)  # so that the images are believed differently
+    sharpness = torch.linspace(2, 14, shape[0]).view(
+        -1, 1, 1, 1
+    )  # so that the images are believed differently
     prob = (torch.randn(shape, generator=draw) * sharpness).softmax(dim=1)
     size = (shape[0], *shape[2:])
     return prob, torch.rand(size, generator=draw) < 0.8, torch.rand(size, generator=draw) < 0.3
@@ -17,7 +19,11 @@ def random_case(seed: int, shape):
 
 def slow_confident(prob, valid, border, threshold, per):
     batch, _, height, width = prob.shape
-    label, weight, counts = torch.zeros(batch, height, width, dtype=torch.int64), torch.zeros(batch, height, width), []
+    label, weight, counts = (
+        torch.zeros(batch, height, width, dtype=torch.int64),
+        torch.zeros(batch, height, width),
+        [],
+    )
     for b in range(batch):
         confident = seen = 0
         for i, j in np.ndindex(height, width):
@@ -59,7 +65,12 @@ def test_by_default_each_image_has_its_own_share():
 
 def test_the_threshold_itself_is_confident():
     prob = torch.tensor([0.968, 0.9679, 0.9681, 0.5]).view(1, 1, 1, 4)
-    assert confident_pixels(torch.cat([prob, 1 - prob], dim=1), torch.ones(1, 1, 4, dtype=torch.bool)).share_B.item() == 0.5
+    assert (
+        confident_pixels(
+            torch.cat([prob, 1 - prob], dim=1), torch.ones(1, 1, 4, dtype=torch.bool)
+        ).share_B.item()
+        == 0.5
+    )
 
 
 def test_rows_of_the_border_are_flagged_once_for_all_their_pixels():
@@ -71,7 +82,9 @@ def test_rows_of_the_border_are_flagged_once_for_all_their_pixels():
     plain = confident_pixels(prob, valid)
     assert torch.equal(found.weight_BHW, whole.weight_BHW)
     assert torch.equal(found.share_B, plain.share_B)  # they count
-    assert torch.equal(found.weight_BHW, torch.where(rows.unsqueeze(2), 0.0, plain.weight_BHW))  # and weigh nothing
+    assert torch.equal(
+        found.weight_BHW, torch.where(rows.unsqueeze(2), 0.0, plain.weight_BHW)
+    )  # and weigh nothing
 
 
 @pytest.mark.parametrize("per", ["image", "batch"])
@@ -104,9 +117,15 @@ def test_two_processes_believe_like_one(twins, per):
     prob, valid, border = random_case(5, (4, 5, 9, 11))
     whole = confident_pixels(prob, valid, border, per=per)
     part = [slice(0, 2), slice(2, 4)]
-    halves = twins.run(lambda rank: confident_pixels(prob[part[rank]], valid[part[rank]], border[part[rank]], per=per, gather=twins.gather))
+    halves = twins.run(
+        lambda rank: confident_pixels(
+            prob[part[rank]], valid[part[rank]], border[part[rank]], per=per, gather=twins.gather
+        )
+    )
     for name in whole._fields:
-        assert torch.equal(torch.cat([getattr(half, name) for half in halves]), getattr(whole, name))
+        assert torch.equal(
+            torch.cat([getattr(half, name) for half in halves]), getattr(whole, name)
+        )
 
 
 def test_labels_and_weight_match_the_fixture(shared):

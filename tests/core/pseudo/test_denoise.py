@@ -13,15 +13,26 @@ from u2pl.pseudo.denoise import denoise, prototype_weight
 def random_case(seed: int, classes: int, width: int, size=(2, 5, 3), scale: float = 1.0):
     draw = torch.Generator().manual_seed(seed)
     embed = torch.randn(size[0], width, *size[1:], generator=draw) * scale
-    return embed, torch.randn(classes, width, generator=draw) * scale, torch.rand(classes, generator=draw) < 0.7
+    return (
+        embed,
+        torch.randn(classes, width, generator=draw) * scale,
+        torch.rand(classes, generator=draw) < 0.7,
+    )
 
 
-def slow_weight(z: torch.Tensor, prototypes: torch.Tensor, known: list[bool], raw: bool) -> list[float]:
+def slow_weight(
+    z: torch.Tensor, prototypes: torch.Tensor, known: list[bool], raw: bool
+) -> list[float]:
     """The weights of one pixel."""
     z, rows = z.double(), prototypes.double()
     if not raw:
-        z, rows = z / z.norm(), [row / row.norm() if k else row for row, k in zip(rows, known, strict=True)]
-    nearness = [math.exp(-(z - row).norm().item()) if k else 0.0 for row, k in zip(rows, known, strict=True)]
+        z, rows = (
+            z / z.norm(),
+            [row / row.norm() if k else row for row, k in zip(rows, known, strict=True)],
+        )
+    nearness = [
+        math.exp(-(z - row).norm().item()) if k else 0.0 for row, k in zip(rows, known, strict=True)
+    ]
     if not any(known):
         return [1.0] * len(known)
     share = [n / sum(nearness) for n in nearness]
@@ -63,9 +74,13 @@ def test_the_nearest_prototype_weighs_most(raw):
 def test_unit_distances_do_not_know_lengths_and_raw_ones_do():
     embed, prototypes, _ = random_case(2, 5, 12)
     known = torch.ones(5, dtype=torch.bool)
-    torch.testing.assert_close(prototype_weight(embed * 9, prototypes * 3, known), prototype_weight(embed, prototypes, known))
+    torch.testing.assert_close(
+        prototype_weight(embed * 9, prototypes * 3, known),
+        prototype_weight(embed, prototypes, known),
+    )
     assert (
-        prototype_weight(embed * 9, prototypes * 3, known, raw=True) - prototype_weight(embed, prototypes, known, raw=True)
+        prototype_weight(embed * 9, prototypes * 3, known, raw=True)
+        - prototype_weight(embed, prototypes, known, raw=True)
     ).abs().max() > 0.1
 
 
@@ -74,14 +89,17 @@ def test_unknown_prototypes_may_hold_anything():
     known = torch.tensor([True, False, True, True])
     other = prototypes.clone()
     other[1] = 1e6
-    assert torch.equal(prototype_weight(embed, other, known), prototype_weight(embed, prototypes, known))
+    assert torch.equal(
+        prototype_weight(embed, other, known), prototype_weight(embed, prototypes, known)
+    )
 
 
 def test_a_permutation_of_the_classes_permutes_the_weights():
     embed, prototypes, known = random_case(4, 7, 12)
     order = torch.tensor([3, 6, 0, 2, 5, 1, 4])
     torch.testing.assert_close(
-        prototype_weight(embed, prototypes[order], known[order]), prototype_weight(embed, prototypes, known)[:, order]
+        prototype_weight(embed, prototypes[order], known[order]),
+        prototype_weight(embed, prototypes, known)[:, order],
     )
 
 
@@ -101,8 +119,13 @@ def test_denoised_probabilities_are_the_renormalised_product():
     weight = torch.rand(2, 6, 5, 4, generator=draw)
     found = denoise(prob, weight)
     for b, i, j in np.ndindex(2, 5, 4):
-        product = [p * w for p, w in zip(prob[b, :, i, j].tolist(), weight[b, :, i, j].tolist(), strict=True)]
-        assert found[b, :, i, j].tolist() == pytest.approx([x / sum(product) for x in product], rel=1e-5, abs=1e-9)
+        product = [
+            p * w
+            for p, w in zip(prob[b, :, i, j].tolist(), weight[b, :, i, j].tolist(), strict=True)
+        ]
+        assert found[b, :, i, j].tolist() == pytest.approx(
+            [x / sum(product) for x in product], rel=1e-5, abs=1e-9
+        )
     torch.testing.assert_close(found.sum(dim=1), torch.ones(2, 5, 4))
 
 

@@ -8,11 +8,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from u2pl.outputs import downsample, upsample
+from u2pl.maps import downsample, upsample
 from u2pl.pseudo.partition import entropy, lowest_entropy, partition, upper_percentile
 
 IGNORE = 255
-ALPHAS = [Fraction(0), Fraction(1, 1000), Fraction(1, 10), Fraction(1, 5), Fraction(3, 10), Fraction(1, 3), Fraction(7, 10), Fraction(1)]
+ALPHAS = [
+    Fraction(0),
+    Fraction(1, 1000),
+    Fraction(1, 10),
+    Fraction(1, 5),
+    Fraction(3, 10),
+    Fraction(1, 3),
+    Fraction(7, 10),
+    Fraction(1),
+]
 
 
 def random_case(seed: int, shape, share_valid: float = 0.8, scale: float = 3.0):
@@ -62,12 +71,17 @@ def test_percentile_matches_the_fixture(shared):
     z = np.load(shared("fixtures/entropy_partition.npz"))
     value = torch.tensor(z["in_values"])
     valid = torch.ones_like(value, dtype=torch.bool)
-    found = [upper_percentile(value, valid, 1 - float(percent) / 100).item() for percent in z["cfg_percents"]]
+    found = [
+        upper_percentile(value, valid, 1 - float(percent) / 100).item()
+        for percent in z["cfg_percents"]
+    ]
     np.testing.assert_allclose(found, z["out_percentiles"], rtol=1e-5, atol=1e-6)
 
 
 def test_percentile_of_nothing_is_below_everything():
-    assert upper_percentile(torch.randn(5), torch.zeros(5, dtype=torch.bool), 0.2).item() == -math.inf
+    assert (
+        upper_percentile(torch.randn(5), torch.zeros(5, dtype=torch.bool), 0.2).item() == -math.inf
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 2, 7, 3), (3, 5, 9, 11), (2, 25, 5, 7)])
@@ -108,7 +122,9 @@ def test_padding_counts_for_nothing():
     spoilt = torch.where(valid.unsqueeze(1), prob, torch.nan)
     other = partition(spoilt, valid, 0.2)
     assert other.gamma == part.gamma
-    assert torch.equal(other.reliable_BHW, part.reliable_BHW) and torch.equal(other.unreliable_BHW, part.unreliable_BHW)
+    assert torch.equal(other.reliable_BHW, part.reliable_BHW) and torch.equal(
+        other.unreliable_BHW, part.unreliable_BHW
+    )
     assert torch.equal(lowest_entropy(other, 0.2), lowest_entropy(part, 0.2))
 
 
@@ -123,7 +139,9 @@ def test_a_permutation_of_the_classes_changes_nothing():
     prob, valid = random_case(2, (2, 6, 9, 11))
     a, b = partition(prob, valid, 0.2), partition(prob[:, [3, 1, 5, 0, 2, 4]], valid, 0.2)
     assert a.gamma.item() == pytest.approx(b.gamma.item(), abs=1e-6)
-    assert (a.reliable_BHW != b.reliable_BHW).sum() <= 1  # sums in another order may swap the two pixels at the threshold
+    assert (
+        a.reliable_BHW != b.reliable_BHW
+    ).sum() <= 1  # sums in another order may swap the two pixels at the threshold
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.07, 0.2, 0.9, 1.0])
@@ -133,7 +151,9 @@ def test_two_processes_split_like_one(twins, alpha, first_valid):
     valid[:2] = torch.rand(2, 9, 11, generator=torch.Generator().manual_seed(0)) < first_valid
     whole = partition(prob, valid, alpha)
     part = [slice(0, 2), slice(2, 4)]
-    halves = twins.run(lambda rank: partition(prob[part[rank]], valid[part[rank]], alpha, twins.gather))
+    halves = twins.run(
+        lambda rank: partition(prob[part[rank]], valid[part[rank]], alpha, twins.gather)
+    )
     assert halves[0].gamma == halves[1].gamma == whole.gamma
     assert torch.equal(torch.cat([half.reliable_BHW for half in halves]), whole.reliable_BHW)
     assert torch.equal(torch.cat([half.unreliable_BHW for half in halves]), whole.unreliable_BHW)
@@ -145,7 +165,9 @@ def test_two_processes_split_like_one(twins, alpha, first_valid):
 def test_masks_match_the_fixture(shared, epoch):
     z = np.load(shared("fixtures/entropy_partition.npz"))
     alpha, label_u = float(z[f"cfg_alpha_{epoch}"]) / 100, torch.tensor(z["in_label_u"])
-    part = partition(torch.tensor(z["in_teacher_logits_u"]).softmax(dim=1), label_u != IGNORE, alpha)
+    part = partition(
+        torch.tensor(z["in_teacher_logits_u"]).softmax(dim=1), label_u != IGNORE, alpha
+    )
     low = lowest_entropy(part, alpha)
     np.testing.assert_allclose(part.entropy_BHW.numpy(), z["out_entropy"], atol=1e-6)
     np.testing.assert_allclose(part.gamma.item(), z[f"out_high_threshold_{epoch}"], atol=1e-6)

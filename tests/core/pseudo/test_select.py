@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from u2pl.outputs import downsample
+from u2pl.maps import downsample, one_hot
 from u2pl.pseudo.partition import lowest_entropy, partition
 from u2pl.pseudo.select import (
     SELECTIONS,
     Candidates,
     Thresholds,
-    class_mask,
     join,
     rank_limits,
     ranked_below,
@@ -59,7 +58,9 @@ def slow_unlabeled(prob, label, reliable, unreliable, r_l, r_h, delta_p):
         if reliable[b, i, j] and prob[b, y, i, j] > delta_p:
             anchor[b, i, j] = y
         for c in range(prob.shape[1]):
-            negative[b, c, i, j] = bool(unreliable[b, i, j]) and r_l <= rank_of(prob, b, c, i, j) < r_h
+            negative[b, c, i, j] = (
+                bool(unreliable[b, i, j]) and r_l <= rank_of(prob, b, c, i, j) < r_h
+            )
     return Candidates(anchor, anchor, negative)
 
 
@@ -80,7 +81,17 @@ def test_ranks_equal_the_loop(classes, ties):
 
 @pytest.mark.parametrize(
     ("classes", "expected"),
-    [(1, (1, 1)), (2, (1, 2)), (3, (1, 3)), (4, (2, 4)), (6, (3, 6)), (7, (3, 7)), (19, (3, 19)), (21, (3, 20)), (150, (3, 20))],
+    [
+        (1, (1, 1)),
+        (2, (1, 2)),
+        (3, (1, 3)),
+        (4, (2, 4)),
+        (6, (3, 6)),
+        (7, (3, 7)),
+        (19, (3, 19)),
+        (21, (3, 20)),
+        (150, (3, 20)),
+    ],
 )
 def test_rank_limits_leave_something_to_contrast(classes, expected):
     assert rank_limits(classes) == expected
@@ -125,22 +136,29 @@ def test_few_classes_still_get_negatives(classes):
 def test_ignored_labels_are_nothing():
     prob, label = random_prob(1, 5), torch.full((2, 3, 5), IGNORE, dtype=torch.uint8)
     found = select_labeled(prob, label, 3)
-    assert (found.anchor_Bhw == IGNORE).all() and (found.positive_Bhw == IGNORE).all() and not found.negative_BChw.any()
+    assert (
+        (found.anchor_Bhw == IGNORE).all()
+        and (found.positive_Bhw == IGNORE).all()
+        and not found.negative_BChw.any()
+    )
 
 
-def test_class_mask_is_one_hot_and_leaves_255_out():
+def test_one_hot_is_one_hot_and_leaves_255_out():
     label = random_label(2, 4)
-    mask = class_mask(label, 4)
+    mask = one_hot(label, 4)
     assert torch.equal(mask.sum(dim=1), (label != IGNORE).long())
     for c in range(4):
         assert torch.equal(mask[:, c], label == c)
 
 
-def test_class_mask_matches_the_fixture(shared):
+def test_one_hot_matches_the_fixture(shared):
     z = np.load(shared("fixtures/entropy_partition.npz"))
     for group in "lu":
         small = downsample(torch.tensor(z[f"in_label_{group}"]))
-        assert np.array_equal(class_mask(small, int(z["cfg_num_classes"])).numpy(), z[f"out_onehot_{group}_small_correct"] == 1)
+        assert np.array_equal(
+            one_hot(small, int(z["cfg_num_classes"])).numpy(),
+            z[f"out_onehot_{group}_small_correct"] == 1,
+        )
 
 
 def test_join_appends_images():
@@ -168,7 +186,10 @@ def test_the_papers_selection(classes):
     prob_l, label_l, prob_u, label_u, part = case
     found = SELECTIONS["paper"](*case, 0.3, limits, lambda x: x)
     reliable, unreliable = part.reliable_BHW[:, ::4, ::4], part.unreliable_BHW[:, ::4, ::4]
-    expected = join(slow_labeled(prob_l, label_l, limits.r_l, 0.3), slow_unlabeled(prob_u, label_u, reliable, unreliable, *limits))
+    expected = join(
+        slow_labeled(prob_l, label_l, limits.r_l, 0.3),
+        slow_unlabeled(prob_u, label_u, reliable, unreliable, *limits),
+    )
     assert same(found, expected)
 
 
@@ -178,13 +199,24 @@ def test_the_released_selection(classes):
     prob_l, label_l, prob_u, label_u, part = case
     found = SELECTIONS["released"](*case, alpha, limits, lambda x: x)
     low, high = lowest_entropy(part, alpha)[:, ::4, ::4], part.unreliable_BHW[:, ::4, ::4]
-    expected = join(slow_labeled(prob_l, label_l, limits.r_l, 0.3), slow_unlabeled(prob_u, label_u, low, high, *limits))
+    expected = join(
+        slow_labeled(prob_l, label_l, limits.r_l, 0.3),
+        slow_unlabeled(prob_u, label_u, low, high, *limits),
+    )
     assert torch.equal(found.anchor_Bhw, expected.anchor_Bhw)
     for b, i, j in np.ndindex(*found.anchor_Bhw.shape):
-        own = int(label_l[b, i, j]) if b < 2 else int(label_u[b - 2, i, j]) if low[b - 2, i, j] else IGNORE
+        own = (
+            int(label_l[b, i, j])
+            if b < 2
+            else int(label_u[b - 2, i, j])
+            if low[b - 2, i, j]
+            else IGNORE
+        )
         assert found.positive_Bhw[b, i, j] == own
         for c in range(classes):
-            wanted = b >= 2 and int(label_u[b - 2, i, j]) == c and expected.negative_BChw[b, c, i, j]
+            wanted = (
+                b >= 2 and int(label_u[b - 2, i, j]) == c and expected.negative_BChw[b, c, i, j]
+            )
             assert found.negative_BChw[b, c, i, j] == wanted
 
 
@@ -196,7 +228,14 @@ def test_a_permutation_of_the_classes_permutes_the_candidates(selection):
     table[order] = torch.arange(7)
     plain = SELECTIONS[selection](prob_l, label_l, prob_u, label_u, part, 0.3, limits, lambda x: x)
     renamed = SELECTIONS[selection](
-        prob_l[:, order], table[label_l.long()], prob_u[:, order], table[label_u], part, 0.3, limits, lambda x: x
+        prob_l[:, order],
+        table[label_l.long()],
+        prob_u[:, order],
+        table[label_u],
+        part,
+        0.3,
+        limits,
+        lambda x: x,
     )
     assert torch.equal(renamed.anchor_Bhw, table[plain.anchor_Bhw])
     assert torch.equal(renamed.positive_Bhw, table[plain.positive_Bhw])
@@ -208,18 +247,26 @@ def test_candidates_match_the_fixture(shared):
     prob, split = torch.tensor(z["in_prob_teacher"]), int(z["cfg_num_labeled"])
     label_l, label_u = torch.tensor(z["in_label_l"]), torch.tensor(z["in_label_u"])
     low, high = (torch.tensor(z[f"in_{name}_mask"]).squeeze(1) == 1 for name in ("low", "high"))
-    r_l, r_h, delta_p = int(z["cfg_low_rank"]), min(int(z["cfg_high_rank"]), prob.shape[1]), float(z["cfg_delta_p"])
+    r_l, r_h, delta_p = (
+        int(z["cfg_low_rank"]),
+        min(int(z["cfg_high_rank"]), prob.shape[1]),
+        float(z["cfg_delta_p"]),
+    )
     labeled = select_labeled(prob[:split], torch.where(low[:split], label_l, IGNORE), r_l, delta_p)
-    unlabeled = select_unlabeled(prob[split:], label_u, low[split:], high[split:], r_l, r_h, delta_p)
+    unlabeled = select_unlabeled(
+        prob[split:], label_u, low[split:], high[split:], r_l, r_h, delta_p
+    )
 
     def by_class(mask_BChw: torch.Tensor) -> np.ndarray:
         return mask_BChw.transpose(0, 1).numpy()
 
-    anchors = class_mask(join(labeled, unlabeled).anchor_Bhw, prob.shape[1])
+    anchors = one_hot(join(labeled, unlabeled).anchor_Bhw, prob.shape[1])
     assert np.array_equal(by_class(anchors), z["out_A_anchor_mask"] == 1)
-    assert np.array_equal(by_class(unlabeled.negative_BChw), z["out_B_keys_unlabelled_paper_mask"] == 1)
+    assert np.array_equal(
+        by_class(unlabeled.negative_BChw), z["out_B_keys_unlabelled_paper_mask"] == 1
+    )
     keys = select_labeled(prob[:split], label_l, r_l, delta_p).negative_BChw
     assert np.array_equal(by_class(keys), z["out_B_keys_labelled_paper_mask"] == 1)
-    released = unlabeled.negative_BChw & class_mask(label_u, prob.shape[1])
+    released = unlabeled.negative_BChw & one_hot(label_u, prob.shape[1])
     assert np.array_equal(by_class(released), z["out_B_keys_released_mask"][:, split:] == 1)
     assert not z["out_B_keys_released_mask"][:, :split].any()

@@ -15,11 +15,16 @@ def row(height: int, width: int, truth: bool = True) -> Row:
     mask[: height // 2, : width // 2] = 1
     told = mask.copy()
     told[-1:] = 255
-    return Row("an image", np.full((height, width, 3), 90, np.uint8), told if truth else None, mask * 2)
+    return Row(
+        "an image", np.full((height, width, 3), 90, np.uint8), told if truth else None, mask * 2
+    )
 
 
 def colours(path) -> set[tuple[int, ...]]:
-    return {tuple(colour) for colour in np.unique(np.array(Image.open(path)).reshape(-1, 3), axis=0).tolist()}
+    return {
+        tuple(colour)
+        for colour in np.unique(np.array(Image.open(path)).reshape(-1, 3), axis=0).tolist()
+    }
 
 
 def test_sheet_shows_the_classes_that_occur(tmp_path):
@@ -30,7 +35,12 @@ def test_sheet_shows_the_classes_that_occur(tmp_path):
 
 
 def test_odd_shapes_missing_truth_and_long_names_fit(tmp_path):
-    rows = [row(2, 900), row(900, 2), row(1, 1), row(30, 30, truth=False)._replace(title="a/very/long/name/" * 40)]
+    rows = [
+        row(2, 900),
+        row(900, 2),
+        row(1, 1),
+        row(30, 30, truth=False)._replace(title="a/very/long/name/" * 40),
+    ]
     gallery(rows, [name * 30 for name in CLASSES], PALETTE, tmp_path / "predictions.png")
     width, height = Image.open(tmp_path / "predictions.png").size
     assert width < 1000 and height < 1600

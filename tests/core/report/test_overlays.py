@@ -14,7 +14,9 @@ IDS = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 2, 255]], np.ui
 def test_colour_mask_paints_each_class_and_what_is_ignored():
     colours = colour_mask(IDS, PALETTE)
     for y, x in np.ndindex(IDS.shape):
-        assert tuple(colours[y, x]) == (IGNORE_COLOUR if IDS[y, x] == 255 else tuple(PALETTE[IDS[y, x]]))
+        assert tuple(colours[y, x]) == (
+            IGNORE_COLOUR if IDS[y, x] == 255 else tuple(PALETTE[IDS[y, x]])
+        )
 
 
 def test_overlay_blends_inside_and_lines_borders():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from u2pl.errors import UserError
-from u2pl.train.files import plain, replace_file, write_json
+from u2pl.files import plain, replace_file, write_json
 
 
 def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -16,7 +16,9 @@ def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_beside_it(tmp_p
         beside.write_text("half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(UserError, match=r"cannot write .*file: No space left on device; free some space"):
+    with pytest.raises(
+        UserError, match=r"cannot write .*file: No space left on device; free some space"
+    ):
         replace_file(path, fails)
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
     assert path.read_text() == "old"
@@ -34,7 +36,9 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> Non
     assert path.read_text() == "new"
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write everywhere")
+@pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() == 0, reason="the superuser may write everywhere"
+)
 def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="Permission denied"):

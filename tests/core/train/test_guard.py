@@ -6,15 +6,22 @@ from torch import nn
 
 from u2pl import distributed
 from u2pl.errors import UserError
-from u2pl.train.guard import FiniteGuard, check_weights
+from u2pl.training.guard import FiniteGuard, check_weights
 
 
 def test_the_first_bad_step_and_all_its_terms_are_named() -> None:
     guard = FiniteGuard()
     for step in range(6):
         bad = float("nan") if step >= 3 else 1.0
-        losses = {"loss/sup": 1.0 if step < 4 else float("inf"), "loss/unsup": bad, "loss/contrast": bad, "accuracy": float("nan")}
-        guard.watch(step, {name: torch.tensor(value) for name, value in losses.items()} | {"lr": 1.0})
+        losses = {
+            "loss/sup": 1.0 if step < 4 else float("inf"),
+            "loss/unsup": bad,
+            "loss/contrast": bad,
+            "accuracy": float("nan"),
+        }
+        guard.watch(
+            step, {name: torch.tensor(value) for name, value in losses.items()} | {"lr": 1.0}
+        )
         if step < 3:
             guard.check()
     with pytest.raises(UserError, match="not finite at step 3: unsup, contrast; lower"):

@@ -11,15 +11,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from u2pl.batches import PairBatch
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score
-from u2pl.method import Method, MethodConfig
-from u2pl.outputs import StepResult, weighted_sum
+from u2pl.methods.batches import PairBatch
+from u2pl.methods.method import Method, MethodConfig
+from u2pl.methods.step import StepResult, weighted_sum
 from u2pl.schedules import Progress
-from u2pl.train.checkpoint import has_checkpoint
-from u2pl.train.config import DataConfig, TrainConfig
-from u2pl.train.loop import Job, _batches, _evaluation_steps, _StopSignal, fit, make_accelerator
+from u2pl.training.checkpoint import has_checkpoint
+from u2pl.training.config import DataConfig, TrainConfig
+from u2pl.training.loop import Job, _batches, _evaluation_steps, _StopSignal, fit, make_accelerator
 
 
 class Broken(Dataset[PairBatch]):
@@ -46,9 +46,19 @@ def test_what_a_worker_cannot_read_is_one_line_too(workers: int) -> None:
     assert str(caught.value) == "4.png cannot be decoded: replace the file"
 
 
-@pytest.mark.parametrize(("total", "evaluations", "steps"), [(5, 1, {5}), (10, 4, {2, 5, 8, 10}), (2, 4, {0, 1, 2}), (500, 2, {250, 500})])
+@pytest.mark.parametrize(
+    ("total", "evaluations", "steps"),
+    [(5, 1, {5}), (10, 4, {2, 5, 8, 10}), (2, 4, {0, 1, 2}), (500, 2, {250, 500})],
+)
 def test_the_last_step_is_always_scored(total: int, evaluations: int, steps: set[int]) -> None:
-    assert _evaluation_steps(Job(None, None, TrainConfig(evaluations=evaluations), DataConfig(), total, 0, None, None)) == steps  # type: ignore[arg-type]
+    assert (
+        _evaluation_steps(
+            Job(
+                None, None, TrainConfig(evaluations=evaluations), DataConfig(), total, 0, None, None
+            )
+        )
+        == steps
+    )  # type: ignore[arg-type]
 
 
 def test_sigterm_is_caught_inside_only() -> None:
@@ -106,7 +116,9 @@ def run_overflowing(folder: Path, bad_step: int, bad: float, **train: Any) -> li
     """Six steps, scored after the third and the last; returns the weights that were kept for sharing."""
     kept: list[Tensor] = []
     score = Score([50.0, 50.0], 50.0, 50.0)
-    config = TrainConfig(batch=2, lr=0.1, evaluations=2, **{"log_every": 100, "checkpoint_every": 2, **train})
+    config = TrainConfig(
+        batch=2, lr=0.1, evaluations=2, **{"log_every": 100, "checkpoint_every": 2, **train}
+    )
     job = Job(
         Overflowing(bad_step, bad), Constant(), config, DataConfig(workers=0), 6, 0,
         lambda networks, report: dict.fromkeys(networks, score),
@@ -124,7 +136,9 @@ def run_overflowing(folder: Path, bad_step: int, bad: float, **train: Any) -> li
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize(("bad_step", "noticed"), [(0, 2), (1, 2), (2, 3), (3, 4), (5, 6)])
-def test_weights_that_are_not_finite_are_never_kept(tmp_path: Path, bad: float, bad_step: int, noticed: int) -> None:
+def test_weights_that_are_not_finite_are_never_kept(
+    tmp_path: Path, bad: float, bad_step: int, noticed: int
+) -> None:
     """A step's loss tells of the weights before it: without another look the state of this step would be written."""
     with pytest.raises(UserError) as caught:
         run_overflowing(tmp_path, bad_step, bad)
@@ -132,7 +146,9 @@ def test_weights_that_are_not_finite_are_never_kept(tmp_path: Path, bad: float, 
     if noticed == bad_step + 1:
         assert line.startswith(f"the weights are not finite after step {noticed}; lower train.lr")
     else:  # the next step's loss has told first
-        assert line.startswith(f"the loss is not finite at step {bad_step + 1}: sup; lower train.lr")
+        assert line.startswith(
+            f"the loss is not finite at step {bad_step + 1}: sup; lower train.lr"
+        )
     assert "\n" not in line and has_checkpoint(tmp_path) == (noticed > 2)
 
 

@@ -7,10 +7,10 @@ import torch
 from timm.layers import BatchNormAct2d, GroupNorm1, LayerNorm2d
 from torch import nn
 
-from u2pl.method import Method, MethodConfig
-from u2pl.train.checkpoint import load_checkpoint, save_checkpoint
-from u2pl.train.config import TrainConfig
-from u2pl.train.optimizer import build_optimizer, set_learning_rate
+from u2pl.methods.method import Method, MethodConfig
+from u2pl.training.checkpoint import load_checkpoint, save_checkpoint
+from u2pl.training.config import TrainConfig
+from u2pl.training.optimizer import build_optimizer, set_learning_rate
 
 
 class Student(nn.Module):
@@ -22,13 +22,17 @@ class Student(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_the_head_learns_faster_and_the_rate_follows_the_step(kind: Literal["sgd", "adamw"]) -> None:
+def test_the_head_learns_faster_and_the_rate_follows_the_step(
+    kind: Literal["sgd", "adamw"],
+) -> None:
     method = Method(MethodConfig(), Student(), 3)
     method.teacher = nn.Linear(2, 2).requires_grad_(False)
     config = TrainConfig(optimizer=kind, lr=0.016, batch=4, reference_batch=16, head_lr_factor=10)
     optimizer = build_optimizer(method, config)
     encoder, head = optimizer.param_groups
-    assert [id(p) for p in encoder["params"]] == [id(p) for p in method.student.encoder.parameters()]
+    assert [id(p) for p in encoder["params"]] == [
+        id(p) for p in method.student.encoder.parameters()
+    ]
     assert len(head["params"]) == 4
     assert (encoder["lr"], head["lr"]) == pytest.approx((0.004, 0.04))
     assert set_learning_rate(optimizer, config, 50, 100) == pytest.approx(0.004 * 0.5**0.9)
@@ -43,7 +47,9 @@ def test_a_step_moves_only_what_is_trained() -> None:
     for value in method.student.parameters():
         value.grad = torch.ones_like(value)
     optimizer.step()
-    moved = {name for name, value in method.state_dict().items() if not torch.equal(value, before[name])}
+    moved = {
+        name for name, value in method.state_dict().items() if not torch.equal(value, before[name])
+    }
     assert moved == {name for name in before if name.startswith("student.")}
 
 
@@ -52,22 +58,53 @@ class Normalised(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(nn.Conv2d(3, 4, 1), BatchNormAct2d(4), LayerNorm2d(4), nn.LayerNorm(4))
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 4, 1), BatchNormAct2d(4), LayerNorm2d(4), nn.LayerNorm(4)
+        )
         self.norm = nn.Conv2d(4, 4, 1)
-        self.decoder = nn.Sequential(nn.BatchNorm2d(4), nn.SyncBatchNorm(4), nn.GroupNorm(2, 4), GroupNorm1(4), nn.Linear(4, 2))
+        self.decoder = nn.Sequential(
+            nn.BatchNorm2d(4),
+            nn.SyncBatchNorm(4),
+            nn.GroupNorm(2, 4),
+            GroupNorm1(4),
+            nn.Linear(4, 2),
+        )
 
 
 def named_groups(method: Method, optimizer: torch.optim.Optimizer) -> list[list[str]]:
-    names = {id(parameter): name.removeprefix("student.") for name, parameter in method.named_parameters()}
-    return [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
+    names = {
+        id(parameter): name.removeprefix("student.")
+        for name, parameter in method.named_parameters()
+    }
+    return [
+        [names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups
+    ]
 
 
-ENCODER = [f"encoder.{part}" for part in ("0.weight", "0.bias", "1.weight", "1.bias", "2.weight", "2.bias", "3.weight", "3.bias")]
-HEAD = ["norm.weight", "norm.bias", *[f"decoder.{layer}.{kind}" for layer in range(5) for kind in ("weight", "bias")]]
+ENCODER = [
+    f"encoder.{part}"
+    for part in (
+        "0.weight",
+        "0.bias",
+        "1.weight",
+        "1.bias",
+        "2.weight",
+        "2.bias",
+        "3.weight",
+        "3.bias",
+    )
+]
+HEAD = [
+    "norm.weight",
+    "norm.bias",
+    *[f"decoder.{layer}.{kind}" for layer in range(5) for kind in ("weight", "bias")],
+]
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_decaying_norms_are_in_the_two_groups_with_everything_else(kind: Literal["sgd", "adamw"]) -> None:
+def test_decaying_norms_are_in_the_two_groups_with_everything_else(
+    kind: Literal["sgd", "adamw"],
+) -> None:
     method = Method(MethodConfig(), Normalised(), 3)
     optimizer = build_optimizer(method, TrainConfig(optimizer=kind, weight_decay=0.01))
     assert named_groups(method, optimizer) == [ENCODER, HEAD]
@@ -77,9 +114,16 @@ def test_decaying_norms_are_in_the_two_groups_with_everything_else(kind: Literal
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_norms_that_do_not_decay_are_found_by_their_type(kind: Literal["sgd", "adamw"]) -> None:
     method = Method(MethodConfig(), Normalised(), 3)
-    config = TrainConfig(optimizer=kind, lr=0.1, head_lr_factor=10, weight_decay=0.01, norm_decay=False)
+    config = TrainConfig(
+        optimizer=kind, lr=0.1, head_lr_factor=10, weight_decay=0.01, norm_decay=False
+    )
     optimizer = build_optimizer(method, config)
-    assert named_groups(method, optimizer) == [ENCODER[:2], ENCODER[2:], [*HEAD[:2], *HEAD[-2:]], HEAD[2:-2]]
+    assert named_groups(method, optimizer) == [
+        ENCODER[:2],
+        ENCODER[2:],
+        [*HEAD[:2], *HEAD[-2:]],
+        HEAD[2:-2],
+    ]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0, 0.01, 0.0]
     set_learning_rate(optimizer, config, 0, 10)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.1, 1.0, 1.0])
@@ -92,19 +136,28 @@ def test_without_a_gradient_only_what_decays_shrinks() -> None:
     for value in method.parameters():
         value.grad = torch.zeros_like(value)
     optimizer.step()
-    shrunk = {name.removeprefix("student.") for name, value in method.named_parameters() if not torch.equal(value, before[name])}
+    shrunk = {
+        name.removeprefix("student.")
+        for name, value in method.named_parameters()
+        if not torch.equal(value, before[name])
+    }
     assert shrunk == {*ENCODER[:2], *HEAD[:2], *HEAD[-2:]}
 
 
 def test_a_network_without_norms_has_two_groups_either_way() -> None:
     method = Method(MethodConfig(), Student(), 3)
-    sizes = [[len(g["params"]) for g in build_optimizer(method, TrainConfig(norm_decay=d)).param_groups] for d in (True, False)]
+    sizes = [
+        [len(g["params"]) for g in build_optimizer(method, TrainConfig(norm_decay=d)).param_groups]
+        for d in (True, False)
+    ]
     assert sizes == [[2, 4], [2, 4]]
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 @pytest.mark.parametrize("norm_decay", [True, False])
-def test_a_saved_state_goes_on_exactly(kind: Literal["sgd", "adamw"], norm_decay: bool, tmp_path: Path) -> None:
+def test_a_saved_state_goes_on_exactly(
+    kind: Literal["sgd", "adamw"], norm_decay: bool, tmp_path: Path
+) -> None:
     config = TrainConfig(optimizer=kind, norm_decay=norm_decay)
 
     def fresh() -> tuple[Method, torch.optim.Optimizer]:
@@ -142,10 +195,15 @@ def test_the_rate_warms_up_as_in_the_fixture(shared: Any) -> None:
 
 
 def test_without_warmup_the_rate_is_the_plain_formula() -> None:
-    assert rates(50, lr=0.02, poly_power=0.9) == [0.02 * (1 - step / 50) ** 0.9 for step in range(50)]
+    assert rates(50, lr=0.02, poly_power=0.9) == [
+        0.02 * (1 - step / 50) ** 0.9 for step in range(50)
+    ]
 
 
 def test_the_warmup_is_a_rounded_share_of_the_run() -> None:
     found = rates(40, lr=1.0, poly_power=0.0, warmup=0.0375 * 3)  # 4.5 steps
     assert [rate == 1.0 for rate in found[:6]] == [False] * 4 + [True] * 2
-    assert found[0] == pytest.approx(1e-6) and rates(3, lr=1.0, poly_power=0.0, warmup=0.0375) == [1.0] * 3
+    assert (
+        found[0] == pytest.approx(1e-6)
+        and rates(3, lr=1.0, poly_power=0.0, warmup=0.0375) == [1.0] * 3
+    )

@@ -3,7 +3,13 @@ from pathlib import Path
 import pytest
 
 from u2pl.errors import UserError
-from u2pl.train.run_folder import differences, latest_folder, next_folder, open_folder, read_config
+from u2pl.training.run_folder import (
+    differences,
+    latest_folder,
+    next_folder,
+    open_folder,
+    read_config,
+)
 
 
 def test_folders_are_numbered_after_the_highest(tmp_path: Path) -> None:
@@ -23,8 +29,17 @@ def test_the_newest_run_of_the_same_config_is_found(tmp_path: Path) -> None:
 
 
 def test_what_changes_no_result_may_differ() -> None:
-    one = {"seed": 0, "data": {"workers": 1, "crop": 3, "name": "x"}, "train": {"log_every": 1, "checkpoint_every": 5}}
-    two = {"seed": 0, "data": {"workers": 2, "crop": 4, "name": "x"}, "train": {"log_every": 2, "checkpoint_every": 6}, "new": 1}
+    one = {
+        "seed": 0,
+        "data": {"workers": 1, "crop": 3, "name": "x"},
+        "train": {"log_every": 1, "checkpoint_every": 5},
+    }
+    two = {
+        "seed": 0,
+        "data": {"workers": 2, "crop": 4, "name": "x"},
+        "train": {"log_every": 2, "checkpoint_every": 6},
+        "new": 1,
+    }
     assert differences(one, two) == ["data.crop", "new"]
     assert differences({"a": (1, 2)}, {"a": [1, 2]}) == []  # as JSON writes it
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from u2pl.batches import PairBatch
 from u2pl.memory.prototypes import DenoisingConfig
+from u2pl.methods.batches import PairBatch
 from u2pl.mixing.mixers import MixConfig
-from u2pl.outputs import SegOutput
+from u2pl.networks.segmentor import SegOutput
 from u2pl.schedules import Progress
 from u2pl_semi.methods import u2plplus
 from u2pl_semi.methods.u2plplus import U2PLPlus, U2PLPlusConfig
@@ -35,7 +35,11 @@ class Student(nn.Module):
 def make(**options) -> U2PLPlus:
     torch.manual_seed(0)
     contrast = U2PLPlusConfig().contrast.model_copy(update={"queue": 40, "queue_background": 40})
-    return U2PLPlus(U2PLPlusConfig(warm_start=0.0, mix=MixConfig(kind="none"), contrast=contrast, **options), Student(), CLASSES)
+    return U2PLPlus(
+        U2PLPlusConfig(warm_start=0.0, mix=MixConfig(kind="none"), contrast=contrast, **options),
+        Student(),
+        CLASSES,
+    )
 
 
 def random_batch(seed: int) -> PairBatch:
@@ -47,7 +51,9 @@ def random_batch(seed: int) -> PairBatch:
     return PairBatch(images[0], label, images[1], valid, torch.full_like(label, IGNORE))
 
 
-def run(method: U2PLPlus, monkeypatch: pytest.MonkeyPatch, steps: int = 2) -> list[dict[str, torch.Tensor]]:
+def run(
+    method: U2PLPlus, monkeypatch: pytest.MonkeyPatch, steps: int = 2
+) -> list[dict[str, torch.Tensor]]:
     """Take steps without an optimizer; of each: the prototypes before it, what moved them, and the labels the contrast was given."""
     notes: list[dict[str, torch.Tensor]] = []
     update, select = method.prototypes.update, u2plplus.select
@@ -63,23 +69,33 @@ def run(method: U2PLPlus, monkeypatch: pytest.MonkeyPatch, steps: int = 2) -> li
     monkeypatch.setattr(method.prototypes, "update", note_update)
     monkeypatch.setattr(u2plplus, "select", note_select)
     for step in range(steps):
-        notes.append({"before": method.prototypes.center.clone(), "known": method.prototypes.known.clone()})
+        notes.append(
+            {"before": method.prototypes.center.clone(), "known": method.prototypes.known.clone()}
+        )
         result = method(random_batch(step), Progress(step, 10))
         assert torch.isfinite(result.loss)
     return notes
 
 
-def slow_labels(method: U2PLPlus, batch: PairBatch, center: torch.Tensor, known: torch.Tensor, raw: bool) -> torch.Tensor:
+def slow_labels(
+    method: U2PLPlus, batch: PairBatch, center: torch.Tensor, known: torch.Tensor, raw: bool
+) -> torch.Tensor:
     """argmax of w(c) p(c), with the distances written out and both maps brought to full size."""
     output = method.teacher(batch.image_u)
     z, rows = output.embed.double(), center.double()
     if not raw:
-        z, rows = z / z.norm(dim=1, keepdim=True), rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        z, rows = (
+            z / z.norm(dim=1, keepdim=True),
+            rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12),
+        )
     distance = (z.unsqueeze(1) - rows[None, :, :, None, None]).norm(dim=2)
     near = torch.exp(-distance) * known.view(1, -1, 1, 1)
     weight = near / near.sum(dim=1, keepdim=True)
     weight = torch.where(known.view(1, -1, 1, 1), weight, 1 / known.sum())
-    full = [nn.functional.interpolate(x, scale_factor=4, mode="bilinear") for x in (output.logits.double(), weight)]
+    full = [
+        nn.functional.interpolate(x, scale_factor=4, mode="bilinear")
+        for x in (output.logits.double(), weight)
+    ]
     return (full[0].softmax(dim=1) * full[1]).argmax(dim=1)
 
 
@@ -98,7 +114,9 @@ def test_labels_are_denoised_by_the_prototypes_of_the_step_before(monkeypatch, r
 
 def logits_of(method: U2PLPlus, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     output = method.teacher(random_batch(step).image_u)
-    return nn.functional.interpolate(output.logits, scale_factor=4, mode="bilinear").softmax(dim=1), output.embed
+    return nn.functional.interpolate(output.logits, scale_factor=4, mode="bilinear").softmax(
+        dim=1
+    ), output.embed
 
 
 def test_prototypes_follow_labelled_and_reliable_pixels_by_their_raw_label(monkeypatch):
@@ -119,10 +137,19 @@ def test_switching_denoising_off_keeps_the_teachers_argmax(monkeypatch):
 
 def test_defaults_are_the_papers():
     config = U2PLPlusConfig()
-    assert (config.unsupervised.xi_1, config.unsupervised.xi_2, config.unsupervised.alpha_0, config.unsupervised.eta) == (
+    assert (
+        config.unsupervised.xi_1,
+        config.unsupervised.xi_2,
+        config.unsupervised.alpha_0,
+        config.unsupervised.eta,
+    ) == (
         1.0,
         0.1,
         0.2,
         1.0,
     )
-    assert (config.lambda_c, config.prototypes.momentum, config.teacher.momentum) == (0.1, 0.999, 0.99)
+    assert (config.lambda_c, config.prototypes.momentum, config.teacher.momentum) == (
+        0.1,
+        0.999,
+        0.99,
+    )

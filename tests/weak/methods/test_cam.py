@@ -6,23 +6,36 @@ from torch import nn
 
 from harness.contract import TOTAL, Build, optimizer_of, steps
 from u2pl.losses.supervised import balanced_cross_entropy
-from u2pl.outputs import upsample
+from u2pl.maps import upsample
 from u2pl.schedules import Progress
-from u2pl_ws.activation import activation_maps
-from u2pl_ws.affinity_labels import Levels, refined_label, tagged_maps
-from u2pl_ws.cam import multi_scale_cam
+from u2pl_ws.activation_maps import activation_maps, multi_scale_cam
+from u2pl_ws.map_labels import Levels, refined_label, tagged_maps
 from u2pl_ws.pixel_refinement import affinity_kernel, half_size
 
 
 def test_the_loss_is_that_of_its_parts(build: Build) -> None:
-    method, batch = build("cam", data_crop=64, method_lambda_seg=0.7, **{"method_cam.high": 0.6, "method_cam.low": 0.3})
+    method, batch = build(
+        "cam",
+        data_crop=64,
+        method_lambda_seg=0.7,
+        **{"method_cam.high": 0.6, "method_cam.low": 0.3},
+    )
     method.eval()
     student = method.student
     result = method(batch, Progress(4, TOTAL))
     output = student(batch.image, embed=False)
     tags = F.multilabel_soft_margin_loss(student.tag_logits(output.deep), batch.tags.float())
-    cam = multi_scale_cam(lambda image: student.activation(student.encoder(student.prepare(image))[-1]), batch.image / 255, batch.tags)
-    label = refined_label(tagged_maps(cam, batch.tags), affinity_kernel(half_size(batch.image)), batch.valid, Levels(0.6, 0.3))
+    cam = multi_scale_cam(
+        lambda image: student.activation(student.encoder(student.prepare(image))[-1]),
+        batch.image / 255,
+        batch.tags,
+    )
+    label = refined_label(
+        tagged_maps(cam, batch.tags),
+        affinity_kernel(half_size(batch.image)),
+        batch.valid,
+        Levels(0.6, 0.3),
+    )
     assert label.unique().numel() > 2
     seg = balanced_cross_entropy(upsample(output.logits, (64, 64)), label)
     torch.testing.assert_close(dict(result.scalars), {"loss/tags": tags, "loss/seg": seg})
@@ -33,7 +46,9 @@ def test_maps_cover_the_image_and_not_its_padding(build: Build) -> None:
     """A network whose stride divides no view's side: what lies on the padding alone is cut off before the maps are enlarged."""
     method, batch = build("cam")
     seen: list[tuple[int, ...]] = []
-    method.student.encoder.register_forward_hook(lambda _, images, features: seen.append((*images[0].shape[-2:], *features[-1].shape[-2:])))
+    method.student.encoder.register_forward_hook(
+        lambda _, images, features: seen.append((*images[0].shape[-2:], *features[-1].shape[-2:]))
+    )
     image = batch.image[..., :20, :28]
     cam = activation_maps(method.student, image, batch.tags, (1.0, 0.5))
     assert seen == [(32, 32, 2, 2), (16, 16, 1, 1)]
@@ -43,7 +58,12 @@ def test_maps_cover_the_image_and_not_its_padding(build: Build) -> None:
 
 def test_frozen_norms_of_the_encoder_keep_their_weights(build: Build) -> None:
     method, batch = build("cam", method_freeze_norms="true")
-    norms = {id(p) for module in method.student.encoder.modules() if isinstance(module, nn.BatchNorm2d) for p in module.parameters()}
+    norms = {
+        id(p)
+        for module in method.student.encoder.modules()
+        if isinstance(module, nn.BatchNorm2d)
+        for p in module.parameters()
+    }
     assert norms and {id(p) for p in method.parameters() if not p.requires_grad} == norms
     before = {key: value.clone() for key, value in method.student.named_parameters()}
     optimizer = optimizer_of(method)

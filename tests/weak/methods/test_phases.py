@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from harness.contract import TOTAL, Build
-from u2pl.method import Method
+from u2pl.methods.method import Method
 from u2pl.schedules import Progress
 from u2pl_ws.batches import TagBatch
 
@@ -46,12 +46,21 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def watched(method: Method, calls: Counter[str]) -> None:
     """Count the forwards of the student's parts and of the affinity head too."""
     parts = {name: part for name, part in method.student.named_children() if name != "tagger"}
-    parts |= {name: part for name, part in method.named_children() if name in ("affinity", "contrast")}
+    parts |= {
+        name: part for name, part in method.named_children() if name in ("affinity", "contrast")
+    }
     for name, part in parts.items():
         part.register_forward_hook(lambda *_, name=name: calls.update([name]))
 
 
-BOTH = {"encoder": 4, "decoder": 1, "classifier": 1, "activation_maps": 1, "affinity_kernel": 1, "refined_label": 1}
+BOTH = {
+    "encoder": 4,
+    "decoder": 1,
+    "classifier": 1,
+    "activation_maps": 1,
+    "affinity_kernel": 1,
+    "refined_label": 1,
+}
 SEEN = BOTH | {"balanced_cross_entropy": 1}
 AFFINE = SEEN | {"attention_of": 1, "affinity": 1, "affinity_target": 1}
 CONTRASTED = {"embedder": 1, "select": 1, "contrast": 1}
@@ -72,7 +81,13 @@ def test_each_phase_computes_what_it_needs_once(
 ) -> None:
     method, batch = build(name)
     watched(method, calls)
-    for step, expected in ((0, {"encoder": 1}), (WARM, {"encoder": 1}), (LATER, later), (WALK, walk), (TOTAL - 1, walk)):
+    for step, expected in (
+        (0, {"encoder": 1}),
+        (WARM, {"encoder": 1}),
+        (LATER, later),
+        (WALK, walk),
+        (TOTAL - 1, walk),
+    ):
         calls.clear()
         method(batch, Progress(step, TOTAL))
         assert dict(calls) == expected, step
@@ -84,8 +99,14 @@ def test_the_warm_start_is_the_loss_of_the_tags_alone(name: str, build: Build) -
     method.eval()
     result = method(batch, Progress(0, TOTAL))
     assert result.scalars.keys() == {"loss/tags"}
-    logits = method.student.tagger(method.student.encoder(method.student.prepare(batch.image))[-1].amax(dim=(2, 3), keepdim=True))
-    expected = torch.nn.functional.multilabel_soft_margin_loss(logits.flatten(1), batch.tags.float())
+    logits = method.student.tagger(
+        method.student.encoder(method.student.prepare(batch.image))[-1].amax(
+            dim=(2, 3), keepdim=True
+        )
+    )
+    expected = torch.nn.functional.multilabel_soft_margin_loss(
+        logits.flatten(1), batch.tags.float()
+    )
     torch.testing.assert_close(result.loss, expected)
 
 
@@ -95,7 +116,11 @@ def test_the_maps_leave_the_network_as_it_was(name: str, build: Build) -> None:
     before = {key: value.clone() for key, value in method.student.encoder.state_dict().items()}
     calls: list[bool] = []
     method.student.encoder.register_forward_hook(lambda module, *_: calls.append(module.training))
-    momenta = [module for module in method.student.encoder.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    momenta = [
+        module
+        for module in method.student.encoder.modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+    ]
     method(batch, Progress(LATER, TOTAL))
     assert calls == [True, False, False, False]
     assert all(module.training for module in method.student.modules())
@@ -107,5 +132,9 @@ def test_the_maps_leave_the_network_as_it_was(name: str, build: Build) -> None:
 def test_a_method_of_tags_opens_no_other_input(build: Build) -> None:
     _, batch = build("cam")
     assert TagBatch._fields == ("image", "tags", "valid")
-    assert (batch.image.dtype, batch.tags.dtype, batch.valid.dtype) == (torch.uint8, torch.bool, torch.bool)
+    assert (batch.image.dtype, batch.tags.dtype, batch.valid.dtype) == (
+        torch.uint8,
+        torch.bool,
+        torch.bool,
+    )
     assert batch.tags.shape == (2, 3)

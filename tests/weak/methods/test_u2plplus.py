@@ -8,20 +8,25 @@ from torch import Tensor
 
 from harness.contract import TOTAL, Build
 from u2pl.schedules import Progress
-from u2pl_ws.activation import activation_maps
-from u2pl_ws.candidates import NegativesConfig, select
+from u2pl_ws.activation_maps import activation_maps
 from u2pl_ws.methods.afa import Afa
 from u2pl_ws.methods.cam import Cam
 from u2pl_ws.methods.u2plplus import U2PLPlus
+from u2pl_ws.selection import TagNegativesConfig, select_by_tags
 
 HOSTS = [("afa", "u2plplus", Afa), ("cam", "u2plplus on cam", Cam)]
 STEPS = (0, 3, 4, 6)
 
 
 @pytest.mark.parametrize(("host", "name", "kind"), HOSTS)
-def test_it_adds_exactly_its_contrast_to_its_host(host: str, name: str, kind: type[Cam], build: Build) -> None:
+def test_it_adds_exactly_its_contrast_to_its_host(
+    host: str, name: str, kind: type[Cam], build: Build
+) -> None:
     changes: dict[str, Any] = {"network_dropout": 0}
-    (alone, batch), (both, same) = build(host, **changes), build(name, method_lambda_c=0.25, **changes)
+    (alone, batch), (both, same) = (
+        build(host, **changes),
+        build(name, method_lambda_c=0.25, **changes),
+    )
     assert all(torch.equal(one, other) for one, other in zip(batch, same, strict=True))
     both.load_state_dict(alone.state_dict(), strict=False)
     shared = both.state_dict()
@@ -46,7 +51,7 @@ def test_prototypes_are_the_means_of_the_anchors_embeddings(name: str, build: Bu
     method.eval()
     embed: Tensor = method.student(batch.image).embed
     cam = activation_maps(method.student, batch.image, batch.tags, (1.0, 0.5, 1.5))
-    chosen = select(cam, batch.tags, batch.valid, (8, 8), 0.45, NegativesConfig())
+    chosen = select_by_tags(cam, batch.tags, batch.valid, (8, 8), 0.45, TagNegativesConfig())
     method(batch, Progress(3, TOTAL))
     found, seen = method.prototypes.center, []
     for c in range(3):
@@ -60,7 +65,9 @@ def test_prototypes_are_the_means_of_the_anchors_embeddings(name: str, build: Bu
     assert not found.requires_grad
 
 
-def test_queues_and_prototypes_are_of_the_foreground_and_wait_for_the_warm_start(build: Build) -> None:
+def test_queues_and_prototypes_are_of_the_foreground_and_wait_for_the_warm_start(
+    build: Build,
+) -> None:
     method, batch = build("u2plplus on cam")
     assert method.contrast.queue.filled.shape == (3,) and method.prototypes.center.shape == (3, 16)
     method(batch, Progress(2, TOTAL))

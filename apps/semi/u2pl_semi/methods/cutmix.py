@@ -6,10 +6,11 @@ import torch
 from pydantic import Field
 
 from u2pl import distributed
-from u2pl.batches import PairBatch
 from u2pl.losses.consistency import confident_share, probability_distance
+from u2pl.maps import upsample
+from u2pl.methods.batches import PairBatch
+from u2pl.methods.step import StepResult, weighted_sum
 from u2pl.mixing.mixers import MixConfig
-from u2pl.outputs import StepResult, upsample, weighted_sum
 from u2pl.schedules import Progress
 from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 
@@ -17,15 +18,23 @@ from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 class CutMixConfig(SelfTrainingConfig):
     """Options of cutmix."""
 
-    mix: MixConfig = Field(MixConfig(probability=1.0), description="strong augmentation of the unlabelled images")
+    mix: MixConfig = Field(
+        MixConfig(probability=1.0), description="strong augmentation of the unlabelled images"
+    )
     lambda_u: float = Field(1.0, ge=0, description="weight of the consistency loss")
-    confidence: float = Field(0.97, ge=0, lt=1, description="the loss is weighted by the share of pixels above this top probability")
+    confidence: float = Field(
+        0.97,
+        ge=0,
+        lt=1,
+        description="the loss is weighted by the share of pixels above this top probability",
+    )
 
 
 class CutMix(SelfTraining):
     """L = L_s + lambda_u (share of confident pixels) |p_student(mixed) - mixed p_teacher|^2."""
 
     Config = CutMixConfig
+    config: CutMixConfig
 
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         if self.warming_up(progress):
@@ -33,8 +42,12 @@ class CutMix(SelfTraining):
         size = batch.label_l.shape[-2:]
 
         # 1. the teacher labels clean images; CutMix mixes images, probabilities and validity alike
-        target = upsample(self.teacher(batch.image_u, embed=False).logits, size).float().softmax(dim=1)
-        image_u, valid_u, (target,) = self.mix(progress.generator(target.device), batch.image_u, batch.valid_u, target)
+        target = (
+            upsample(self.teacher(batch.image_u, embed=False).logits, size).float().softmax(dim=1)
+        )
+        image_u, valid_u, (target,) = self.mix(
+            progress.generator(target.device), batch.image_u, batch.valid_u, target
+        )
 
         # 2. the student sees the labelled and the mixed images
         images = torch.cat([batch.image_l, image_u])
@@ -45,4 +58,6 @@ class CutMix(SelfTraining):
         confident, valid = confident_share(target, valid_u, self.config.confidence)
         share = distributed.total(confident) / distributed.total(valid).clamp(min=1)
         unsup = share * probability_distance(logits_u, target, valid_u, distributed.average(valid))
-        return weighted_sum({"unsup": self.config.lambda_u}, sup=sup, unsup=unsup).log(confident_share=share)
+        return weighted_sum({"unsup": self.config.lambda_u}, sup=sup, unsup=unsup).log(
+            confident_share=share
+        )

@@ -6,10 +6,11 @@ import torch
 from pydantic import Field
 
 from u2pl import distributed
-from u2pl.batches import PairBatch
 from u2pl.losses.consistency import probability_distance
+from u2pl.maps import upsample
+from u2pl.methods.batches import PairBatch
+from u2pl.methods.step import StepResult, weighted_sum
 from u2pl.mixing.mixers import MixConfig
-from u2pl.outputs import StepResult, upsample, weighted_sum
 from u2pl.schedules import Progress, sigmoid_ramp
 from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 
@@ -17,15 +18,26 @@ from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 class MeanTeacherConfig(SelfTrainingConfig):
     """Options of mean_teacher."""
 
-    mix: MixConfig = Field(MixConfig(kind="none"), description="strong augmentation of the unlabelled images; none here")
-    lambda_u: float = Field(1.0, ge=0, description="weight of the consistency loss once the ramp is over")
-    ramp: float = Field(0.1, ge=0, le=1, description="share of the steps after the warm start over which the weight grows")
+    mix: MixConfig = Field(
+        MixConfig(kind="none"),
+        description="strong augmentation of the unlabelled images; none here",
+    )
+    lambda_u: float = Field(
+        1.0, ge=0, description="weight of the consistency loss once the ramp is over"
+    )
+    ramp: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of the steps after the warm start over which the weight grows",
+    )
 
 
 class MeanTeacher(SelfTraining):
     """L = L_s + lambda_u(t) |p_student - p_teacher|^2."""
 
     Config = MeanTeacherConfig
+    config: MeanTeacherConfig
 
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         if self.warming_up(progress):
@@ -33,11 +45,17 @@ class MeanTeacher(SelfTraining):
         size = batch.label_l.shape[-2:]
 
         # 1. the teacher's probabilities are the target
-        target = upsample(self.teacher(batch.image_u, embed=False).logits, size).float().softmax(dim=1)
-        image_u, valid_u, (target,) = self.mix(progress.generator(target.device), batch.image_u, batch.valid_u, target)
+        target = (
+            upsample(self.teacher(batch.image_u, embed=False).logits, size).float().softmax(dim=1)
+        )
+        image_u, valid_u, (target,) = self.mix(
+            progress.generator(target.device), batch.image_u, batch.valid_u, target
+        )
 
         # 2. the student sees both groups of images
-        logits_l, logits_u = upsample(self.student(torch.cat([batch.image_l, image_u]), embed=False).logits, size).chunk(2)
+        logits_l, logits_u = upsample(
+            self.student(torch.cat([batch.image_l, image_u]), embed=False).logits, size
+        ).chunk(2)
 
         # 3. L = L_s + lambda_u(t) L_u
         sup = self.supervised_loss(logits_l, batch.label_l)

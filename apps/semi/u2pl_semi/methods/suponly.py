@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from u2pl.supervised import Baseline
+from u2pl.methods.baseline import Baseline
+from u2pl.methods.batches import PairBatch
 
 
-class SupOnly(Baseline):
+class SupOnly(Baseline[PairBatch]):
     """L = L_s."""

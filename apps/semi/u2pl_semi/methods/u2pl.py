@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pydantic import Field
 
 from u2pl import distributed
-from u2pl.batches import PairBatch
-from u2pl.contrast import PixelContrast
+from u2pl.maps import top_class, upsample
 from u2pl.memory.prototypes import class_means
-from u2pl.method import partition_scalars
+from u2pl.methods.batches import PairBatch
+from u2pl.methods.method import partition_scalars
+from u2pl.methods.pixel_contrast import PixelContrast
+from u2pl.methods.step import StepResult, weighted_sum
 from u2pl.networks.segmentor import Segmentor
-from u2pl.outputs import StepResult, top_class, upsample, weighted_sum
 from u2pl.pseudo.partition import partition
 from u2pl.schedules import Progress, unreliable_share
-from u2pl_semi.candidates import SemiContrastConfig, select
-from u2pl_semi.reliable import UnsupervisedConfig, unsupervised_loss
+from u2pl_semi.reliable import PseudoLossConfig, unsupervised_loss
+from u2pl_semi.selection import SemiContrastConfig, select_candidates
 from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 
 
 class U2PLConfig(SelfTrainingConfig):
     """Options of u2pl."""
 
-    unsupervised: UnsupervisedConfig = Field(UnsupervisedConfig(), description="partition and L_u (004 Eqs 3, 6-8)")
-    contrast: SemiContrastConfig = Field(SemiContrastConfig(), description="contrastive loss L_c (004 Eqs 4, 9-16)")
+    unsupervised: PseudoLossConfig = Field(
+        PseudoLossConfig(), description="partition and L_u (004 Eqs 3, 6-8)"
+    )
+    contrast: SemiContrastConfig = Field(
+        SemiContrastConfig(), description="contrastive loss L_c (004 Eqs 4, 9-16)"
+    )
     lambda_c: float = Field(0.1, ge=0, description="weight of L_c (003 Tab. A1; released code: 1)")
 
 
@@ -33,15 +36,12 @@ class U2PL(SelfTraining):
     """L = L_s + lambda_u L_u + lambda_c L_c (004 Eq 1, Algorithm 1)."""
 
     Config = U2PLConfig
+    config: U2PLConfig
     uses_embedding = True
 
     def __init__(self, config: U2PLConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
         self.contrast = PixelContrast(config.contrast, num_classes, student.embed_dim)
-
-    @classmethod
-    def notes(cls, config: Any, num_classes: int) -> list[str]:
-        return config.contrast.notes(num_classes)
 
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         if self.warming_up(progress):
@@ -50,7 +50,9 @@ class U2PL(SelfTraining):
 
         # 1. the teacher labels clean images; CutMix mixes images, labels and validity alike
         label_u = top_class(upsample(self.teacher(batch.image_u, embed=False).logits, size))
-        image_u, valid_u, (label_u, truth_u) = self.mix(generator, batch.image_u, batch.valid_u, label_u, batch.truth_u)
+        image_u, valid_u, (label_u, truth_u) = self.mix(
+            generator, batch.image_u, batch.valid_u, label_u, batch.truth_u
+        )
 
         # 2. student and teacher look at the same pixels
         images = torch.cat([batch.image_l, image_u])
@@ -65,8 +67,22 @@ class U2PL(SelfTraining):
         # 4. L = L_s + lambda_u L_u + lambda_c L_c
         sup = self.supervised_loss(logits_l, batch.label_l)
         unsup, lambda_u = unsupervised_loss(self.config.unsupervised, logits_u, label_u, part)
-        chosen = select(self.config.contrast, teacher.logits.float().softmax(dim=1), batch.label_l, label_u, part, alpha_t)
+        chosen = select_candidates(
+            self.config.contrast,
+            teacher.logits.float().softmax(dim=1),
+            batch.label_l,
+            label_u,
+            part,
+            alpha_t,
+        )
         positive, _ = class_means(teacher.embed, chosen.positive_Bhw, self.num_classes)
         contrast = self.contrast(student.embed, teacher.embed, chosen, positive, generator)
-        result = weighted_sum({"unsup": lambda_u, "contrast": self.config.lambda_c}, sup=sup, unsup=unsup, contrast=contrast.loss)
-        return result.log(alpha_t=alpha_t, **partition_scalars(part, label_u, truth_u), **contrast.scalars)
+        result = weighted_sum(
+            {"unsup": lambda_u, "contrast": self.config.lambda_c},
+            sup=sup,
+            unsup=unsup,
+            contrast=contrast.loss,
+        )
+        return result.log(
+            alpha_t=alpha_t, **partition_scalars(part, label_u, truth_u), **contrast.scalars
+        )

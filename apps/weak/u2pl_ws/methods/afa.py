@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from u2pl import distributed
 from u2pl.errors import UserError
-from u2pl.losses.affinity import affinity_loss, affinity_target, pair_counts, radius_mask, token_label
-from u2pl.networks.affinity import attention_of, build_affinity
+from u2pl.losses.affinity import (
+    affinity_loss,
+    affinity_target,
+    pair_counts,
+    radius_mask,
+    token_label,
+)
+from u2pl.networks.attention import attention_of, build_affinity
 from u2pl.networks.segmentor import Segmentor
 from u2pl.schedules import Progress
-from u2pl_ws.activation import activation_maps
-from u2pl_ws.affinity_labels import refined_label, walked_label
+from u2pl_ws.activation_maps import activation_maps
 from u2pl_ws.batches import TagBatch
-from u2pl_ws.methods.cam import Cam, CamMethodConfig, Terms
+from u2pl_ws.map_labels import refined_label, walked_label
+from u2pl_ws.methods.cam import Cam, CamConfig, Terms
 
 
 class AffinityConfig(BaseModel):
@@ -27,11 +31,14 @@ class AffinityConfig(BaseModel):
     weight: float = Field(0.1, ge=0, description="weight of the affinity loss")
     radius: int = Field(8, gt=0, description="rows and columns that a pair of tokens may lie apart")
     walk_start: float = Field(
-        0.3, ge=0, le=1, description="share of the steps before maps are spread by the affinity; 6 000 of 20 000 in AFA"
+        0.3,
+        ge=0,
+        le=1,
+        description="share of the steps before maps are spread by the affinity; 6 000 of 20 000 in AFA",
     )
 
 
-class AfaConfig(CamMethodConfig):
+class AfaConfig(CamConfig):
     """Options of afa."""
 
     affinity: AffinityConfig = Field(AffinityConfig(), description="affinity from attention (AFA)")
@@ -41,16 +48,19 @@ class Afa(Cam):
     """L = L_tags + lambda_seg L_seg + lambda_aff L_aff."""
 
     Config = AfaConfig
+    config: AfaConfig
 
-    def __init__(self, config: Any, student: Segmentor, num_classes: int) -> None:
+    def __init__(self, config: AfaConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
         try:
             self.affinity = build_affinity(student.encoder)
         except UserError as error:
-            raise UserError(f"{error}, or use method cam (u2plplus: --set method.host=cam)") from None
+            raise UserError(
+                f"{error}, or use method cam (u2plplus: --set method.host=cam)"
+            ) from None
 
     def terms(self, batch: TagBatch, progress: Progress) -> Terms:
-        if progress.after(self.config.warm_start) < 0:
+        if self.warming_up(progress):
             return self.tags_alone(batch)
         options, levels = self.config.affinity, self.config.cam.levels
 
@@ -69,10 +79,16 @@ class Afa(Cam):
         # 3. later the maps are spread by the affinity before they are refined
         if progress.after(options.walk_start) >= 0:
             near = radius_mask(height, width, options.radius, label.device)
-            label = walked_label(maps, affinity.detach(), near, (height, width), kernel, batch.valid, levels)
+            label = walked_label(
+                maps, affinity.detach(), near, (height, width), kernel, batch.valid, levels
+            )
 
         # 4. the segmentation head learns from the labels
-        return Terms({"tags": tags, "seg": self.segmentation_loss(output, label), "affinity": alike}, output, cam)
+        return Terms(
+            {"tags": tags, "seg": self.segmentation_loss(output, label), "affinity": alike},
+            output,
+            cam,
+        )
 
     def affinity_loss(self, prob_Bnn: Tensor, label_BHW: Tensor, grid: tuple[int, int]) -> Tensor:
         """Whether the tokens of the h x w grid are of one class, over the pairs of all processes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -10,23 +10,33 @@ from torch import Tensor, nn
 
 from u2pl import distributed
 from u2pl.losses.supervised import balance_counts, balanced_cross_entropy, connected_zero
-from u2pl.method import Method, MethodConfig
-from u2pl.networks.segmentor import Segmentor
-from u2pl.outputs import SegOutput, StepResult, upsample, weighted_sum
+from u2pl.maps import upsample
+from u2pl.methods.method import Method, MethodConfig
+from u2pl.methods.step import StepResult, weighted_sum
+from u2pl.networks.segmentor import Segmentor, SegOutput
 from u2pl.schedules import Progress
-from u2pl_ws.activation import CamConfig, activation_maps
-from u2pl_ws.affinity_labels import TaggedMaps, refined_label, tagged_maps
+from u2pl_ws.activation_maps import ActivationConfig, activation_maps
 from u2pl_ws.batches import TagBatch
+from u2pl_ws.map_labels import TaggedMaps, refined_label, tagged_maps
 from u2pl_ws.pixel_refinement import Kernel, affinity_kernel, half_size
 
 
-class CamMethodConfig(MethodConfig):
+class CamConfig(MethodConfig):
     """Options of cam; the defaults are AFA's."""
 
-    warm_start: float = Field(0.1, ge=0, le=1, description="share of the steps that learn from tags alone; 2 000 of 20 000 in AFA")
-    cam: CamConfig = Field(CamConfig(), description="activation maps and the labels they make (000 Eqs 5, 8)")
+    warm_start: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of the steps that learn from tags alone; 2 000 of 20 000 in AFA",
+    )
+    cam: ActivationConfig = Field(
+        ActivationConfig(), description="activation maps and the labels they make (000 Eqs 5, 8)"
+    )
     lambda_seg: float = Field(0.1, ge=0, description="weight of the segmentation loss (000 Eq 7)")
-    freeze_norms: bool = Field(False, description="the encoder's normalisation layers keep their pretrained weights")
+    freeze_norms: bool = Field(
+        False, description="the encoder's normalisation layers keep their pretrained weights"
+    )
 
 
 class Terms(NamedTuple):
@@ -37,15 +47,15 @@ class Terms(NamedTuple):
     cam_BKHW: Tensor | None = None  # None in a step that learns from tags alone
 
 
-class Cam(Method):
+class Cam(Method[TagBatch]):
     """L = L_tags + lambda_seg L_seg."""
 
-    Config = CamMethodConfig
+    Config: ClassVar[type[MethodConfig]] = CamConfig
     uses_unlabeled = False
     warming = "on tags alone"
-    student: Segmentor
+    config: CamConfig
 
-    def __init__(self, config: Any, student: Segmentor, num_classes: int) -> None:
+    def __init__(self, config: CamConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
         if config.freeze_norms:
             freeze_norms(student.encoder)
@@ -55,7 +65,7 @@ class Cam(Method):
 
     def terms(self, batch: TagBatch, progress: Progress) -> Terms:
         """The losses of a step."""
-        if progress.after(self.config.warm_start) < 0:
+        if self.warming_up(progress):
             return self.tags_alone(batch)
 
         # 1. the classifier learns from the tags
@@ -74,14 +84,22 @@ class Cam(Method):
         """The encoder and the classifier; nothing else is computed."""
         deep = self.student.encoder(self.student.prepare(batch.image))[-1]
         busy = ("student.encoder.", "student.tagger.")
-        idle = connected_zero(*(p for name, p in self.named_parameters() if p.requires_grad and not name.startswith(busy)))
+        idle = connected_zero(
+            *(
+                p
+                for name, p in self.named_parameters()
+                if p.requires_grad and not name.startswith(busy)
+            )
+        )
         output = SegOutput(deep, None, deep)
         return Terms({"tags": self.tag_loss(output, batch) + idle}, output)
 
     def tag_loss(self, output: SegOutput, batch: TagBatch) -> Tensor:
         """Multi-label soft margin loss of the tags (000 Eq 6)."""
         assert output.deep is not None
-        return F.multilabel_soft_margin_loss(self.student.tag_logits(output.deep).float(), batch.tags.float())
+        return F.multilabel_soft_margin_loss(
+            self.student.tag_logits(output.deep).float(), batch.tags.float()
+        )
 
     def prepared(self, cam_BKHW: Tensor, batch: TagBatch) -> tuple[TaggedMaps, Kernel]:
         """The maps of the classes that occur, and the half-size image's kernel that refines them."""
@@ -91,7 +109,9 @@ class Cam(Method):
     def segmentation_loss(self, output: SegOutput, label_BHW: Tensor) -> Tensor:
         """Half the mean over the background and half that over the rest, of all processes (000 Eq 7)."""
         logits = upsample(output.logits, label_BHW.shape[-2:])
-        return balanced_cross_entropy(logits, label_BHW, distributed.average(balance_counts(label_BHW)))
+        return balanced_cross_entropy(
+            logits, label_BHW, distributed.average(balance_counts(label_BHW))
+        )
 
     def weights(self) -> dict[str, float]:
         """Of the losses; the tags' is 1."""

@@ -6,25 +6,38 @@ from typing import Literal
 
 from pydantic import Field
 
-from u2pl.contrast import PixelContrast
 from u2pl.memory.prototypes import PrototypeConfig, Prototypes
+from u2pl.methods.pixel_contrast import PixelContrast
+from u2pl.methods.step import StepResult, weighted_sum
 from u2pl.networks.segmentor import Segmentor
-from u2pl.outputs import StepResult, weighted_sum
 from u2pl.schedules import Progress
 from u2pl_ws.batches import TagBatch
-from u2pl_ws.candidates import NegativesConfig, WeakContrastConfig, select
 from u2pl_ws.methods.afa import Afa, AfaConfig
 from u2pl_ws.methods.cam import Cam
+from u2pl_ws.selection import TagNegativesConfig, WeakContrastConfig, select_by_tags
 
 
 class U2PLPlusConfig(AfaConfig):
     """Options of u2plplus."""
 
-    host: Literal["afa", "cam"] = Field("afa", description="the method whose labels and losses are kept; cam runs on any encoder")
-    contrast: WeakContrastConfig = Field(WeakContrastConfig(), description="contrastive loss L_c (000 Eqs 10, 29-31)")
-    prototypes: PrototypeConfig = Field(PrototypeConfig(), description="positive keys (000 Eqs 18, 30)")
-    negatives: NegativesConfig = Field(NegativesConfig(), description="what makes a negative key (000 Tab. 14)")
-    beta: float = Field(0.45, ge=0, le=1, description="what the map of a reliable pixel exceeds (000 Eqs 29, 31; value: AFA's background)")
+    host: Literal["afa", "cam"] = Field(
+        "afa", description="the method whose labels and losses are kept; cam runs on any encoder"
+    )
+    contrast: WeakContrastConfig = Field(
+        WeakContrastConfig(), description="contrastive loss L_c (000 Eqs 10, 29-31)"
+    )
+    prototypes: PrototypeConfig = Field(
+        PrototypeConfig(), description="positive keys (000 Eqs 18, 30)"
+    )
+    negatives: TagNegativesConfig = Field(
+        TagNegativesConfig(), description="what makes a negative key (000 Tab. 14)"
+    )
+    beta: float = Field(
+        0.45,
+        ge=0,
+        le=1,
+        description="what the map of a reliable pixel exceeds (000 Eqs 29, 31; value: AFA's background)",
+    )
     lambda_c: float = Field(0.1, ge=0, description="weight of L_c (000 Eq 9)")
 
 
@@ -32,6 +45,7 @@ class U2PLPlus(Afa):
     """L = L_host + lambda_c L_c."""
 
     Config = U2PLPlusConfig
+    config: U2PLPlusConfig
     uses_embedding = True
 
     def __init__(self, config: U2PLPlusConfig, student: Segmentor, num_classes: int) -> None:
@@ -52,10 +66,14 @@ class U2PLPlus(Afa):
 
         # 2. sure pixels are anchors and move the prototypes; pixels that a class is not, or may not be, are its negatives
         size = (embed.shape[-2], embed.shape[-1])
-        chosen = select(terms.cam_BKHW, batch.tags, batch.valid, size, self.config.beta, self.config.negatives)
+        chosen = select_by_tags(
+            terms.cam_BKHW, batch.tags, batch.valid, size, self.config.beta, self.config.negatives
+        )
         self.prototypes.update(embed, chosen.positive_Bhw)
 
         # 3. L = L_host + lambda_c L_c
         generator = progress.generator(embed.device)
-        contrast = self.contrast(embed, embed.detach(), chosen, self.prototypes.center, generator, groups=1)
+        contrast = self.contrast(
+            embed, embed.detach(), chosen, self.prototypes.center, generator, groups=1
+        )
         return weighted_sum(weights, **terms.losses, contrast=contrast.loss).log(**contrast.scalars)

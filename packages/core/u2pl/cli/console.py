@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from u2pl.counting import OnProgress
 
 if TYPE_CHECKING:
     from u2pl.evaluate.confusion import Score
+    from u2pl.run.recipe import OptionRow
 
 #: Seconds between two plain lines.
 PAUSE = 5.0
-#: Seconds after which something that was quick in most cases is worth a word.
+#: Show the progress of a preparatory step only after this many seconds.
 SOON = 1.0
 
 
 def loss_words(entries: dict[str, Any]) -> str:
     """The loss terms of a step in a few words."""
-    terms = [f"{name.removeprefix('loss/')} {value:.3f}" for name, value in entries.items() if name.startswith("loss/")]
+    terms = [
+        f"{name.removeprefix('loss/')} {value:.3f}"
+        for name, value in entries.items()
+        if name.startswith("loss/")
+    ]
     return "  ".join(terms)
 
 
@@ -91,8 +108,14 @@ class PlainReporter:
             return
         self.shown = now
         done = step - self.first[0]
-        left = f"  {(now - self.first[1]) / done * (total - step):.0f} s left" if done > 0 and step < total else ""
-        self.console.print(f"step {step}/{total}  {loss_words(entries)}{left}", soft_wrap=True, highlight=False)
+        left = (
+            f"  {(now - self.first[1]) / done * (total - step):.0f} s left"
+            if done > 0 and step < total
+            else ""
+        )
+        self.console.print(
+            f"step {step}/{total}  {loss_words(entries)}{left}", soft_wrap=True, highlight=False
+        )
 
     def evaluating(self, done: int, total: int) -> None:
         """Stay silent: an evaluation is short."""
@@ -102,56 +125,62 @@ class PlainReporter:
         self.console.print(score_words(step, scores, best), soft_wrap=True, highlight=False)
 
 
-class SilentReporter:
-    """Nothing at all."""
+class ConsoleReporter:
+    """Tells a person what happens: a bar on a terminal, plain lines elsewhere.
 
-    def __enter__(self) -> SilentReporter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def step(self, step: int, total: int, entries: dict[str, Any]) -> None:
-        """Say nothing."""
-
-    def evaluating(self, done: int, total: int) -> None:
-        """Say nothing."""
-
-    def scored(self, step: int, scores: dict[str, Score], best: bool) -> None:
-        """Say nothing."""
-
-
-def make_reporter(console: Console, main: bool) -> TerminalReporter | PlainReporter | SilentReporter:
-    """The reporter that fits where the output goes."""
-    if not main:
-        return SilentReporter()
-    return TerminalReporter(console) if console.is_terminal else PlainReporter(console)
-
-
-@contextmanager
-def counting(what: str, main: bool) -> Iterator[Callable[[int, int], None]]:
-    """Tell how far something goes that has to be done before anything else: a bar on a terminal, a line elsewhere, once it takes a while.
-
-    Yields what is to be called with (done, to do).
+    Args:
+        console: standard output.
     """
-    console, begin, said = Console(stderr=True), time.monotonic(), False
-    bar = Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True)
-    task = bar.add_task(what)
 
-    def show(done: int, total: int) -> None:
-        nonlocal said
-        if not main:
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def say(self, line: str) -> None:
+        """Print a line as it is, however long."""
+        self.console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    def options(self, rows: Sequence[OptionRow]) -> None:
+        """Print every option."""
+        from u2pl.cli.lists import option_table
+
+        self.console.print(option_table(rows))
+
+    def training(self) -> AbstractContextManager[TerminalReporter | PlainReporter]:
+        """What fits where the output goes."""
+        terminal = self.console.is_terminal
+        return TerminalReporter(self.console) if terminal else PlainReporter(self.console)
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[OnProgress]:
+        """Progress of a preparatory step, once it takes a while; on standard error."""
+        from u2pl import distributed
+
+        if distributed.rank() != 0:
+            yield lambda done, total: None
             return
-        bar.update(task, completed=done, total=total)
-        if not said and time.monotonic() - begin > SOON:
-            said = True
-            if console.is_terminal:
-                bar.start()
-            else:
-                console.print(f"{what}: {total}", soft_wrap=True)
+        console, begin, said = Console(stderr=True), time.monotonic(), False
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        bar = Progress(*columns, console=console, transient=True)
+        task = bar.add_task(what)
 
-    try:
-        yield show
-    finally:
-        if bar.live.is_started:  # else it would leave an empty line in a file
-            bar.stop()
+        def show(done: int, total: int) -> None:
+            nonlocal said
+            bar.update(task, completed=done, total=total)
+            if not said and time.monotonic() - begin > SOON:
+                said = True
+                if console.is_terminal:
+                    bar.start()
+                else:
+                    console.print(f"{what}: {total}", soft_wrap=True)
+
+        try:
+            yield show
+        finally:
+            if bar.live.is_started:  # else it would leave an empty line in a file
+                bar.stop()
+
+
+def standard_output() -> Console:
+    """Standard output; wide enough for tables if it is no terminal."""
+    plain = not sys.stdout.isatty()
+    return Console(width=160 if plain and "COLUMNS" not in os.environ else None)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from u2pl.data.files import FileSource, IdList, files_by_id
+from u2pl.data.file_source import FileSource, IdList, files_by_id
 from u2pl.data.reading import check_range, read_ids
 from u2pl.errors import UserError
 from u2pl.notation import IGNORE
@@ -57,7 +57,9 @@ class CityClasses(FileSource):
         *("traffic light", "traffic sign"),
         *("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
     )
-    subsets = MappingProxyType({"16 classes (SYNTHIA)": _SYNTHIA_16, "13 classes (SYNTHIA)": _SYNTHIA_13})
+    subsets = MappingProxyType(
+        {"16 classes (SYNTHIA)": _SYNTHIA_16, "13 classes (SYNTHIA)": _SYNTHIA_13}
+    )
 
     def decode_mask(self, file: Path) -> np.ndarray:
         """Train ids, uint8 [H, W], 255 for what is not evaluated."""

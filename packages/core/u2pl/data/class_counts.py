@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +13,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from u2pl import distributed
+from u2pl.counting import OnProgress
 from u2pl.data.source import Source
 from u2pl.errors import UserError
+from u2pl.files import replace_file
 from u2pl.notation import IGNORE
-from u2pl.train.files import replace_file
 
 # Raised whenever the same files decode to other masks.
 _FORMAT = 1
 
-Progress = Callable[[int, int], object]
 
-
-def class_counts(source: Source, ids: Sequence[str], progress: Progress | None = None, device: torch.device | str = "cpu") -> np.ndarray:
+def class_counts(
+    source: Source,
+    ids: Sequence[str],
+    progress: OnProgress | None = None,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
     """Count the pixels of each class in each mask: int64 [len(ids), C]; 255 is not counted.
 
     Each process decodes its share of the masks. The result is kept in $U2PL_CACHE, else $XDG_CACHE_HOME/u2pl, else ~/.cache/u2pl, by
@@ -45,7 +49,10 @@ def class_counts(source: Source, ids: Sequence[str], progress: Progress | None =
     file = folder / f"class-counts-{key}.safetensors" if folder else None
     cached = _load(file, key, shape) if file else None
     # Each process sees its own disk, and either all of them count or none.
-    if distributed.gather(torch.tensor([cached is not None], device=device)).all() and cached is not None:
+    if (
+        distributed.gather(torch.tensor([cached is not None], device=device)).all()
+        and cached is not None
+    ):
         return cached
     counts = _count(source, ids, progress, device)
     if file and distributed.rank() == 0:
@@ -53,7 +60,9 @@ def class_counts(source: Source, ids: Sequence[str], progress: Progress | None =
     return counts
 
 
-def _count(source: Source, ids: Sequence[str], progress: Progress | None, device: torch.device | str) -> np.ndarray:
+def _count(
+    source: Source, ids: Sequence[str], progress: OnProgress | None, device: torch.device | str
+) -> np.ndarray:
     share = -(-len(ids) // distributed.world_size())
     own = ids[distributed.rank() * share :][:share]
     # Shares are padded to equal rows; only the last ones are, so the ids end where the padding begins.
@@ -79,7 +88,9 @@ def _pixels(source: Source, id: str) -> np.ndarray:
 
 def _key(source: Source, ids: Sequence[str]) -> str:
     # The kind of source too: two kinds can read one file differently.
-    listed = hashlib.sha256("\n".join((str(_FORMAT), type(source).__name__, *ids)).encode()).hexdigest()
+    listed = hashlib.sha256(
+        "\n".join((str(_FORMAT), type(source).__name__, *ids)).encode()
+    ).hexdigest()
     return f"{source.fingerprint()}-{listed[:12]}"
 
 
@@ -106,7 +117,9 @@ def _load(file: Path, key: str, shape: tuple[int, int]) -> np.ndarray | None:
 def _store(file: Path, key: str, counts: np.ndarray) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, lambda beside: beside.write_bytes(save({"counts": counts}, _facts(key, counts))))
+        replace_file(
+            file, lambda beside: beside.write_bytes(save({"counts": counts}, _facts(key, counts)))
+        )
     except (OSError, UserError):
         pass  # the next run counts again
 

@@ -17,7 +17,9 @@ def bit_palette(count: int) -> np.ndarray:
     palette = np.zeros((count, 3), np.uint8)
     for triple in range(8):
         for channel in range(3):
-            palette[:, channel] |= ((ids >> (3 * triple + channel) & 1) << (7 - triple)).astype(np.uint8)
+            palette[:, channel] |= ((ids >> (3 * triple + channel) & 1) << (7 - triple)).astype(
+                np.uint8
+            )
     return palette
 
 
@@ -27,24 +29,34 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     Raises UserError when the file is missing, has a gap, a repeated name, a colour out of range, or not 2..255 classes.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist: write it, one class name per line, line 1 = id 0 (optionally 'name r g b')")
+        raise UserError(
+            f"{path} does not exist: write it, one class name per line, line 1 = id 0 (optionally 'name r g b')"
+        )
     lines = read_lines(path, keep_blank=True)
     if not 2 <= len(lines) <= IGNORE:
-        raise UserError(f"{path} names {len(lines)} classes: 2 to {IGNORE} are possible, background is one of them (line 1 = id 0)")
+        raise UserError(
+            f"{path} names {len(lines)} classes: 2 to {IGNORE} are possible, background is one of them (line 1 = id 0)"
+        )
     palette = bit_palette(len(lines))
     names = []
     for number, line in enumerate(lines):
         name, colour = _name_and_colour(line)
         if not name:
-            raise UserError(f"{path}, line {number + 1} is blank: line k names class k, so no line may be left out")
+            raise UserError(
+                f"{path}, line {number + 1} is blank: line k names class k, so no line may be left out"
+            )
         if colour is not None:
             if max(colour) > 255:
-                raise UserError(f"{path}, line {number + 1}: colour {colour} must be three numbers from 0 to 255")
+                raise UserError(
+                    f"{path}, line {number + 1}: colour {colour} must be three numbers from 0 to 255"
+                )
             palette[number] = colour
         names.append(name)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise UserError(f"{path} names {', '.join(repeated)} more than once: give every class its own name")
+        raise UserError(
+            f"{path} names {', '.join(repeated)} more than once: give every class its own name"
+        )
     return tuple(names), palette
 
 

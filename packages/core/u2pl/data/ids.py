@@ -21,7 +21,9 @@ def read_lines(path: Path, keep_blank: bool = False) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a text file ({error}): write one entry per line, UTF-8") from None
+        raise UserError(
+            f"{path} cannot be read as a text file ({error}): write one entry per line, UTF-8"
+        ) from None
     if not keep_blank:
         return [line for line in lines if line]
     while lines and not lines[-1]:
@@ -54,18 +56,28 @@ def check_ids(lines: list[str], known: Collection[str], where: str, ending: str 
     """
     if not lines:
         raise UserError(f"{where} is empty: write at least one id into it, one per line")
-    outside = [line for line in lines if re.match(r"[/\\]|[A-Za-z]:[/\\]", line) or ".." in re.split(r"[/\\\s]", line)]
+    outside = [
+        line
+        for line in lines
+        if re.match(r"[/\\]|[A-Za-z]:[/\\]", line) or ".." in re.split(r"[/\\\s]", line)
+    ]
     if outside:
-        raise UserError(f"{where} leads out of the data folder: {first_three(outside)}: write ids relative to the images, without '..'")
+        raise UserError(
+            f"{where} leads out of the data folder: {first_three(outside)}: write ids relative to the images, without '..'"
+        )
     matched = [(line, match_id(line, known, ending)) for line in lines]
     unknown = [line for line, id in matched if id is None]
     if unknown:
-        raise UserError(f"{where} names images that are not there: {first_three(unknown)} of {len(lines)}: remove or correct these lines")
+        raise UserError(
+            f"{where} names images that are not there: {first_three(unknown)} of {len(lines)}: remove or correct these lines"
+        )
     ids = [id for _, id in matched if id is not None]
     if len(set(ids)) < len(ids):
         seen: set[str] = set()
         repeated = [id for id in ids if id in seen or seen.add(id)]  # type: ignore[func-returns-value]
-        raise UserError(f"{where} lists images more than once: {first_three(repeated)}: keep each id once")
+        raise UserError(
+            f"{where} lists images more than once: {first_three(repeated)}: keep each id once"
+        )
     return ids
 
 

@@ -27,19 +27,27 @@ def read_meta(path: Path, classes: tuple[str, ...]) -> Meta:
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f'{path} cannot be read as TOML ({error}): write lines such as things = ["car"] and void_top = 0.03') from None
+        raise UserError(
+            f'{path} cannot be read as TOML ({error}): write lines such as things = ["car"] and void_top = 0.03'
+        ) from None
     unknown = sorted(found.keys() - {"things", "void_top", "void_bottom"})
     if unknown:
-        raise UserError(f"{path} has an unknown key {unknown[0]!r}: it may hold things, void_top and void_bottom")
+        raise UserError(
+            f"{path} has an unknown key {unknown[0]!r}: it may hold things, void_top and void_bottom"
+        )
     top, bottom = (_share(path, key, found.get(key, 0.0)) for key in ("void_top", "void_bottom"))
     if top + bottom >= 1:
-        raise UserError(f"{path}: void_top {top} and void_bottom {bottom} leave nothing of the image: together they must be below 1")
+        raise UserError(
+            f"{path}: void_top {top} and void_bottom {bottom} leave nothing of the image: together they must be below 1"
+        )
     return Meta(_things(path, found.get("things", []), classes), (top, bottom))
 
 
 def _share(path: Path, key: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise UserError(f"{path}: {key} is {value!r}: write a share of the image's height, from 0 to below 1")
+        raise UserError(
+            f"{path}: {key} is {value!r}: write a share of the image's height, from 0 to below 1"
+        )
     return float(value)
 
 
@@ -48,5 +56,7 @@ def _things(path: Path, value: Any, classes: tuple[str, ...]) -> tuple[str, ...]
         raise UserError(f'{path}: things must be a list of class names, such as ["car", "person"]')
     unknown = [name for name in value if name not in classes]
     if unknown:
-        raise UserError(f"{path}: things names classes that classes.txt does not have: {first_three(unknown)}: correct the names")
+        raise UserError(
+            f"{path}: things names classes that classes.txt does not have: {first_three(unknown)}: correct the names"
+        )
     return tuple(dict.fromkeys(value))

@@ -24,11 +24,15 @@ def read_rgb(file: Path | bytes, where: str = "") -> Image.Image:
     """
     image = _decode(file, where)
     if image.mode == "F":
-        raise UserError(f"{_name(file, where)} holds floating-point pixels: save it with 8 or 16 bits per channel")
+        raise UserError(
+            f"{_name(file, where)} holds floating-point pixels: save it with 8 or 16 bits per channel"
+        )
     if image.mode.startswith("I"):
         sixteen = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         image = Image.fromarray(((sixteen + 128) // 257).astype(np.uint8))
-    if image.mode == "P":  # by way of RGBA, or Pillow warns when the palette has transparent entries
+    if (
+        image.mode == "P"
+    ):  # by way of RGBA, or Pillow warns when the palette has transparent entries
         image = image.convert("RGBA")
     return image.convert("RGB")
 
@@ -63,7 +67,9 @@ def read_first_of_16_bits(file: Path) -> np.ndarray:
     try:
         from torchvision.io import decode_png
     except ImportError:  # announced since torchvision 0.29
-        raise UserError(f"{file} is a 16-bit RGB PNG, which this torchvision does not decode: install 0.29, or {instead}") from None
+        raise UserError(
+            f"{file} is a 16-bit RGB PNG, which this torchvision does not decode: install 0.29, or {instead}"
+        ) from None
     try:
         pixels = decode_png(torch.from_numpy(np.fromfile(file, np.uint8)))
     except FileNotFoundError:
@@ -72,7 +78,9 @@ def read_first_of_16_bits(file: Path) -> np.ndarray:
         raise _broken(str(file), ValueError("truncated, or no PNG")) from None
     if pixels.dtype != torch.uint16 or len(pixels) != 3:
         bits = 8 * pixels.element_size()
-        raise UserError(f"{file} has {len(pixels)} channels of {bits} bits instead of 3 of 16: use the label as published, or {instead}")
+        raise UserError(
+            f"{file} has {len(pixels)} channels of {bits} bits instead of 3 of 16: use the label as published, or {instead}"
+        )
     return pixels[0].numpy()
 
 
@@ -138,5 +146,11 @@ def _missing(where: str) -> UserError:
 
 
 def _broken(where: str, error: Exception) -> UserError:
-    reason = "no known image format" if "cannot identify" in str(error) else (str(error).splitlines() or ["unreadable"])[0]
-    return UserError(f"{where} cannot be decoded ({reason}): replace the file, or take its id out of the split")
+    reason = (
+        "no known image format"
+        if "cannot identify" in str(error)
+        else (str(error).splitlines() or ["unreadable"])[0]
+    )
+    return UserError(
+        f"{where} cannot be decoded ({reason}): replace the file, or take its id out of the split"
+    )

@@ -22,14 +22,23 @@ class Source(ABC):
     palette: np.ndarray  # uint8 [C, 3], display colours
     train_split: str = "train"  # every image that training may see
     label_pool: str = "train"  # the images among which labelled ones are drawn
-    protocol: str = ""  # the benchmark protocol that the two above follow, printed in front of the split's name
-    held_out: tuple[str, ...] = ()  # masked images that became val because no list says which are; `train` lacks them
+    protocol: str = (
+        ""  # the benchmark protocol that the two above follow, printed in front of the split's name
+    )
+    held_out: tuple[
+        str, ...
+    ] = ()  # masked images that became val because no list says which are; `train` lacks them
     notes: tuple[str, ...] = ()  # what the source decided by itself; commands print these once
     id_ending: str = ""  # what file names have behind the id
     tags: Path | None = None  # where the images' tags are, for `read_tags`
     things: tuple[str, ...] = ()  # names of the classes whose objects can be counted
-    void_rows: tuple[float, float] = (0.0, 0.0)  # shares of the height at top and bottom that show nothing of the scene
-    subsets: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # name -> the classes over which a benchmark reports mIoU too
+    void_rows: tuple[float, float] = (
+        0.0,
+        0.0,
+    )  # shares of the height at top and bottom that show nothing of the scene
+    subsets: Mapping[str, tuple[str, ...]] = MappingProxyType(
+        {}
+    )  # name -> the classes over which a benchmark reports mIoU too
 
     @abstractmethod
     def splits(self) -> tuple[str, ...]:
@@ -65,10 +74,15 @@ class Source(ABC):
 
     def unknown_split(self, name: str) -> UserError:
         """The error for a list that does not exist."""
-        return UserError(f"{self.name} has no split {name!r}: it has {', '.join(self.splits()) or 'none'}")
+        return UserError(
+            f"{self.name} has no split {name!r}: it has {', '.join(self.splits()) or 'none'}"
+        )
 
     def scoring_notes(self) -> tuple[str, ...]:
         """What a person should know before networks are scored on this source."""
         if not self.held_out:
             return self.notes
-        return (*self.notes, f"{self.name} has no val list: {len(self.held_out)} masked images are held out to score on")
+        return (
+            *self.notes,
+            f"{self.name} has no val list: {len(self.held_out)} masked images are held out to score on",
+        )

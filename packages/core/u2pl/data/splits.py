@@ -46,11 +46,15 @@ def choose_labeled(source: Source, which: str | None, seed: int) -> LabeledSplit
         protocol = f"file {Path(which).name} ({_images(labeled)})"
     else:
         known = ", ".join(source.splits())
-        raise UserError(f"labeled {which!r} is no number, no fraction, no file and no split of {source.name}, which has {known}")
+        raise UserError(
+            f"labeled {which!r} is no number, no fraction, no file and no split of {source.name}, which has {known}"
+        )
     _check_labeled(source, labeled, which)
     chosen = set(labeled)
     unlabeled = [id for id in source.split(source.train_split) if id not in chosen]
-    return LabeledSplit(labeled, unlabeled, f"{source.protocol}: {protocol}" if source.protocol else protocol)
+    return LabeledSplit(
+        labeled, unlabeled, f"{source.protocol}: {protocol}" if source.protocol else protocol
+    )
 
 
 def _pool(source: Source) -> list[str]:
@@ -63,7 +67,9 @@ def _count(which: str, source: Source) -> int | None:
         return None
     available = len(_pool(source))
     if not available:
-        raise UserError(f"no image of {source.name}'s split {source.label_pool!r} has a mask: add masks, or name a split or a file of ids")
+        raise UserError(
+            f"no image of {source.name}'s split {source.label_pool!r} has a mask: add masks, or name a split or a file of ids"
+        )
     if re.fullmatch(r"[+-]?\d+", which):
         count = int(which)
         if not 1 <= count <= available:
@@ -73,8 +79,12 @@ def _count(which: str, source: Source) -> int | None:
         return count
     fraction = Fraction(which) if not re.search(r"/0+$", which) else Fraction(0)
     if not 0 < fraction <= 1:
-        raise UserError(f"labeled {which}: a fraction must be above 0 and at most 1, such as 1/16 or 0.1")
-    return math.ceil(fraction * available)  # as the published lists round: 92 of 1 464, 662 of 10 582
+        raise UserError(
+            f"labeled {which}: a fraction must be above 0 and at most 1, such as 1/16 or 0.1"
+        )
+    return math.ceil(
+        fraction * available
+    )  # as the published lists round: 92 of 1 464, 662 of 10 582
 
 
 def _draw(source: Source, which: str, count: int, seed: int) -> tuple[list[str], str]:
@@ -98,7 +108,9 @@ def absent_classes(source: Source, ids: Iterable[str]) -> list[str]:
     return [source.classes[c] for c in sorted(missing)]
 
 
-def draw_stratified(source: Source, pool: list[str], count: int, seed: int) -> tuple[list[str], list[int]]:
+def draw_stratified(
+    source: Source, pool: list[str], count: int, seed: int
+) -> tuple[list[str], list[int]]:
     """Draw `count` ids of `pool` by `seed`; for each class they lack, a later draw that has it replaces one that is not needed.
 
     Returns the ids and the classes that could not be covered. Opens only as many masks as that takes.
@@ -113,7 +125,10 @@ def draw_stratified(source: Source, pool: list[str], count: int, seed: int) -> t
         found = _classes_in(source, id)
         if found <= times.keys():
             continue
-        spare = next((i for i in reversed(range(count)) if all(times[c] > 1 or c in found for c in held[i])), None)
+        spare = next(
+            (i for i in reversed(range(count)) if all(times[c] > 1 or c in found for c in held[i])),
+            None,
+        )
         if spare is None:
             continue
         times.update(found)
@@ -134,8 +149,12 @@ def _classes_in(source: Source, id: str) -> frozenset[int]:
 def _check_labeled(source: Source, labeled: list[str], which: str) -> None:
     bare = [id for id in labeled if not source.has_mask(id)]
     if bare:
-        raise UserError(f"labeled {which}: images without mask: {first_three(bare)}: add their masks or take them out")
+        raise UserError(
+            f"labeled {which}: images without mask: {first_three(bare)}: add their masks or take them out"
+        )
     scored = set(source.split("val")) if "val" in source.splits() else set()
     leaked = [id for id in labeled if id in scored]
     if leaked:
-        raise UserError(f"labeled {which}: images of the val split: {first_three(leaked)}: scores would be measured on training images")
+        raise UserError(
+            f"labeled {which}: images of the val split: {first_three(leaked)}: scores would be measured on training images"
+        )

@@ -37,10 +37,18 @@ class Stream(Dataset[TrainSample]):
     """
 
     def __init__(
-        self, source: Source, ids: Sequence[str], transform: TrainTransform, seed: int, name: str, masks: Masks = "needed"
+        self,
+        source: Source,
+        ids: Sequence[str],
+        transform: TrainTransform,
+        seed: int,
+        name: str,
+        masks: Masks = "needed",
     ) -> None:
         if not ids:
-            raise UserError(f"there are no {name} images in {source.name}: choose fewer labelled ones, or another split")
+            raise UserError(
+                f"there are no {name} images in {source.name}: choose fewer labelled ones, or another split"
+            )
         self.source, self.ids, self.transform, self.masks = source, tuple(ids), transform, masks
         self._key = (seed, zlib.crc32(name.encode()))
         self._epoch = -1
@@ -50,7 +58,9 @@ class Stream(Dataset[TrainSample]):
         """The image at a global position >= 0."""
         epoch, place = divmod(position, len(self.ids))
         if epoch != self._epoch:
-            self._order = np.random.default_rng([*self._key, _ORDER, epoch]).permutation(len(self.ids))
+            self._order = np.random.default_rng([*self._key, _ORDER, epoch]).permutation(
+                len(self.ids)
+            )
             self._epoch = epoch
         return self.ids[self._order[place]]
 

@@ -47,6 +47,12 @@ def survey(source: Source, ids: Sequence[str], limit: int | None = None) -> Surv
             problems.append(str(error))
     pixels = per_id[: len(source.classes)]
     if pixels[0] and per_id[IGNORE] and not pixels[1:].any():
-        problems.append("the masks hold only 0 and 255, and 255 means ignore: write the class's id instead of 255")
-    absent = tuple(name for name, count in zip(source.classes, pixels, strict=True) if masked and not count)
-    return Survey(len(ids), masked, pixels, images, int(per_id[IGNORE]), sizes, absent, tuple(problems))
+        problems.append(
+            "the masks hold only 0 and 255, and 255 means ignore: write the class's id instead of 255"
+        )
+    absent = tuple(
+        name for name, count in zip(source.classes, pixels, strict=True) if masked and not count
+    )
+    return Survey(
+        len(ids), masked, pixels, images, int(per_id[IGNORE]), sizes, absent, tuple(problems)
+    )

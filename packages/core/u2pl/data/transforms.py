@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from u2pl.errors import UserError
-from u2pl.notation import IGNORE, PADDING, shrink_factor
+from u2pl.maps import shrink_factor
+from u2pl.notation import IGNORE, PADDING
 
 
 class TrainSample(NamedTuple):
@@ -46,48 +47,80 @@ class TrainTransform:
     """
 
     def __init__(
-        self, crop: int, scale: tuple[float, float], flip: bool, long_side: int = 0, void_rows: tuple[float, float] = (0.0, 0.0)
+        self,
+        crop: int,
+        scale: tuple[float, float],
+        flip: bool,
+        long_side: int = 0,
+        void_rows: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         if crop < 1:
             raise UserError(f"crop {crop} must be at least 1 pixel")
         if not 0 < scale[0] <= scale[1]:
             raise UserError(f"scale {scale} must be two positive factors, the smaller one first")
-        self.crop, self.scale, self.flip, self.long_side, self.void_rows = crop, scale, flip, long_side, void_rows
+        self.crop, self.scale, self.flip, self.long_side, self.void_rows = (
+            crop,
+            scale,
+            flip,
+            long_side,
+            void_rows,
+        )
 
-    def __call__(self, image: Image.Image, mask: np.ndarray | None, rng: np.random.Generator) -> TrainSample:
+    def __call__(
+        self, image: Image.Image, mask: np.ndarray | None, rng: np.random.Generator
+    ) -> TrainSample:
         """Cut one sample from an RGB image and its mask, uint8 [H, W]; four draws of `rng`, whatever the image."""
         return self.cut(image, mask, self.draw(image.size, rng))
 
     def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Geometry:
         """Draw what is cut from an image of `size`, width and height; four draws of `rng`, whatever the size."""
         zoom, left, top, mirror = rng.random(4)
-        factor = (self.scale[0] + zoom * (self.scale[1] - self.scale[0])) * shrink_factor(size, self.long_side)
+        factor = (self.scale[0] + zoom * (self.scale[1] - self.scale[0])) * shrink_factor(
+            size, self.long_side
+        )
         width, height = (max(1, round(side * factor)) for side in size)
         part = (min(self.crop, width), min(self.crop, height))
         x, y = int(left * (width - part[0] + 1)), int(top * (height - part[1] + 1))
         across, down = size[0] / width, size[1] / height
         # Resizing only this box gives the same pixels as cutting it from the resized image.
-        box = (x * across, y * down, min((x + part[0]) * across, size[0]), min((y + part[1]) * down, size[1]))
+        box = (
+            x * across,
+            y * down,
+            min((x + part[0]) * across, size[0]),
+            min((y + part[1]) * down, size[1]),
+        )
         return Geometry((width, height), (x, y), part, box, bool(self.flip and mirror < 0.5))
 
     def cut_mask(self, mask: np.ndarray, geometry: Geometry) -> np.ndarray:
         """Cut from a mask, uint8 [H, W], alone: uint8 [crop, crop], 255 on padding."""
         label = np.full((self.crop, self.crop), IGNORE, np.uint8)
-        ids = np.asarray(Image.fromarray(mask).resize(geometry.size, Image.Resampling.NEAREST, box=geometry.box))
+        ids = np.asarray(
+            Image.fromarray(mask).resize(geometry.size, Image.Resampling.NEAREST, box=geometry.box)
+        )
         label[: geometry.size[1], : geometry.size[0]] = ids[:, ::-1] if geometry.mirror else ids
         return label
 
     def cut(self, image: Image.Image, mask: np.ndarray | None, geometry: Geometry) -> TrainSample:
         """Cut from an RGB image and its mask, uint8 [H, W], what was drawn for the image's size."""
         width, height = geometry.size
-        pixels = np.asarray(image.resize(geometry.size, Image.Resampling.BILINEAR, box=geometry.box))
+        pixels = np.asarray(
+            image.resize(geometry.size, Image.Resampling.BILINEAR, box=geometry.box)
+        )
         padded = np.empty((3, self.crop, self.crop), np.uint8)
         padded[:] = np.array(PADDING, np.uint8)[:, None, None]
-        padded[:, :height, :width] = (pixels[:, ::-1] if geometry.mirror else pixels).transpose(2, 0, 1)
-        label = np.full((self.crop, self.crop), IGNORE, np.uint8) if mask is None else self.cut_mask(mask, geometry)
+        padded[:, :height, :width] = (pixels[:, ::-1] if geometry.mirror else pixels).transpose(
+            2, 0, 1
+        )
+        label = (
+            np.full((self.crop, self.crop), IGNORE, np.uint8)
+            if mask is None
+            else self.cut_mask(mask, geometry)
+        )
         valid = np.zeros((self.crop, self.crop), np.bool_)
         valid[:height, :width] = True
-        return TrainSample(*(torch.from_numpy(array) for array in (padded, label, valid, self._border(geometry))))
+        return TrainSample(
+            *(torch.from_numpy(array) for array in (padded, label, valid, self._border(geometry)))
+        )
 
     def _border(self, geometry: Geometry) -> np.ndarray:
         """A row is void when its centre is; padding is not."""

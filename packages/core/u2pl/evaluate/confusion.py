@@ -16,15 +16,22 @@ from u2pl.notation import IGNORE
 class Score(NamedTuple):
     """What a split says about a network; every number is in percent."""
 
-    per_class_iou: list[float | None]  # by class id; None: the class does not occur in the split's ground truth
+    per_class_iou: list[
+        float | None
+    ]  # by class id; None: the class does not occur in the split's ground truth
     miou: float  # mean over the classes that occur in the ground truth
     pixel_accuracy: float
 
 
-def subset_mious(score: Score, classes: Sequence[str], subsets: Mapping[str, Sequence[str]]) -> dict[str, float | None]:
+def subset_mious(
+    score: Score, classes: Sequence[str], subsets: Mapping[str, Sequence[str]]
+) -> dict[str, float | None]:
     """mIoU over each named subset of the classes, in percent; None where none of its classes occurs in the ground truth."""
     iou = dict(zip(classes, score.per_class_iou, strict=True))
-    values = {name: [value for value in map(iou.__getitem__, members) if value is not None] for name, members in subsets.items()}
+    values = {
+        name: [value for value in map(iou.__getitem__, members) if value is not None]
+        for name, members in subsets.items()
+    }
     return {name: sum(found) / len(found) if found else None for name, found in values.items()}
 
 
@@ -34,7 +41,9 @@ class Confusion:
     def __init__(self, num_classes: int, device: torch.device | str = "cpu") -> None:
         assert 1 <= num_classes <= IGNORE
         self.num_classes = num_classes
-        self._counts = torch.zeros(num_classes * num_classes + 1, dtype=torch.int64, device=device)  # the last bin takes what is ignored
+        self._counts = torch.zeros(
+            num_classes * num_classes + 1, dtype=torch.int64, device=device
+        )  # the last bin takes what is ignored
 
     @property
     def matrix(self) -> Tensor:
@@ -68,7 +77,12 @@ class Confusion:
         hit, truth, said = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
         occurs = truth > 0
         if not occurs.any():
-            raise UserError("these masks hold no labelled pixel (all are 255): there is nothing to score; choose another split")
+            raise UserError(
+                "these masks hold no labelled pixel (all are 255): there is nothing to score; choose another split"
+            )
         iou = 100 * hit / (truth + said - hit).clamp(min=1)
-        per_class = [value if there else None for value, there in zip(iou.tolist(), occurs.tolist(), strict=True)]
+        per_class = [
+            value if there else None
+            for value, there in zip(iou.tolist(), occurs.tolist(), strict=True)
+        ]
         return Score(per_class, iou[occurs].mean().item(), (100 * hit.sum() / truth.sum()).item())

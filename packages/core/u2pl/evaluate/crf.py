@@ -25,10 +25,12 @@ def load_crf() -> Any:
         reason = "which is not installed"
     except (ImportError, ValueError) as error:  # ValueError: compiled for another numpy
         reason = f"which cannot be loaded ({(str(error).splitlines() or ['no reason given'])[0]})"
-    raise UserError(f"dense CRF needs the optional package pydensecrf2, {reason}: pip install 'u2pl[crf]', or score without it") from None
+    raise UserError(
+        f"dense CRF needs the optional package pydensecrf2, {reason}: pip install 'u2pl[crf]', or score without it"
+    ) from None
 
 
-def refine(prob_CHW: Tensor, image_3HW: Tensor) -> Tensor:
+def apply_crf(prob_CHW: Tensor, image_3HW: Tensor) -> Tensor:
     """Class probabilities after the mean-field inference of a dense CRF, float32 [C, H, W] on the device of `prob_CHW`; works on the CPU.
 
     10 steps. A pixel is drawn to the class of near ones (Gaussian of 3 pixels, weight 3), and of near ones of its colour (Gaussian of
@@ -41,11 +43,17 @@ def refine(prob_CHW: Tensor, image_3HW: Tensor) -> Tensor:
     Raises UserError when pydensecrf2 is missing.
     """
     classes, height, width = prob_CHW.shape
-    pixels = image_3HW if image_3HW.dtype == torch.uint8 else (image_3HW.float() * 255).round().to(torch.uint8)
+    pixels = (
+        image_3HW
+        if image_3HW.dtype == torch.uint8
+        else (image_3HW.float() * 255).round().to(torch.uint8)
+    )
     energy = -prob_CHW.float().clamp(min=1e-8).log().flatten(1)
     crf = load_crf().DenseCRF2D(width, height, classes)
     crf.setUnaryEnergy(np.ascontiguousarray(energy.cpu().numpy()))
     crf.addPairwiseGaussian(**_NEAR)
-    crf.addPairwiseBilateral(**_ALIKE, rgbim=np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy()))
+    crf.addPairwiseBilateral(
+        **_ALIKE, rgbim=np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
+    )
     prob = np.array(crf.inference(_STEPS), dtype=np.float32).reshape(classes, height, width)
     return torch.from_numpy(prob).to(prob_CHW.device)

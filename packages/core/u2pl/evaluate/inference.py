@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from u2pl.evaluate.crf import refine
-from u2pl.evaluate.protocol import Protocol
-from u2pl.notation import IGNORE, PADDING, shrink_factor
-from u2pl.outputs import upsample
+from u2pl.evaluate.crf import apply_crf
+from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.maps import shrink_factor, upsample
+from u2pl.notation import IGNORE, PADDING
 
 
 @contextmanager
@@ -30,7 +30,9 @@ def evaluating(networks: Iterable[nn.Module]) -> Iterator[None]:
             module.training = mode
 
 
-def predict_probabilities(network: nn.Module, image_3HW: Tensor, protocol: Protocol) -> Tensor:
+def predict_probabilities(
+    network: nn.Module, image_3HW: Tensor, protocol: EvaluationProtocol
+) -> Tensor:
     """Class probabilities of one image: the softmax of each view (size, mirrored or not), averaged.
 
     Args:
@@ -46,7 +48,11 @@ def predict_probabilities(network: nn.Module, image_3HW: Tensor, protocol: Proto
     shrink = shrink_factor(size, protocol.long_side)
     for scale in (shrink * scale for scale in protocol.scales):
         scaled = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-        view = image if scaled == size else F.interpolate(image, scaled, mode="bilinear", align_corners=False)
+        view = (
+            image
+            if scaled == size
+            else F.interpolate(image, scaled, mode="bilinear", align_corners=False)
+        )
         for mirrored in (False, True) if protocol.flip else (False,):
             logits = _logits(network, view.flip(-1) if mirrored else view, protocol)
             logits = logits.flip(-1) if mirrored else logits
@@ -56,7 +62,7 @@ def predict_probabilities(network: nn.Module, image_3HW: Tensor, protocol: Proto
             prob, views = view_prob if prob is None else prob.add_(view_prob), views + 1
     assert prob is not None
     prob = prob if views == 1 else prob / views
-    return refine(prob, image[0]) if protocol.crf else prob
+    return apply_crf(prob, image[0]) if protocol.crf else prob
 
 
 def center_crop(image_3HW: Tensor, label_HW: Tensor, crop: int) -> tuple[Tensor, Tensor]:
@@ -65,7 +71,9 @@ def center_crop(image_3HW: Tensor, label_HW: Tensor, crop: int) -> tuple[Tensor,
     top, left = max(height - crop, 0) // 2, max(width - crop, 0) // 2
     image = image_3HW[:, top : top + crop, left : left + crop]
     label = label_HW[top : top + crop, left : left + crop]
-    return _padded(image, crop), F.pad(label, _margins(label.shape[0], label.shape[1], crop), value=IGNORE)
+    return _padded(image, crop), F.pad(
+        label, _margins(label.shape[0], label.shape[1], crop), value=IGNORE
+    )
 
 
 def slide_logits(network: nn.Module, image_13HW: Tensor, crop: int, stride: int) -> Tensor:
@@ -89,7 +97,7 @@ def slide_logits(network: nn.Module, image_13HW: Tensor, crop: int, stride: int)
     return (total / count)[..., top : top + height, left : left + width]
 
 
-def _logits(network: nn.Module, image_13HW: Tensor, protocol: Protocol) -> Tensor:
+def _logits(network: nn.Module, image_13HW: Tensor, protocol: EvaluationProtocol) -> Tensor:
     if protocol.mode == "slide":
         return slide_logits(network, image_13HW, protocol.side(), protocol.stride())
     return _full_size(network, image_13HW)
@@ -109,7 +117,9 @@ def _padded(image_3HW: Tensor, crop: int) -> Tensor:
     height, width = image_3HW.shape[-2:]
     left, _, top, _ = _margins(height, width, crop)
     colour = image_3HW.new_tensor(PADDING) / (255 if image_3HW.is_floating_point() else 1)
-    padded = colour.to(image_3HW.dtype)[:, None, None].repeat(*image_3HW.shape[:-3], 1, max(height, crop), max(width, crop))
+    padded = colour.to(image_3HW.dtype)[:, None, None].repeat(
+        *image_3HW.shape[:-3], 1, max(height, crop), max(width, crop)
+    )
     padded[..., top : top + height, left : left + width] = image_3HW
     return padded
 

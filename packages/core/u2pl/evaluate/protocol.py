@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
-class Protocol(BaseModel):
+class EvaluationProtocol(BaseModel):
     """How an image is shown to a network when it is scored or predicted.
 
     An unknown key, a scale that is not positive, or a mode whose crop is missing raises pydantic's ValidationError.
@@ -16,20 +16,32 @@ class Protocol(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Literal["whole", "center-crop", "slide"] = Field(
-        "whole", description="whole image; its centre only (image and label, evaluation only); or overlapping windows"
+        "whole",
+        description="whole image; its centre only (image and label, evaluation only); or overlapping windows",
     )
-    crop: int | None = Field(None, ge=1, description="side in pixels of the centre crop or of the sliding window; whole images ignore it")
+    crop: int | None = Field(
+        None,
+        ge=1,
+        description="side in pixels of the centre crop or of the sliding window; whole images ignore it",
+    )
     scales: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
-        (1.0,), min_length=1, description="sizes at which the image is shown, relative to its own; their softmax is averaged"
+        (1.0,),
+        min_length=1,
+        description="sizes at which the image is shown, relative to its own; their softmax is averaged",
     )
     long_side: int = Field(
-        0, ge=0, description="larger images are shown shrunk to this long side, and scored or predicted at their own size; 0 = never"
+        0,
+        ge=0,
+        description="larger images are shown shrunk to this long side, and scored or predicted at their own size; 0 = never",
     )
     flip: bool = Field(False, description="show the mirrored image too")
-    crf: bool = Field(False, description="a dense CRF pulls the averaged softmax to the image's edges; needs pip install 'u2pl[crf]'")
+    crf: bool = Field(
+        False,
+        description="a dense CRF pulls the averaged softmax to the image's edges; needs pip install 'u2pl[crf]'",
+    )
 
     @model_validator(mode="after")
-    def _crop_is_there(self) -> Protocol:
+    def _crop_is_there(self) -> EvaluationProtocol:
         if self.mode != "whole" and self.crop is None:
             raise ValueError(f"mode {self.mode} needs a crop, the side of its window in pixels")
         return self

@@ -28,7 +28,9 @@ def token_label(label_BHW: Tensor, size: tuple[int, int], stride: int = 16) -> T
 def radius_mask(height: int, width: int, radius: int, device: torch.device | None = None) -> Tensor:
     """bool [n, n]: whether two tokens of a height x width map lie at most `radius` rows and `radius` columns apart."""
     rows, columns = (_near(side, radius, device) for side in (height, width))
-    return (rows[:, None, :, None] & columns[None, :, None, :]).reshape(height * width, height * width)
+    return (rows[:, None, :, None] & columns[None, :, None, :]).reshape(
+        height * width, height * width
+    )
 
 
 def _near(side: int, radius: int, device: torch.device | None) -> Tensor:
@@ -55,7 +57,11 @@ def affinity_target(label_Bhw: Tensor, radius: int = 8) -> Tensor:
     height, width = label_Bhw.shape[-2:]
     token = label_Bhw.flatten(1)
     known = token != IGNORE
-    counted = radius_mask(height, width, radius, label_Bhw.device) & known.unsqueeze(2) & known.unsqueeze(1)
+    counted = (
+        radius_mask(height, width, radius, label_Bhw.device)
+        & known.unsqueeze(2)
+        & known.unsqueeze(1)
+    )
     same = token.unsqueeze(2) == token.unsqueeze(1)
     return same.to(torch.uint8).masked_fill_(~counted, IGNORE)
 
@@ -78,5 +84,14 @@ def affinity_loss(prob_Bnn: Tensor, target_Bnn: Tensor, divisors: Tensor | None 
         divisors: [2], what to divide the two sums by; n1 + 1 and n0 + 1 of this batch when None.
     """
     prob = prob_Bnn.float()
-    same, different = torch.where(target_Bnn == 1, 1 - prob, 0.0).sum(), torch.where(target_Bnn == 0, prob, 0.0).sum()
-    return 0.5 * (torch.stack([same, different]) / (pair_counts(target_Bnn) + 1 if divisors is None else divisors)).sum()
+    same, different = (
+        torch.where(target_Bnn == 1, 1 - prob, 0.0).sum(),
+        torch.where(target_Bnn == 0, prob, 0.0).sum(),
+    )
+    return (
+        0.5
+        * (
+            torch.stack([same, different])
+            / (pair_counts(target_Bnn) + 1 if divisors is None else divisors)
+        ).sum()
+    )

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def probability_distance(logits_BCHW: Tensor, target_BCHW: Tensor, valid_BHW: Tensor, count: Tensor | None = None) -> Tensor:
+def probability_distance(
+    logits_BCHW: Tensor, target_BCHW: Tensor, valid_BHW: Tensor, count: Tensor | None = None
+) -> Tensor:
     """Squared distance ||p_student - p_teacher||^2 of the probability vectors, mean over valid pixels (mean teacher, CutMix).
 
     Args:
@@ -20,7 +22,9 @@ def probability_distance(logits_BCHW: Tensor, target_BCHW: Tensor, valid_BHW: Te
     return torch.where(valid_BHW, squared, 0.0).sum() / count.clamp(min=1)
 
 
-def confident_share(target_BCHW: Tensor, valid_BHW: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+def confident_share(
+    target_BCHW: Tensor, valid_BHW: Tensor, threshold: float
+) -> tuple[Tensor, Tensor]:
     """How many valid pixels have a top probability above `threshold`, and how many valid pixels there are (float32 scalars)."""
     confident = (target_BCHW.amax(dim=1) > threshold) & valid_BHW
     return confident.sum().float(), valid_BHW.sum().float()

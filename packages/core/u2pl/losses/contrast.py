@@ -24,7 +24,10 @@ def info_nce(positive_A: Tensor, negative_AK: Tensor, tau: float = 0.5) -> Tenso
     Returns:
         The loss of each anchor, [A].
     """
-    return torch.cat([positive_A.unsqueeze(1), negative_AK], dim=1).div(tau).logsumexp(dim=1) - positive_A / tau
+    return (
+        torch.cat([positive_A.unsqueeze(1), negative_AK], dim=1).div(tau).logsumexp(dim=1)
+        - positive_A / tau
+    )
 
 
 def binary_contrast(positive_A: Tensor, negative_AK: Tensor, tau: float = 0.5) -> Tensor:
@@ -36,7 +39,10 @@ def binary_contrast(positive_A: Tensor, negative_AK: Tensor, tau: float = 0.5) -
 
 
 #: The two ways to score an anchor, by the name used in a config.
-CONTRASTS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"info_nce": info_nce, "binary": binary_contrast}
+CONTRASTS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "info_nce": info_nce,
+    "binary": binary_contrast,
+}
 
 
 class _BankSimilarity(torch.autograd.Function):
@@ -46,7 +52,11 @@ class _BankSimilarity(torch.autograd.Function):
         out = anchor_AD.new_empty(index_AK.shape)
         for part in _anchor_chunks(index_AK):
             # a row times a matrix; the same as matrix times column is ten times slower on a CPU
-            torch.bmm(anchor_AD[part].unsqueeze(1), _rows(bank_RD, index_AK[part], anchor_AD).mT, out=out[part].unsqueeze(1))
+            torch.bmm(
+                anchor_AD[part].unsqueeze(1),
+                _rows(bank_RD, index_AK[part], anchor_AD).mT,
+                out=out[part].unsqueeze(1),
+            )
         return out
 
     @staticmethod
@@ -55,7 +65,11 @@ class _BankSimilarity(torch.autograd.Function):
         (grad_AK,) = grads
         out = grad_AK.new_empty(index_AK.shape[0], bank_RD.shape[1])
         for part in _anchor_chunks(index_AK):
-            torch.bmm(grad_AK[part].unsqueeze(1), _rows(bank_RD, index_AK[part], grad_AK), out=out[part].unsqueeze(1))
+            torch.bmm(
+                grad_AK[part].unsqueeze(1),
+                _rows(bank_RD, index_AK[part], grad_AK),
+                out=out[part].unsqueeze(1),
+            )
         return out, None, None
 
 

@@ -39,7 +39,9 @@ def majority_label(label_BHW: Tensor, factor: int, min_share: float, num_classes
     return torch.where((most / factor**2 >= min_share) & (winner < num_classes), winner, IGNORE)
 
 
-def feature_distance(feature_BDhw: Tensor, reference_BDhw: Tensor, where_Bhw: Tensor, count: Tensor | None = None) -> Tensor:
+def feature_distance(
+    feature_BDhw: Tensor, reference_BDhw: Tensor, where_Bhw: Tensor, count: Tensor | None = None
+) -> Tensor:
     """Mean over positions of ||F - F_reference||_2 over the channels (DAFormer Eqs 7, 8); a connected zero where there is none.
 
     Where both are equal the gradient is 0. (Released: NaN without a position.)

@@ -23,7 +23,11 @@ def adaptive_weight(valid: Tensor, reliable: Tensor, eta: float = 1.0) -> Tensor
 
 
 def reverse_cross_entropy(
-    logits_BCHW: Tensor, label_BHW: Tensor, count: Tensor | None = None, floor: float = 1e-4, weight_BHW: Tensor | None = None
+    logits_BCHW: Tensor,
+    label_BHW: Tensor,
+    count: Tensor | None = None,
+    floor: float = 1e-4,
+    weight_BHW: Tensor | None = None,
 ) -> Tensor:
     """Mean of -sum_c p_c log y_c with log 0 read as log `floor`, so -log(floor) (1 - p_y) (000 Eq 4, second term).
 
@@ -62,4 +66,8 @@ def symmetric_cross_entropy(
         weight_BHW: float factor of each pixel's term; it does not change what is divided by.
     """
     loss = xi_1 * cross_entropy(logits_BCHW, label_BHW, count, weight_BHW)
-    return loss + xi_2 * reverse_cross_entropy(logits_BCHW, label_BHW, count, weight_BHW=weight_BHW) if xi_2 else loss
+    return (
+        loss + xi_2 * reverse_cross_entropy(logits_BCHW, label_BHW, count, weight_BHW=weight_BHW)
+        if xi_2
+        else loss
+    )

@@ -20,7 +20,12 @@ def valid_count(label_BHW: Tensor) -> Tensor:
     return (label_BHW != IGNORE).sum().float()
 
 
-def cross_entropy(logits_BCHW: Tensor, label_BHW: Tensor, count: Tensor | None = None, weight_BHW: Tensor | None = None) -> Tensor:
+def cross_entropy(
+    logits_BCHW: Tensor,
+    label_BHW: Tensor,
+    count: Tensor | None = None,
+    weight_BHW: Tensor | None = None,
+) -> Tensor:
     """Mean cross entropy over labelled pixels (004 Eq 2, 000 Eq 3); a connected zero where there is none.
 
     Args:
@@ -33,7 +38,9 @@ def cross_entropy(logits_BCHW: Tensor, label_BHW: Tensor, count: Tensor | None =
     if weight_BHW is None:
         total = F.cross_entropy(score, label, ignore_index=IGNORE, reduction="sum")
     else:
-        total = (weight_BHW * F.cross_entropy(score, label, ignore_index=IGNORE, reduction="none")).sum()
+        total = (
+            weight_BHW * F.cross_entropy(score, label, ignore_index=IGNORE, reduction="none")
+        ).sum()
     return total / (valid_count(label_BHW) if count is None else count).clamp(min=1)
 
 
@@ -43,7 +50,9 @@ def balance_counts(label_BHW: Tensor) -> Tensor:
     return torch.stack([background, valid_count(label_BHW) - background])
 
 
-def balanced_cross_entropy(logits_BCHW: Tensor, label_BHW: Tensor, counts: Tensor | None = None) -> Tensor:
+def balanced_cross_entropy(
+    logits_BCHW: Tensor, label_BHW: Tensor, counts: Tensor | None = None
+) -> Tensor:
     """Half the mean cross entropy over background pixels and half of that over all others (AFA; 000, sec. 4.3).
 
     A half without pixels is 0, and without any the loss is a connected zero. (Released: NaN.)
@@ -57,7 +66,9 @@ def balanced_cross_entropy(logits_BCHW: Tensor, label_BHW: Tensor, counts: Tenso
     # a half may be so small that the average of its size over processes is below one
     background, others = (0.5 / torch.where(counts > 0, counts, 1.0)).unbind()
     weight_C = torch.cat([background.view(1), others.expand(logits_BCHW.shape[1] - 1)])
-    return F.cross_entropy(logits_BCHW.float(), label_BHW.long(), weight=weight_C, ignore_index=IGNORE, reduction="sum")
+    return F.cross_entropy(
+        logits_BCHW.float(), label_BHW.long(), weight=weight_C, ignore_index=IGNORE, reduction="sum"
+    )
 
 
 @torch.no_grad()
@@ -87,7 +98,9 @@ def hard_pixels(
     prob_y = torch.exp(-F.cross_entropy(logits_BCHW.float(), safe, reduction="none"))
     prob_y = torch.where(valid, prob_y, 1.0)
     # each process offers its own smallest ones: the smallest of all are among them
-    smallest = gather(prob_y.flatten().topk(min(min_kept, prob_y.numel()), largest=False, sorted=False).values)
+    smallest = gather(
+        prob_y.flatten().topk(min(min_kept, prob_y.numel()), largest=False, sorted=False).values
+    )
     kth = smallest.topk(min(min_kept, smallest.numel()), largest=False, sorted=False).values.max()
     enough = gather(valid.sum().view(1)).sum() >= min_kept
     limit = torch.where(enough, kth.clamp(min=threshold), 2.0)

@@ -58,14 +58,20 @@ class ClassQueue(nn.Module):
     """
 
     def __init__(
-        self, lengths: Sequence[int], width: int, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+        self,
+        lengths: Sequence[int],
+        width: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         self.pinned = device
         self.dtype = dtype
         length = torch.tensor(lengths, dtype=torch.int64)
         # one spare row at the end takes what is not to be kept
-        self.register_buffer("rows", torch.zeros(int(length.sum()) + 1, width, dtype=dtype, device=device))
+        self.register_buffer(
+            "rows", torch.zeros(int(length.sum()) + 1, width, dtype=dtype, device=device)
+        )
         self.register_buffer("length", length, persistent=False)
         self.register_buffer("start", length.cumsum(0) - length, persistent=False)
         self.register_buffer("filled", torch.zeros_like(length))
@@ -78,9 +84,19 @@ class ClassQueue(nn.Module):
     head: Tensor
 
     @property
+    def capacity(self) -> int:
+        """Keys of all classes together."""
+        return self.rows.shape[0] - 1
+
+    @property
+    def width(self) -> int:
+        """Numbers of a key."""
+        return self.rows.shape[1]
+
+    @property
     def nbytes(self) -> int:
-        """Memory of the rows in bytes."""
-        return self.rows.numel() * self.rows.element_size()
+        """Memory of the keys in bytes."""
+        return self.capacity * self.width * self.rows.element_size()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClassQueue:
         """Moving or casting the module leaves the rows' dtype alone, and their device where one was asked for."""
@@ -106,7 +122,9 @@ class ClassQueue(nn.Module):
         self.head.copy_((self.head + count) % self.length)
         self.filled.copy_(torch.minimum(self.filled + count, self.length))
 
-    def _write_runs(self, index_CK: Tensor, count_C: Tensor, rows_of: Callable[[Tensor], Tensor]) -> None:
+    def _write_runs(
+        self, index_CK: Tensor, count_C: Tensor, rows_of: Callable[[Tensor], Tensor]
+    ) -> None:
         """Where the counts are known without waiting: each class's keys and no others, copied to where they follow one another."""
         sizes = (tensor.tolist() for tensor in (self.start, self.head, self.length, count_C))
         for index_K, start, head, length, count in zip(index_CK, *sizes, strict=True):
@@ -115,12 +133,18 @@ class ClassQueue(nn.Module):
                 place = start + (head + begin) % length
                 self.rows[place : place + end - begin] = rows_of(index_K[begin:end])
 
-    def _write_all(self, index_CK: Tensor, count_C: Tensor, rows_of: Callable[[Tensor], Tensor]) -> None:
+    def _write_all(
+        self, index_CK: Tensor, count_C: Tensor, rows_of: Callable[[Tensor], Tensor]
+    ) -> None:
         """Where they are not: every place is written, those beyond the count to the spare row."""
         place = torch.arange(index_CK.shape[1], device=index_CK.device)
-        target = self.start.unsqueeze(1) + (self.head.unsqueeze(1) + place) % self.length.unsqueeze(1)
+        target = self.start.unsqueeze(1) + (self.head.unsqueeze(1) + place) % self.length.unsqueeze(
+            1
+        )
         target = torch.where(place < count_C.unsqueeze(1), target, self.rows.shape[0] - 1).flatten()
-        for index, where in zip(index_CK.flatten().split(CHUNK), target.to(self.rows.device).split(CHUNK), strict=True):
+        for index, where in zip(
+            index_CK.flatten().split(CHUNK), target.to(self.rows.device).split(CHUNK), strict=True
+        ):
             self.rows.index_copy_(0, where, rows_of(index).to(self.rows.device, self.dtype))
 
     def draw(self, uniform_CX: Tensor) -> Tensor:
@@ -138,4 +162,4 @@ class ClassQueue(nn.Module):
         return (self.start.view(shape) + index).to(self.rows.device)
 
     def extra_repr(self) -> str:
-        return f"classes={len(self.length)}, rows={self.rows.shape[0] - 1}, width={self.rows.shape[1]}, {self.nbytes / 2**20:.0f} MiB"
+        return f"classes={len(self.length)}, rows={self.capacity}, width={self.width}, {self.nbytes / 2**20:.0f} MiB"

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from u2pl import distributed
+from u2pl.maps import top_class, upsample
 from u2pl.notation import IGNORE
-from u2pl.outputs import top_class, upsample
 from u2pl.pseudo.denoise import denoise, prototype_weight
 
 
@@ -23,8 +23,13 @@ class PrototypeConfig(BaseModel):
 class DenoisingConfig(PrototypeConfig):
     """Class prototypes and what they correct."""
 
-    denoise: bool = Field(True, description="correct pseudo-labels by the distance to the prototypes (000 Eqs 19-20)")
-    raw_distance: bool = Field(False, description="distances of the vectors as they are, not of unit vectors (000 Eq 19 to the letter)")
+    denoise: bool = Field(
+        True, description="correct pseudo-labels by the distance to the prototypes (000 Eqs 19-20)"
+    )
+    raw_distance: bool = Field(
+        False,
+        description="distances of the vectors as they are, not of unit vectors (000 Eq 19 to the letter)",
+    )
 
 
 def class_means(embed_BDhw: Tensor, label_Bhw: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -40,9 +45,13 @@ def class_means(embed_BDhw: Tensor, label_Bhw: Tensor, num_classes: int) -> tupl
     """
     safe = torch.where(label_Bhw == IGNORE, num_classes, label_Bhw).long().flatten(1)
     batch, pixels = safe.shape
-    member = torch.zeros(batch, num_classes + 1, pixels, dtype=embed_BDhw.dtype, device=embed_BDhw.device)
+    member = torch.zeros(
+        batch, num_classes + 1, pixels, dtype=embed_BDhw.dtype, device=embed_BDhw.device
+    )
     member = member.scatter_(1, safe.unsqueeze(1), 1.0)[:, :num_classes]
-    with torch.autocast(embed_BDhw.device.type, enabled=False):  # it would multiply and return sums in 16 bits
+    with torch.autocast(
+        embed_BDhw.device.type, enabled=False
+    ):  # it would multiply and return sums in 16 bits
         sums = torch.bmm(member.float(), embed_BDhw.float().flatten(2).transpose(1, 2)).sum(dim=0)
     sums, count = distributed.total(sums), distributed.total(member.float().sum(dim=(0, 2)))
     return sums / count.clamp(min=1).unsqueeze(1), count

@@ -17,7 +17,12 @@ class AverageConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    momentum: float = Field(0.99, ge=0, lt=1, description="limit m0 of the momentum min(1 - 1/(t+1), m0) (000 Eq 2; value: released code)")
+    momentum: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        description="limit m0 of the momentum min(1 - 1/(t+1), m0) (000 Eq 2; value: released code)",
+    )
     ramp: bool = Field(
         True,
         description="start as a plain mean of the students since the warm start (released); off: from a copy of the student at m0 at once, "
@@ -36,7 +41,11 @@ class TeacherConfig(AverageConfig):
 
 def batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """The BatchNorm layers of a network."""
-    return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    return [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    ]
 
 
 class Teacher(nn.Module):
@@ -75,7 +84,9 @@ class Teacher(nn.Module):
     def _momentum(self, step: int) -> float:
         if step <= 0:
             return 0.0
-        return ema_momentum(step, self.config.momentum) if self.config.ramp else self.config.momentum
+        return (
+            ema_momentum(step, self.config.momentum) if self.config.ramp else self.config.momentum
+        )
 
     @torch.no_grad()
     def update(self, student: nn.Module, step: int) -> None:
@@ -92,5 +103,7 @@ class Teacher(nn.Module):
             theirs += [source for buffer, source in pairs if buffer.is_floating_point()]
             counts = [buffer for buffer, _ in pairs if not buffer.is_floating_point()]
             if counts:
-                torch._foreach_copy_(counts, [source for buffer, source in pairs if not buffer.is_floating_point()])
+                torch._foreach_copy_(
+                    counts, [source for buffer, source in pairs if not buffer.is_floating_point()]
+                )
         torch._foreach_lerp_(own, theirs, weight)

@@ -22,7 +22,9 @@ def box_mask(boxes_B4: Tensor, size: tuple[int, int]) -> Tensor:
     return in_rows.unsqueeze(2) & in_columns.unsqueeze(1)
 
 
-def random_boxes(count: int, size: tuple[int, int], area: float, generator: torch.Generator) -> Tensor:
+def random_boxes(
+    count: int, size: tuple[int, int], area: float, generator: torch.Generator
+) -> Tensor:
     """Boxes of `area` x H x W pixels with a log-uniform aspect that fits the image, at a uniform place; int64 [count, 4].
 
     Args:
@@ -52,7 +54,9 @@ def half_of_classes(label_BHW: Tensor, score_BC: Tensor) -> Tensor:
     return F.pad(chosen_BC, (0, 1)).gather(1, slot_BN).view(label_BHW.shape)
 
 
-def half_of_batch_classes(label_BHW: Tensor, score_BC1: Tensor, gather: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+def half_of_batch_classes(
+    label_BHW: Tensor, score_BC1: Tensor, gather: Callable[[Tensor], Tensor] = lambda x: x
+) -> Tensor:
     """ClassMix as released with DAFormer: half of the n values that occur anywhere in the batch, rounded up; 255 is one of them.
 
     Each image draws for itself, so it may well show none of what it draws:
@@ -67,7 +71,11 @@ def half_of_batch_classes(label_BHW: Tensor, score_BC1: Tensor, gather: Callable
     slots = score_BC1.shape[1]
     slot_BN = _slots(label_BHW, slots - 1)
     present_C = gather(_present(slot_BN, slots).any(dim=0, keepdim=True)).any(dim=0)
-    return _lowest_half(present_C.expand_as(score_BC1), score_BC1).gather(1, slot_BN).view(label_BHW.shape)
+    return (
+        _lowest_half(present_C.expand_as(score_BC1), score_BC1)
+        .gather(1, slot_BN)
+        .view(label_BHW.shape)
+    )
 
 
 def _slots(label_BHW: Tensor, num_classes: int) -> Tensor:

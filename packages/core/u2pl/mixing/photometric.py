@@ -18,14 +18,29 @@ class StrongViewConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    jitter_probability: float = Field(0.8, ge=0, le=1, description="chance that an image's colours change (released: one draw per step)")
-    strength: float = Field(0.2, ge=0, le=0.5, description="largest change of brightness, contrast, saturation, and of hue in turns")
-    blur_probability: float = Field(0.5, ge=0, le=1, description="chance that an image is blurred (released: one draw per step)")
+    jitter_probability: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="chance that an image's colours change (released: one draw per step)",
+    )
+    strength: float = Field(
+        0.2,
+        ge=0,
+        le=0.5,
+        description="largest change of brightness, contrast, saturation, and of hue in turns",
+    )
+    blur_probability: float = Field(
+        0.5, ge=0, le=1, description="chance that an image is blurred (released: one draw per step)"
+    )
     sigma: tuple[PositiveFloat, PositiveFloat] = Field(
         (0.15, 1.15), description="the blur's standard deviation in pixels lies in this range"
     )
     taps: int = Field(
-        11, ge=1, le=51, description="pixels in a row that the blur weighs, an odd number; released: 51, which looks the same"
+        11,
+        ge=1,
+        le=51,
+        description="pixels in a row that the blur weighs, an odd number; released: 51, which looks the same",
     )
 
     @field_validator("taps")
@@ -78,14 +93,20 @@ def change_hue(image_B3HW: Tensor, amount_B: Tensor) -> Tensor:
     chroma = value - image_B3HW.amin(dim=1)
     # in sixths of a turn; the highest colour says which third it is in
     slope = chroma.clamp(min=1e-12).reciprocal_()
-    others = torch.where(value == green, (blue - red).mul_(slope).add_(2), (red - green).mul_(slope).add_(4))
-    hue = torch.where(value == red, (green - blue).mul_(slope), others).add_(6 * amount_B.view(-1, 1, 1))
+    others = torch.where(
+        value == green, (blue - red).mul_(slope).add_(2), (red - green).mul_(slope).add_(4)
+    )
+    hue = torch.where(value == red, (green - blue).mul_(slope), others).add_(
+        6 * amount_B.view(-1, 1, 1)
+    )
 
     def colour(lead: int) -> Tensor:
         """V, less all of the chroma where the hue is in the two sixths opposite, and less a part of it in those beside them."""
         turn = (hue + lead).div_(6)
         place = turn.sub_(turn.floor()).mul_(6)
-        return torch.addcmul(value, place.sub_(2).abs_().neg_().add_(2).clamp_(0, 1), chroma, value=-1)
+        return torch.addcmul(
+            value, place.sub_(2).abs_().neg_().add_(2).clamp_(0, 1), chroma, value=-1
+        )
 
     return torch.stack([colour(5), colour(3), colour(1)], dim=1)
 
@@ -172,8 +193,12 @@ class StrongView:
             image_B3HW: RGB, uint8 or floating point in [0, 1].
         """
         image = image_B3HW.float() if image_B3HW.is_floating_point() else image_B3HW.float() / 255
-        uniform = torch.rand(len(image) * distributed.world_size(), 7, generator=generator, device=generator.device)
+        uniform = torch.rand(
+            len(image) * distributed.world_size(), 7, generator=generator, device=generator.device
+        )
         draws = view_draws(self.config, distributed.local_rows(uniform).to(image.device))
         # which kernel runs next must be known here: drawn on the CPU, and from another seed, so that the step's own numbers do not return
         own = torch.Generator().manual_seed(step_seed(generator.initial_seed(), 0))
-        return strong_view(image, draws, torch.randperm(len(CHANGES), generator=own).tolist(), self.config.taps)
+        return strong_view(
+            image, draws, torch.randperm(len(CHANGES), generator=own).tolist(), self.config.taps
+        )

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
-DecoderName = Literal["deeplabv3plus", "deeplabv3plus_light", "daformer", "segformer"]
-
-#: Strides of the last feature map that a decoder can use; the last two fuse maps of different sizes, and at 8 three would be alike.
-DECODER_STRIDES: dict[str, tuple[int, ...]] = {
-    "deeplabv3plus": (8, 16),
-    "deeplabv3plus_light": (8, 16),
-    "daformer": (16, 32),
-    "segformer": (16, 32),
-}
-
-#: Where no stride is asked for: the papers'.
-DEFAULT_STRIDES: dict[str, Literal[8, 16, 32]] = {"daformer": 32, "segformer": 16}
+from u2pl.networks.parts import DecoderFacts, decoder_file, decoder_names
 
 #: `encoder_weights` of an encoder that starts from random numbers.
 RANDOM = "none"
@@ -28,7 +25,7 @@ class NetworkConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    decoder: DecoderName = Field(
+    decoder: str = Field(
         "deeplabv3plus",
         description="deeplabv3plus: U2PL's decoder and heads (004, sec. 4.1); deeplabv3plus_light: separable convolutions, narrow heads; "
         "daformer: DAFormer's fusion of four feature maps (000, sec. 4.2); segformer: SegFormer's, pixel by pixel (000, sec. 4.3)",
@@ -44,18 +41,21 @@ class NetworkConfig(BaseModel):
         "or a .safetensors or .pth file of the encoder",
     )
     output_stride: Literal[8, 16, 32] = Field(
-        default_factory=lambda fields: DEFAULT_STRIDES.get(fields["decoder"], 8),
+        default_factory=lambda fields: _facts(fields).strides[0],
         description="image pixels per pixel of the encoder's last feature map; 8 (004) or 16 for DeepLabv3+, "
         "32 (000, sec. 4.2) or 16 for daformer, 16 (000, sec. 4.3) or 32 for segformer",
     )
     atrous_rates: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
-        default_factory=lambda fields: (6, 12, 18) if fields["decoder"] == "daformer" else (12, 24, 36),
+        default_factory=lambda fields: _facts(fields).atrous_rates,
         description="dilations of the three 3x3 branches of ASPP (DeepLabv3+: 12, 24, 36 at stride 8, 6, 12, 18 at stride 16; "
         "daformer: 6, 12, 18), which has a 1x1 branch besides; segformer has none",
     )
-    width: PositiveInt = Field(256, description="channels of the decoder's branches and of what they are fused to; 256 in 004 and 000")
+    width: PositiveInt = Field(
+        256,
+        description="channels of the decoder's branches and of what they are fused to; 256 in 004 and 000",
+    )
     embed_dim: NonNegativeInt = Field(
-        default_factory=lambda fields: 64 if fields["decoder"] == "deeplabv3plus_light" else 256,
+        default_factory=lambda fields: _facts(fields).embed_dim,
         description="channels D of the representation; 256 in 004, 64 with the light decoder; 0: none, for methods without contrast",
     )
     dropout: float = Field(
@@ -66,18 +66,37 @@ class NetworkConfig(BaseModel):
         "0.1 in the released code",
     )
     tag_classes: NonNegativeInt = Field(
-        0, description="classes of the image-level classifier on the encoder's last map; 0: none; the weakly supervised app sets it"
+        0,
+        description="classes of the image-level classifier on the encoder's last map; 0: none; the weakly supervised app sets it",
     )
 
     @field_validator("encoder_weights", mode="before")
     @classmethod
     def _none_is_random(cls, value: object) -> object:
-        return RANDOM if value is None or (isinstance(value, str) and value.lower() in ("", RANDOM)) else value
+        return (
+            RANDOM
+            if value is None or (isinstance(value, str) and value.lower() in ("", RANDOM))
+            else value
+        )
+
+    @field_validator("decoder")
+    @classmethod
+    def _decoder_exists(cls, value: str) -> str:
+        if value not in decoder_names():
+            raise ValueError(f"there is no such decoder; there are {', '.join(decoder_names())}")
+        return value
 
     @field_validator("output_stride")
     @classmethod
     def _decoder_runs_at(cls, value: int, info: ValidationInfo) -> int:
-        strides = DECODER_STRIDES.get(info.data.get("decoder", ""), (value,))
+        decoder = info.data.get("decoder")  # absent if it was wrong
+        strides = decoder_file(decoder).FACTS.strides if decoder else (value,)
         if value not in strides:
-            raise ValueError(f"decoder {info.data['decoder']} runs at {' or '.join(map(str, strides))}")
+            raise ValueError(f"decoder {decoder} runs at {' or '.join(map(str, sorted(strides)))}")
         return value
+
+
+def _facts(fields: dict[str, object]) -> DecoderFacts:
+    """The decoder's own defaults; anything if the decoder is wrong, which is the error then."""
+    decoder = fields.get("decoder")
+    return decoder_file(decoder).FACTS if isinstance(decoder, str) else DecoderFacts((8,))

@@ -15,15 +15,23 @@ from urllib.parse import urlsplit
 import huggingface_hub
 import safetensors
 import safetensors.torch
-import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from u2pl.errors import UserError
-from u2pl.networks import mit
+from u2pl.networks.encoder import Encoder, family_of
 
 #: Keys of an ImageNet classifier that an encoder has no place for.
-CLASSIFIER_KEYS = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm.", "norm_head.", "fc_norm.")
+CLASSIFIER_KEYS = (
+    "fc.",
+    "classifier.",
+    "head.",
+    "conv_head.",
+    "bn2.",
+    "norm.",
+    "norm_head.",
+    "fc_norm.",
+)
 WRAPPERS = ("module.", "encoder.", "backbone.", "model.")
 MIN_MATCHED = 0.99
 
@@ -45,7 +53,7 @@ class LoadReport(NamedTuple):
         )
 
 
-def load_pretrained(encoder: nn.Module, name: str, weights: str) -> LoadReport:
+def load_pretrained(encoder: Encoder, name: str, weights: str) -> LoadReport:
     """Fill `encoder` (timm's or MiT's `name`) with ImageNet weights of that name (`weights` = "imagenet") or with a file's.
 
     Raises:
@@ -57,18 +65,18 @@ def load_pretrained(encoder: nn.Module, name: str, weights: str) -> LoadReport:
     return report
 
 
-def load_encoder(encoder: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadReport:
+def load_encoder(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> LoadReport:
     """Copy `state` into `encoder`; nothing is copied unless 99 % of the keys fit and no shape differs (UserError)."""
     own = {unwrapped(key): tensor for key, tensor in encoder.state_dict().items()}
-    part = encoder_part(state)
-    if isinstance(encoder, mit.MixTransformer):
-        part = {mit.timm_key(key): tensor for key, tensor in part.items()}
+    part = {encoder.own_key(key): tensor for key, tensor in encoder_part(state).items()}
     given = by_own_key(own, part)
     report = compare(own, given)
     total = len(report.matched) + max(len(report.missing), len(report.unexpected))
     if report.reshaped or len(report.matched) < MIN_MATCHED * total:
         first = (report.reshaped + report.missing + report.unexpected)[:3]
-        raise UserError(f"{source} does not fit the encoder: {report}; first: {', '.join(first)}; check network.encoder")
+        raise UserError(
+            f"{source} does not fit the encoder: {report}; first: {', '.join(first)}; check network.encoder"
+        )
     with torch.no_grad():
         for key in report.matched:
             own[key].copy_(given[key])
@@ -80,7 +88,9 @@ def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> LoadRepor
     both = [key for key in own if key in given]
     return LoadReport(
         matched=[key for key in both if own[key].shape == given[key].shape],
-        missing=[key for key in own if key not in given and not key.endswith("num_batches_tracked")],
+        missing=[
+            key for key in own if key not in given and not key.endswith("num_batches_tracked")
+        ],
         unexpected=[key for key in given if key not in own and not key.startswith(CLASSIFIER_KEYS)],
         reshaped=[key for key in both if own[key].shape != given[key].shape],
     )
@@ -89,7 +99,9 @@ def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> LoadRepor
 def encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The keys under "encoder." or "backbone." where a file has such, else all; without what wraps them."""
     inner = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    part = {key: tensor for key, tensor in inner.items() if key.startswith(("encoder.", "backbone."))} or inner
+    part = {
+        key: tensor for key, tensor in inner.items() if key.startswith(("encoder.", "backbone."))
+    } or inner
     return {unwrapped(key): tensor for key, tensor in part.items()}
 
 
@@ -109,40 +121,50 @@ def by_own_key(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[s
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors by key of a .safetensors file, or of a pickled state dict read without running any code in it."""
     if not path.is_file():
-        raise UserError(f"encoder weights: no file {path}; give a .safetensors or .pth file, imagenet or none as network.encoder_weights")
+        raise UserError(
+            f"encoder weights: no file {path}; give a .safetensors or .pth file, imagenet or none as network.encoder_weights"
+        )
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise UserError(f"encoder weights: {path} is damaged or no file of tensors ({type(error).__name__}); fetch it again") from error
+    except (
+        safetensors.SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        OSError,
+    ) as error:
+        raise UserError(
+            f"encoder weights: {path} is damaged or no file of tensors ({type(error).__name__}); fetch it again"
+        ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)} if isinstance(state, Mapping) else {}
+    tensors = (
+        {key: value for key, value in state.items() if isinstance(value, Tensor)}
+        if isinstance(state, Mapping)
+        else {}
+    )
     if not tensors:
         raise UserError(f"encoder weights: {path} holds no tensors by name")
     return tensors
 
 
 def hub_weights(name: str) -> dict[str, Tensor]:
-    """ImageNet weights for `name`, timm's or MiT's, from the hub or its local cache."""
+    """ImageNet weights of an encoder, from the hub or its local cache."""
     advice = "give a file with --set network.encoder_weights=FILE, or start from random weights with none"
-    if name not in mit.VARIANTS and not timm.models.is_model_pretrained(name):
-        raise UserError(f"timm has no ImageNet weights for {name}; {advice}")
     try:
         with offline_if_unreachable():
-            return mit_weights(name) if name in mit.VARIANTS else timm.create_model(name, pretrained=True).state_dict()
+            return family_of(name).hub_weights(name)
+    except UserError as error:
+        raise UserError(f"{error}; {advice}") from None
     except Exception as error:  # whatever a network, a proxy or a cache can raise
         raise UserError(
-            f"ImageNet weights of {name} are not in the cache and the hub is out of reach ({type(error).__name__}); {advice}"
+            f"ImageNet weights of {name} are not in the cache and the hub is out of reach "
+            f"({type(error).__name__}); {advice}"
         ) from error
-
-
-def mit_weights(name: str) -> dict[str, Tensor]:
-    """The ImageNet weights that SegFormer's authors released for `name`, under their names; NVIDIA's, not for commercial use."""
-    repository, revision = f"smp-hub/{name}.imagenet", mit.VARIANTS[name].revision
-    return safetensors.torch.load_file(huggingface_hub.hf_hub_download(repository, "model.safetensors", revision=revision))
 
 
 @contextmanager

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.errors import UserError
+from u2pl.networks.encoder import Encoder
 from u2pl.notation import OUTPUT_STRIDE
-from u2pl.outputs import SegOutput
+
+
+class SegOutput(NamedTuple):
+    """A network's output at a quarter of the image's size."""
+
+    logits: Tensor  # [B, C, h, w]
+    embed: Tensor | None = None  # [B, D, h, w]
+    deep: Tensor | None = None  # the encoder's last feature map, padding included
 
 
 class Segmentor(nn.Module):
     """Class logits and pixel representations of images of any size.
 
     Args:
-        encoder: image [B, 3, H, W] -> feature maps; map i is 2^i times smaller than the image, down to the encoder's output stride.
+        encoder: image [B, 3, H, W] -> four feature maps; carries colours and divisor of the images.
         decoder: feature maps -> one map at a quarter of the image's size.
         classifier: that map -> logits [B, C, h, w].
-        embedder: that map -> representation [B, D, h, w]; None for methods that need none.
-        mean: Of the three colours in [0, 1], as the encoder was pretrained with.
-        std: Likewise.
-        divisor: Height and width that the encoder sees are multiples of it.
-        tagger: 1x1 convolution without bias, the encoder's last map -> activations [B, K, h, w] of the classes that an image may show;
-            None for methods that learn from no names of classes.
+        embedder: that map -> representation [B, D, h, w]; None for methods without contrast.
+        tagger: 1x1 convolution without bias, the encoder's last map -> activations [B, K, h, w] of
+            the K classes of image tags; None for methods that do not use tags.
         min_images: Fewest images per process that a training forward can normalise.
         embed_dim: Channels D of the representation, 0 without one.
     """
@@ -35,14 +40,11 @@ class Segmentor(nn.Module):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Encoder,
         decoder: nn.Module,
         classifier: nn.Module,
         embedder: nn.Module | None,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
-        divisor: int,
         tagger: nn.Module | None = None,
         min_images: int = 1,
         embed_dim: int = 0,
@@ -53,12 +55,12 @@ class Segmentor(nn.Module):
         self.classifier = classifier
         self.embedder = embedder
         self.tagger = tagger
-        self.divisor = divisor
+        self.divisor = encoder.divisor
         self.min_images = min_images
         self.embed_dim = embed_dim
         # Not in the state: an average of teachers, or of processes, must never move them.
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        for name, value in (("mean", encoder.mean), ("std", encoder.std)):
+            self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
 
     def forward(self, image_B3HW: Tensor, embed: bool = True) -> SegOutput:
         """Logits, the encoder's last feature map and, if asked for, representations.
@@ -75,7 +77,11 @@ class Segmentor(nn.Module):
         features = self.encoder(self.prepare(image_B3HW))
         fused = self.decoder(features)
         logits = self.classifier(fused)[..., :height, :width]
-        representation = self.embedder(fused)[..., :height, :width] if embed and self.embedder is not None else None
+        representation = (
+            self.embedder(fused)[..., :height, :width]
+            if embed and self.embedder is not None
+            else None
+        )
         return SegOutput(logits, representation, features[-1])
 
     def activation(self, deep_BDhw: Tensor) -> Tensor:
@@ -85,7 +91,7 @@ class Segmentor(nn.Module):
         return activation
 
     def tag_logits(self, deep_BDhw: Tensor) -> Tensor:
-        """Whether the image shows a class, [B, K]: what the activations would be where every channel of `SegOutput.deep` is largest."""
+        """Logits [B, K] of the image's tags: global max pooling of `SegOutput.deep`, then the classifier."""
         return self.activation(F.adaptive_max_pool2d(deep_BDhw, 1)).flatten(1)
 
     def prepare(self, image_B3HW: Tensor) -> Tensor:
@@ -94,11 +100,9 @@ class Segmentor(nn.Module):
         if not image_B3HW.is_floating_point():
             image = image / 255
         height, width = image.shape[-2:]
-        return F.pad((image - self.mean) / self.std, (0, -width % self.divisor, 0, -height % self.divisor))
-
-    def encoder_parameters(self) -> list[nn.Parameter]:
-        """Pretrained part, in the order of the state."""
-        return list(self.encoder.parameters())
+        return F.pad(
+            (image - self.mean) / self.std, (0, -width % self.divisor, 0, -height % self.divisor)
+        )
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Everything that starts from random numbers: decoder, classifier, representation head and image-level classifier."""

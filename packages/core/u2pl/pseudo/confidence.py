@@ -38,7 +38,9 @@ def confident_pixels(
         gather: joins a vector over processes.
     """
     top, label = prob_BCHW.max(dim=1)
-    count_B2 = torch.stack([((top >= threshold) & valid_BHW).sum(dim=(1, 2)), valid_BHW.sum(dim=(1, 2))], dim=1)
+    count_B2 = torch.stack(
+        [((top >= threshold) & valid_BHW).sum(dim=(1, 2)), valid_BHW.sum(dim=(1, 2))], dim=1
+    )
     if per == "batch":
         count_B2 = gather(count_B2).sum(dim=0, keepdim=True).expand_as(count_B2)
     share = count_B2[:, 0].float() / count_B2[:, 1].clamp(min=1)

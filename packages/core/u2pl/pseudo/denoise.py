@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def prototype_weight(embed_BDhw: Tensor, prototype_CD: Tensor, known_C: Tensor, raw: bool = False) -> Tensor:
+def prototype_weight(
+    embed_BDhw: Tensor, prototype_CD: Tensor, known_C: Tensor, raw: bool = False
+) -> Tensor:
     """w(c) = softmax over c of -||z - z_proto_c||, per pixel (000 Eq 19), float32 [B, C, h, w].
 
     A class without a prototype gets the mean weight of the others, so it neither wins nor vanishes.
@@ -24,7 +26,9 @@ def prototype_weight(embed_BDhw: Tensor, prototype_CD: Tensor, known_C: Tensor, 
         squared = z.square().sum(1, keepdim=True) + proto.square().sum(1).view(1, -1, 1, 1)
     else:
         z, proto, squared = F.normalize(z, dim=1), F.normalize(proto, dim=1), z.new_full((), 2.0)
-    with torch.autocast(z.device.type, enabled=False):  # a difference of products rounded to 16 bits is no distance
+    with torch.autocast(
+        z.device.type, enabled=False
+    ):  # a difference of products rounded to 16 bits is no distance
         distance = (squared - 2 * torch.einsum("bdhw,cd->bchw", z, proto)).clamp(min=0).sqrt()
     known = known_C.view(1, -1, 1, 1)
     weight = torch.where(known, -distance, -torch.inf).softmax(dim=1)

@@ -23,7 +23,12 @@ def entropy(prob_BCHW: Tensor) -> Tensor:
     return torch.special.entr(prob_BCHW.float()).sum(dim=1)
 
 
-def upper_percentile(value_BHW: Tensor, valid_BHW: Tensor, share: float, gather: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+def upper_percentile(
+    value_BHW: Tensor,
+    valid_BHW: Tensor,
+    share: float,
+    gather: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Tensor:
     """The value below which all but the `share` highest valid values lie, interpolated as numpy's percentile(100 (1 - share)).
 
     Runs without waiting for the device: the number of valid values may stay there. -inf where none is valid.
@@ -51,7 +56,12 @@ def upper_percentile(value_BHW: Tensor, valid_BHW: Tensor, share: float, gather:
     return (above - step).to(value_BHW.dtype)
 
 
-def partition(prob_BCHW: Tensor, valid_BHW: Tensor, alpha: float, gather: Callable[[Tensor], Tensor] = lambda x: x) -> Partition:
+def partition(
+    prob_BCHW: Tensor,
+    valid_BHW: Tensor,
+    alpha: float,
+    gather: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Partition:
     """Split pixels by entropy at the percentile 100 (1 - alpha) of the batch (004 Eq 6, 000 Eq 12).
 
     Args:
@@ -66,7 +76,9 @@ def partition(prob_BCHW: Tensor, valid_BHW: Tensor, alpha: float, gather: Callab
     return Partition(value, gamma, low & valid_BHW, ~low & valid_BHW)
 
 
-def lowest_entropy(part: Partition, share: float, gather: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+def lowest_entropy(
+    part: Partition, share: float, gather: Callable[[Tensor], Tensor] = lambda x: x
+) -> Tensor:
     """Bool mask of the valid pixels whose entropy is in the lowest `share` (the released U2PL's anchor condition)."""
     valid = part.reliable_BHW | part.unreliable_BHW
     return valid & (part.entropy_BHW <= -upper_percentile(-part.entropy_BHW, valid, share, gather))

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from u2pl.maps import downsample, one_hot
 from u2pl.notation import IGNORE
-from u2pl.outputs import downsample
 from u2pl.pseudo.partition import Partition, lowest_entropy
 
 Gather = Callable[[Tensor], Tensor]
@@ -38,7 +38,11 @@ def ranked_below(prob_BChw: Tensor, rank: int) -> Tensor:
         return torch.zeros_like(prob_BChw, dtype=torch.bool)
     if rank >= classes:
         return torch.ones_like(prob_BChw, dtype=torch.bool)
-    limit = nth_highest(prob_BChw, rank) if rank <= classes - rank else -nth_highest(-prob_BChw, classes - rank + 1)
+    limit = (
+        nth_highest(prob_BChw, rank)
+        if rank <= classes - rank
+        else -nth_highest(-prob_BChw, classes - rank + 1)
+    )
     return prob_BChw >= limit
 
 
@@ -59,12 +63,6 @@ def nth_highest(value_BChw: Tensor, nth: int) -> Tensor:
     return highest[-1].unsqueeze(1)
 
 
-def class_mask(label_Bhw: Tensor, num_classes: int) -> Tensor:
-    """One-hot bool [B, C, h, w] of a label map; 255 belongs to no class."""
-    classes = torch.arange(num_classes, device=label_Bhw.device).view(-1, 1, 1)
-    return label_Bhw.unsqueeze(1) == classes
-
-
 def _confident(prob_BChw: Tensor, label_Bhw: Tensor, delta_p: float) -> Tensor:
     """The label where the probability of that class exceeds delta_p, else 255."""
     label = label_Bhw.long()
@@ -72,7 +70,9 @@ def _confident(prob_BChw: Tensor, label_Bhw: Tensor, delta_p: float) -> Tensor:
     return torch.where(prob_y > delta_p, label, IGNORE)
 
 
-def select_labeled(prob_BChw: Tensor, label_Bhw: Tensor, r_l: int, delta_p: float = 0.3) -> Candidates:
+def select_labeled(
+    prob_BChw: Tensor, label_Bhw: Tensor, r_l: int, delta_p: float = 0.3
+) -> Candidates:
     """Anchors y = c and p(c) > delta_p (004 Eq 9); negatives y != c and O(c) < r_l (Eq 14; 000 Eqs 21, 26).
 
     Args:
@@ -81,13 +81,19 @@ def select_labeled(prob_BChw: Tensor, label_Bhw: Tensor, r_l: int, delta_p: floa
         r_l: low rank threshold.
         delta_p: probability an anchor needs.
     """
-    other = ~class_mask(label_Bhw, prob_BChw.shape[1]) & (label_Bhw != IGNORE).unsqueeze(1)
+    other = ~one_hot(label_Bhw, prob_BChw.shape[1]) & (label_Bhw != IGNORE).unsqueeze(1)
     anchor = _confident(prob_BChw, label_Bhw, delta_p)
     return Candidates(anchor, anchor, ranked_below(prob_BChw, r_l) & other)
 
 
 def select_unlabeled(
-    prob_BChw: Tensor, label_Bhw: Tensor, reliable_Bhw: Tensor, unreliable_Bhw: Tensor, r_l: int, r_h: int, delta_p: float = 0.3
+    prob_BChw: Tensor,
+    label_Bhw: Tensor,
+    reliable_Bhw: Tensor,
+    unreliable_Bhw: Tensor,
+    r_l: int,
+    r_h: int,
+    delta_p: float = 0.3,
 ) -> Candidates:
     """Anchors: reliable, pseudo-label c, p(c) > delta_p (004 Eq 10); negatives: unreliable and r_l <= O(c) < r_h (Eq 15; 000 Eqs 22, 27).
 
@@ -119,7 +125,14 @@ class Thresholds(NamedTuple):
 
 
 def select_paper(
-    prob_l: Tensor, label_l: Tensor, prob_u: Tensor, label_u: Tensor, part: Partition, alpha: float, limits: Thresholds, gather: Gather
+    prob_l: Tensor,
+    label_l: Tensor,
+    prob_u: Tensor,
+    label_u: Tensor,
+    part: Partition,
+    alpha: float,
+    limits: Thresholds,
+    gather: Gather,
 ) -> Candidates:
     """Anchors, positives and negatives as in 004 Eqs 9-16 (000 Eqs 21-28).
 
@@ -134,12 +147,21 @@ def select_paper(
     reliable, unreliable = downsample(part.reliable_BHW), downsample(part.unreliable_BHW)
     return join(
         select_labeled(prob_l, label_l, limits.r_l, limits.delta_p),
-        select_unlabeled(prob_u, label_u, reliable, unreliable, limits.r_l, limits.r_h, limits.delta_p),
+        select_unlabeled(
+            prob_u, label_u, reliable, unreliable, limits.r_l, limits.r_h, limits.delta_p
+        ),
     )
 
 
 def select_released(
-    prob_l: Tensor, label_l: Tensor, prob_u: Tensor, label_u: Tensor, part: Partition, alpha: float, limits: Thresholds, gather: Gather
+    prob_l: Tensor,
+    label_l: Tensor,
+    prob_u: Tensor,
+    label_u: Tensor,
+    part: Partition,
+    alpha: float,
+    limits: Thresholds,
+    gather: Gather,
 ) -> Candidates:
     """What the released U2PL selects; arguments as for `select_paper`.
 
@@ -150,10 +172,12 @@ def select_released(
     labeled = select_labeled(prob_l, label_l, limits.r_l, limits.delta_p)
     unlabeled = select_unlabeled(prob_u, label_u, low, high, limits.r_l, limits.r_h, limits.delta_p)
     return join(
-        labeled._replace(positive_Bhw=label_l.long(), negative_BChw=torch.zeros_like(labeled.negative_BChw)),
+        labeled._replace(
+            positive_Bhw=label_l.long(), negative_BChw=torch.zeros_like(labeled.negative_BChw)
+        ),
         unlabeled._replace(
             positive_Bhw=torch.where(low, label_u, IGNORE).long(),
-            negative_BChw=unlabeled.negative_BChw & class_mask(label_u, prob_u.shape[1]),
+            negative_BChw=unlabeled.negative_BChw & one_hot(label_u, prob_u.shape[1]),
         ),
     )
 

@@ -39,11 +39,17 @@ def gallery(rows: Sequence[Row], classes: Sequence[str], palette: np.ndarray, pa
     entries = _legend(rows, classes, palette)
     places, legend_height = _flow([small.getlength(name) for name, _ in entries], width - 2 * _EDGE)
     sizes = [_fitted(row.image.shape[1], row.image.shape[0]) for row in rows]
-    sheet = Image.new("RGB", (width, 2 * _EDGE + legend_height + 44 + sum(height + 34 for _, height in sizes) - 10), _PAPER)
+    sheet = Image.new(
+        "RGB",
+        (width, 2 * _EDGE + legend_height + 44 + sum(height + 34 for _, height in sizes) - 10),
+        _PAPER,
+    )
     draw = ImageDraw.Draw(sheet)
     for (name, colour), (x, y) in zip(entries, places, strict=True):
         left, top = _EDGE + x, _EDGE + y
-        draw.rounded_rectangle((left, top, left + _SWATCH, top + _SWATCH), 3, colour, outline=_FAINT)
+        draw.rounded_rectangle(
+            (left, top, left + _SWATCH, top + _SWATCH), 3, colour, outline=_FAINT
+        )
         draw.text((left + _SWATCH + 7, top), name, _INK, small)
     lefts = [_EDGE + column * (_CELL + _GAP) for column in range(3)]
     for left, text in zip(lefts, ("image", "truth", "prediction"), strict=True):
@@ -51,8 +57,13 @@ def gallery(rows: Sequence[Row], classes: Sequence[str], palette: np.ndarray, pa
     top = _EDGE + legend_height + 44
     for row, size in zip(rows, sizes, strict=True):
         for left, picture in zip(lefts, (row.image, row.truth, row.prediction), strict=True):
-            sheet.paste(_no_mask(size, small) if picture is None else _thumbnail(picture, size, palette), (left, top))
-        draw.text((_EDGE, top + size[1] + 5), _shortened(row.title, 3 * _CELL, small), _FAINT, small)
+            sheet.paste(
+                _no_mask(size, small) if picture is None else _thumbnail(picture, size, palette),
+                (left, top),
+            )
+        draw.text(
+            (_EDGE, top + size[1] + 5), _shortened(row.title, 3 * _CELL, small), _FAINT, small
+        )
         top += size[1] + 34
     write_picture(np.asarray(sheet), path)
 
@@ -74,7 +85,9 @@ def _no_mask(size: tuple[int, int], font: _Font) -> Image.Image:
     return place
 
 
-def _legend(rows: Sequence[Row], classes: Sequence[str], palette: np.ndarray) -> list[tuple[str, tuple[int, ...]]]:
+def _legend(
+    rows: Sequence[Row], classes: Sequence[str], palette: np.ndarray
+) -> list[tuple[str, tuple[int, ...]]]:
     masks = [mask for row in rows for mask in (row.truth, row.prediction) if mask is not None]
     present = sorted({int(id) for mask in masks for id in np.unique(mask)})
     colours = with_ignored(palette).tolist()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from u2pl.errors import UserError
+from u2pl.files import make_folder, replace_file
 from u2pl.notation import IGNORE
 
 #: Colour of pixels that belong to no class.
@@ -21,10 +20,14 @@ def colour_mask(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return with_ignored(palette)[ids]
 
 
-def overlay(image: np.ndarray, ids: np.ndarray, palette: np.ndarray, alpha: float = 0.5) -> np.ndarray:
+def overlay(
+    image: np.ndarray, ids: np.ndarray, palette: np.ndarray, alpha: float = 0.5
+) -> np.ndarray:
     """The image uint8 [H, W, 3] under its classes' colours, `alpha` of them, with a thin line in the full colour around each region."""
     colours = colour_mask(ids, palette)
-    mixed = (image * np.float32(1 - alpha) + colours * np.float32(alpha) + np.float32(0.5)).astype(np.uint8)
+    mixed = (image * np.float32(1 - alpha) + colours * np.float32(alpha) + np.float32(0.5)).astype(
+        np.uint8
+    )
     return np.where(_borders(ids)[..., None], colours, mixed)
 
 
@@ -48,17 +51,10 @@ def with_ignored(palette: np.ndarray) -> np.ndarray:
 
 
 def _write(image: Image.Image, path: Path) -> None:
-    beside = path.with_name(f".u2pl-{os.getpid()}")
-    try:
-        encoded = BytesIO()
-        image.save(encoded, Image.registered_extensions()[path.suffix], quality=92)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(encoded.getvalue())
-        beside.replace(path)
-    except OSError as error:
-        if path.parent.is_dir():
-            beside.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free some space or choose another folder") from error
+    encoded = BytesIO()
+    image.save(encoded, Image.registered_extensions()[path.suffix], quality=92)
+    make_folder(path.parent)
+    replace_file(path, lambda beside: beside.write_bytes(encoded.getvalue()))
 
 
 def _borders(ids: np.ndarray) -> np.ndarray:

@@ -7,16 +7,20 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from u2pl.evaluate.confusion import Score, subset_mious
+from u2pl.evaluate.confusion import Score
 
 
-def score_table(classes: Sequence[str], scores: Mapping[str, Score], subsets: Mapping[str, Sequence[str]] | None = None) -> Table:
+def score_table(
+    classes: Sequence[str],
+    scores: Mapping[str, Score],
+    subsets: Mapping[str, Mapping[str, float | None]] | None = None,
+) -> Table:
     """IoU in percent per class and network, their means and the pixel accuracy; classes without ground truth are `absent`.
 
     Args:
         classes: names by id.
         scores: by network.
-        subsets: names of classes over which the mean is given as well.
+        subsets: by network, the mIoU over each named subset of the classes.
     """
     table = Table()
     table.add_column("IoU %")
@@ -26,8 +30,8 @@ def score_table(classes: Sequence[str], scores: Mapping[str, Score], subsets: Ma
         table.add_row(Text(name), *(_cell(score.per_class_iou[id]) for score in scores.values()))
     table.add_section()
     table.add_row("mIoU", *(_cell(score.miou) for score in scores.values()), style="bold")
-    means = [subset_mious(score, classes, subsets or {}) for score in scores.values()]
-    for name in subsets or {}:
+    means = [subsets[name] for name in scores] if subsets else []
+    for name in means[0] if means else ():
         table.add_row(Text(f"mIoU, {name}"), *(_cell(mean[name]) for mean in means))
     table.add_row("pixel accuracy", *(_cell(score.pixel_accuracy) for score in scores.values()))
     return table

@@ -1,0 +1,114 @@
+"""How good the labels are that a run learnt from."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from rich.progress import track
+from torch import Tensor
+
+from u2pl.cli.console import ConsoleReporter, standard_output
+from u2pl.errors import UserError
+from u2pl.evaluate.confusion import Confusion
+from u2pl.evaluate.inference import evaluating, predict_probabilities
+from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.evaluate.scoring import load_example
+from u2pl.files import write_json
+from u2pl.maps import shrink_factor, top_class
+from u2pl.model.folder import find_folder
+from u2pl.model.model import choose_device, load
+from u2pl.networks.segmentor import Segmentor
+from u2pl.notation import IGNORE
+from u2pl.report.tables import score_table
+from u2pl_ws.activation_maps import ActivationConfig, activation_maps, cam_label
+from u2pl_ws.app import MapsRequest
+from u2pl_ws.map_labels import refined_label, refined_maps_label, tagged_maps
+from u2pl_ws.pixel_refinement import affinity_kernel, half_size
+from u2pl_ws.task import find_tags
+
+#: Score of the background where every pixel must get a class (AFA's).
+BACKGROUND = 0.45
+COLUMNS = ("CAM", "refined", "certain labels", "masks")
+
+
+def score_maps(request: MapsRequest) -> None:
+    """Print and write down the scores of maps, labels and masks on tagged images that have masks."""
+    console = standard_output()
+    model = load(request.checkpoint, choose_device(request.cpu))
+    if model.network.tagger is None:
+        raise UserError(
+            f"{request.checkpoint} has no image-level classifier, so no activation maps: give a run "
+            "of u2pl-ws"
+        )
+    source, ids = model.open_scored(request.data, None)
+    split = request.split or source.train_split
+    ids = [id for id in source.split(split) if source.has_mask(id)]
+    if not ids:
+        raise UserError(
+            f"{source.name}: no image of {split} has a mask: there is nothing to score with"
+        )
+    text, counting = request.data or model.card.source or "", ConsoleReporter(console).counting
+    tags, _ = find_tags(source, text, request.tags, ids, counting)
+    options = ActivationConfig.model_validate(model.card.options["cam"])
+    limit, protocol = request.limit, model.protocol()
+    ids = [ids[i * len(ids) // limit] for i in range(limit)] if 0 < limit < len(ids) else ids
+    counts = {name: Confusion(len(source.classes), model.device) for name in COLUMNS}
+    certain, pixels = 0.0, 0.0
+    with evaluating([model.network]):
+        for id in track(ids, "scoring", console=console, disable=not console.is_terminal):
+            example = load_example(source, id)
+            image, truth = example.image.to(model.device), example.label.to(model.device)
+            shown = torch.tensor([[k in tags[id] for k in range(1, len(source.classes))]])
+            labels = labels_of(model.network, image, shown.to(model.device), options, protocol)
+            known = labels["certain labels"] != IGNORE
+            certain, pixels = certain + known.sum().item(), pixels + known.numel()
+            for name, label in labels.items():
+                known = label != IGNORE
+                counts[name].update(label.where(known, 0), truth.where(known, IGNORE))
+    scores = {name: count.scores() for name, count in counts.items()}
+    share, folder = 100 * certain / pixels, find_folder(request.checkpoint)
+    where = f"{folder} on {len(ids)} tagged images of {source.name} {split}"
+    line = f"{where}; {share:.1f} % of the pixels have a certain label"
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
+    console.print(score_table(source.classes, scores))
+    facts = {"data": source.name, "fingerprint": source.fingerprint(), "images": len(ids)}
+    found = {name: score._asdict() for name, score in scores.items()}
+    write_json(folder / f"cams-{split}.json", {**facts, "certain": share, **found})
+
+
+def labels_of(
+    network: Segmentor,
+    image_3HW: Tensor,
+    tags_1K: Tensor,
+    options: ActivationConfig,
+    protocol: EvaluationProtocol,
+) -> dict[str, Tensor]:
+    """What the maps of one tagged image, the refined maps, the labels of training and the network say, int64 [H, W] each.
+
+    Maps and refined maps give every pixel a class, by a background of `BACKGROUND`; labels leave uncertain pixels 255. All are of the
+    image as the protocol shrinks it, and brought to its own size.
+    """
+    size = (image_3HW.shape[1], image_3HW.shape[2])
+    shrink = shrink_factor(size, protocol.long_side)
+    shown = tuple(max(2, round(side * shrink)) for side in size)
+    # in floats: on a GPU there is no antialiasing of bytes
+    image = (
+        F.interpolate(image_3HW[None].float(), shown, mode="bilinear", antialias=True)
+        .round()
+        .to(torch.uint8)
+    )
+    cam = activation_maps(network, image, tags_1K, options.scales)
+    maps, kernel = tagged_maps(cam, tags_1K), affinity_kernel(half_size(image))
+    everywhere = torch.ones_like(image[:, 0], dtype=torch.bool)
+    labels = {
+        "CAM": cam_label(cam, BACKGROUND)[0],
+        "refined": refined_maps_label(maps, kernel, everywhere, BACKGROUND)[0],
+        "certain labels": refined_label(maps, kernel, everywhere, options.levels)[0],
+    }
+    own_size = {
+        name: F.interpolate(label[None, None].float(), size, mode="nearest")[0, 0].long()
+        for name, label in labels.items()
+    }
+    return own_size | {
+        "masks": top_class(predict_probabilities(network, image_3HW, protocol)[None])[0]
+    }

@@ -1,0 +1,157 @@
+"""What the commands do: they call the library and print what it returns."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from rich.console import Console
+from rich.progress import track
+
+from u2pl import distributed
+from u2pl.cli.console import ConsoleReporter, standard_output
+from u2pl.cli.program import fail
+from u2pl.cli.requests import EvaluateRequest, PredictRequest
+from u2pl.errors import UserError
+from u2pl.evaluate.confusion import Score, subset_mious
+from u2pl.evaluate.crf import load_crf
+from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.files import write_json
+from u2pl.model.folder import find_folder
+from u2pl.model.model import choose_device, load
+from u2pl.model.predict_files import predict_files
+from u2pl.report.tables import score_table
+from u2pl.run.app import App
+from u2pl.run.request import Request
+from u2pl.run.run import Run
+from u2pl.run.summary import PICTURES
+from u2pl.run.train import train as start_training
+from u2pl.training.loop import Stopped
+
+
+def train(app: App, request: Request) -> int:
+    """Train as requested, print the result; returns the exit code."""
+    console = standard_output()
+    try:
+        done = start_training(app, request, ConsoleReporter(console))
+    except Stopped as stopped:
+        if distributed.rank() == 0:
+            console.print(str(stopped), soft_wrap=True, highlight=False, markup=False)
+        return 143
+    if distributed.rank() == 0:
+        show_result(app, done, console)
+    return 0
+
+
+def doctor(app: App, request: Request) -> int:
+    """Examine a request; returns the exit code."""
+    from u2pl.doctor.examine import examine
+
+    console = standard_output()
+    return examine(app, request, console, ConsoleReporter(console).counting)
+
+
+def show_result(app: App, run: Run, console: Console) -> None:
+    """Print the table of scores of a finished run, and what can be typed next."""
+    summary, classes = run.summary, run.summary["classes"]
+    spent = f"after {summary['steps']} steps and {summary['seconds']:.0f} s"
+    lines = [
+        f"pictures: {run.folder / PICTURES}",
+        f"next: {app.name} predict {shlex.quote(str(run.folder))} IMAGE_OR_FOLDER --out predictions",
+    ]
+    if run.scores:
+        console.print(f"\n{summary['evaluation']}, {summary['split']}, {spent}:", highlight=False)
+        console.print(score_table(classes, run.scores, summary.get("subset_miou")))
+        best = f"best {summary['miou_best']:.2f} (step {summary['step_best']})"
+        lines.insert(
+            0, f"mIoU of the {summary['network']}: last {summary['miou_last']:.2f}, {best}"
+        )
+    else:
+        lines.insert(
+            0, f"\n{summary['split']}, {spent}; not scored: no image to score on has a mask"
+        )
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def evaluate(app: App, request: EvaluateRequest) -> dict[str, Score]:
+    """Print and write down the scores of a network, a column for each evaluation variant."""
+    console = standard_output()
+    model = load(request.checkpoint, choose_device(request.cpu))
+    folder = find_folder(request.checkpoint)
+    if not (request.data or model.card.source):
+        raise UserError(
+            f"{request.checkpoint} does not say which data it was trained on: add --data"
+        )
+    source, ids = model.open_scored(request.data, request.split)
+    split = request.split or model.usual_split(request.data)
+    view = request.view
+    asked = view["scales"] or view["flip"] or view["crf"]
+    views = [view] if asked else [view | other for other in app.views]  # type: ignore[operator]
+    protocols = _possible([model.protocol(**each) for each in views], console)
+    work = range(len(ids) * len(protocols))
+    steps = iter(track(work, "scoring", console=console, disable=not console.is_terminal))
+    scores = {
+        protocol.describe(): model.score(source, ids, protocol, lambda *_: next(steps, None))
+        for protocol in protocols
+    }
+    name = model.card.scores.get("network", "network")
+    console.print(
+        f"{folder} ({name}) on {source.name}, split {split} ({len(ids)} images, data "
+        f"{source.fingerprint()}):",
+        soft_wrap=True,
+        markup=False,
+    )
+    subsets = {
+        words: subset_mious(score, source.classes, source.subsets)
+        for words, score in scores.items()
+    }
+    console.print(score_table(model.classes, scores, subsets))
+    for words, score in scores.items():
+        result = {
+            "data": source.name,
+            "fingerprint": source.fingerprint(),
+            "split": split,
+            "protocol": words,
+            **score._asdict(),
+            **({"subset_miou": subsets[words]} if source.subsets else {}),
+        }
+        label = re.sub(r"[^a-z0-9]+", "-", f"{source.name} {split} {words}".lower())
+        write_json(folder / f"evaluation-{label}.json", result)
+    return scores
+
+
+def predict(request: PredictRequest) -> None:
+    """Write masks and overlays."""
+    console, shown = standard_output(), 0
+    model = load(request.checkpoint, choose_device(request.cpu))
+    if request.crf:
+        load_crf()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        shown = done
+        if console.is_terminal:
+            console.print(f"{done}/{total}", end="\r")
+
+    failures = predict_files(model, request.images, request.out, progress, **request.view)
+    folders = "ids/, colour/, overlay/"
+    console.print(f"{shown - len(failures)} images in {request.out}: {folders}", markup=False)
+    if failures:
+        more = " ..." if failures[1:] else ""
+        fail(f"{len(failures)} of the images could not be read: {failures[0].reason}{more}")
+
+
+def _possible(protocols: list[EvaluationProtocol], console: Console) -> list[EvaluationProtocol]:
+    """The protocols without those whose dense CRF is missing, which is said; UserError if none is left."""
+    if not any(protocol.crf for protocol in protocols):
+        return protocols
+    try:
+        load_crf()
+    except UserError as error:
+        plain = [protocol for protocol in protocols if not protocol.crf]
+        if not plain:
+            raise
+        console.print(f"left out: {error}", soft_wrap=True, highlight=False, markup=False)
+        return plain
+    return protocols

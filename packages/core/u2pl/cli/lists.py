@@ -1,0 +1,52 @@
+"""What there is to choose from: methods, presets, options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from u2pl.cli.console import standard_output
+from u2pl.cli.requests import ShowRequest
+from u2pl.run.app import App
+
+if TYPE_CHECKING:
+    from u2pl.run.recipe import OptionRow
+
+
+def list_methods(app: App) -> None:
+    """Print the methods."""
+    from u2pl.methods.discovery import method_names
+
+    table = Table("method", "what it is", box=None)
+    for name, text in method_names(app.methods).items():
+        table.add_row(name, text)
+    standard_output().print(table)
+
+
+def list_presets(app: App) -> None:
+    """Print the presets with the comments at their beginning."""
+    table = Table("preset", "what it is for", box=None)
+    for path in sorted(app.recipes.glob("*.toml")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        header = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
+        table.add_row(path.stem, "\n".join(header))
+    standard_output().print(table)
+
+
+def show_options(app: App, request: ShowRequest) -> None:
+    """Print every option of a method under a preset."""
+    from u2pl.run.recipe import Recipe
+
+    recipe = Recipe.of(app, request.method, request.preset, request.set or [])
+    standard_output().print(option_table(recipe.rows()))
+
+
+def option_table(rows: Sequence[OptionRow]) -> Table:
+    """Options with their meaning."""
+    table = Table("option", "value", "meaning", box=None)
+    for row in rows:
+        table.add_row(row.key, Text(row.value), Text(row.meaning))
+    return table

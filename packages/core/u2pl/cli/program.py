@@ -1,0 +1,195 @@
+"""From an app to its command line. Importing this is cheap: torch is loaded inside the commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
+
+import typer
+from typer.core import TyperGroup
+
+from u2pl.cli.requests import EvaluateRequest, NoRequest, PredictRequest, ShowRequest
+from u2pl.errors import UserError
+from u2pl.run.app import App
+from u2pl.run.request import default_of, parameters
+
+Asked = TypeVar("Asked")
+
+#: Seconds that the other processes wait for the launcher to end them after rank 0 has exited.
+GRACE = 5.0
+
+#: `doctor` takes what `train` takes, except for these; its method is an option.
+DOCTOR_IGNORES = ("steps", "out", "resume", "deterministic")
+
+
+class OneLineErrors(TyperGroup):
+    """A program whose mistakes of usage are one line too, with exit code 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        standalone = kwargs.pop("standalone_mode", True)
+        try:
+            code = super().main(*args, **(kwargs | {"standalone_mode": False}))
+        except typer.TyperException as error:
+            if type(error).__name__ == "NoArgsIsHelpError":  # has printed the help
+                sys.exit(2)
+            say_error(" ".join(error.format_message().split()))
+            sys.exit(2)
+        except typer.Abort:
+            sys.exit(130)
+        if standalone:
+            sys.exit(code if isinstance(code, int) else 0)
+        return code
+
+
+def new_program(app: App) -> typer.Typer:
+    """A program with the commands that every app has."""
+    program = typer.Typer(
+        name=app.name,
+        help=app.text,
+        cls=OneLineErrors,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+    )
+
+    @command(program, app.request)
+    def train(request: Any) -> int:
+        """Train, score and keep a network. Starts on several GPUs with `accelerate launch`."""
+        from u2pl.cli.commands import train as body
+
+        return body(app, request)
+
+    method = Annotated[str, typer.Option(help="a method, see `methods`")]
+
+    @command(program, app.request, left_out=DOCTOR_IGNORES, instead={"method": method})
+    def doctor(request: Any) -> int:
+        """Check whether this data and this recipe will work, before they cost hours."""
+        from u2pl.cli.commands import doctor as body
+
+        return body(app, request)
+
+    @command(program, EvaluateRequest)
+    def evaluate(request: EvaluateRequest) -> None:
+        """Score a trained network: IoU of each class and their mean, under a stated protocol."""
+        from u2pl.cli.commands import evaluate as body
+
+        body(app, request)
+
+    @command(program, PredictRequest)
+    def predict(request: PredictRequest) -> None:
+        """Segment images: masks of class ids, coloured masks, and overlays."""
+        from u2pl.cli.commands import predict as body
+
+        body(request)
+
+    @command(program, NoRequest)
+    def methods(request: NoRequest) -> None:
+        """List the methods."""
+        from u2pl.cli.lists import list_methods
+
+        list_methods(app)
+
+    @command(program, NoRequest)
+    def presets(request: NoRequest) -> None:
+        """List the presets: command, cost and what to expect of each."""
+        from u2pl.cli.lists import list_presets
+
+        list_presets(app)
+
+    @command(program, ShowRequest)
+    def show(request: ShowRequest) -> None:
+        """Print every option of a method under a preset: its value, and what it means."""
+        from u2pl.cli.lists import show_options
+
+        show_options(app, request)
+
+    return program
+
+
+def command(
+    program: typer.Typer,
+    request: type[Asked],
+    *,
+    left_out: tuple[str, ...] = (),
+    instead: Mapping[str, Any] | None = None,
+) -> Callable[[Callable[[Asked], int | None]], Callable[..., None]]:
+    """Add a command whose arguments and options are the fields of a request class.
+
+    Args:
+        program: to add it to.
+        request: a dataclass; see `u2pl.run.request`.
+        left_out: fields that the command does not offer.
+        instead: annotations that replace those of some fields.
+    """
+
+    def add(body: Callable[[Asked], int | None]) -> Callable[..., None]:
+        def run(**values: Any) -> None:
+            code = guarded(lambda: body(request(**values)))
+            if code:
+                raise typer.Exit(code)
+
+        given = instead or {}
+        hints = {
+            name: given.get(name, hint)
+            for name, hint in _hints(request).items()
+            if name not in left_out
+        }
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=_default(request, name),
+                    annotation=hint,
+                )
+                for name, hint in hints.items()
+            ]
+        )
+        run.__annotations__ = hints
+        program.command(name=body.__name__, help=inspect.getdoc(body))(run)
+        return run
+
+    return add
+
+
+def _hints(request: type) -> dict[str, Any]:
+    hints = get_type_hints(request, include_extras=True)
+    return {name: hints[name] for name in parameters(request)}
+
+
+def _default(request: type, name: str) -> Any:
+    value = default_of(request, name)
+    return inspect.Parameter.empty if value is dataclasses.MISSING else value
+
+
+def guarded(body: Callable[[], int | None]) -> int | None:
+    """Run a command's body; what a user can get wrong becomes one line and exit code 2."""
+    try:
+        return body()
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except OSError as error:
+        if error.errno != 28:  # ENOSPC
+            raise
+        fail(f"the disk is full ({error.filename or error}); free some space, then --resume")
+
+
+def fail(message: str) -> NoReturn:
+    """Print an error line and exit with code 2; of several processes only rank 0 prints."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(GRACE)
+    say_error(message)
+    raise typer.Exit(2)
+
+
+def say_error(message: str) -> None:
+    """The line that every error ends in."""
+    print(f"error: {message}", file=sys.stderr)

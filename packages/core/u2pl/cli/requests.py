@@ -1,0 +1,92 @@
+"""What the commands for a trained network can be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from u2pl.model.model import View
+
+SCORED = typer.Argument(
+    help="a run folder (its last model), a folder with model.safetensors, or RUN/best"
+)
+CPU = typer.Option("--cpu", help="do not use a GPU")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRequest:
+    """A network, and how images are shown to it."""
+
+    checkpoint: Annotated[Path, SCORED]
+    mode: Annotated[
+        Literal["whole", "center-crop", "slide"] | None,
+        typer.Option(help="how images are shown to the network; the run's own way if left out"),
+    ] = None
+    crop: Annotated[
+        int | None,
+        typer.Option(
+            help="side of the centre crop or the sliding window in pixels; the run's if left out"
+        ),
+    ] = None
+    scales: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="sizes relative to the image's own whose predictions are averaged, repeatable"
+        ),
+    ] = None
+    flip: Annotated[bool, typer.Option("--flip", help="average with the mirrored image")] = False
+    crf: Annotated[
+        bool,
+        typer.Option("--crf", help="a dense CRF behind the network; needs uv sync --extra crf"),
+    ] = False
+    cpu: Annotated[bool, CPU] = False
+
+    @property
+    def view(self) -> View:
+        """What differs from the network's own protocol."""
+        return {
+            "mode": self.mode,
+            "crop": self.crop,
+            "scales": self.scales or None,
+            "flip": self.flip or None,
+            "crf": self.crf or None,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest(ModelRequest):
+    """What `evaluate` can be asked."""
+
+    data: Annotated[
+        str | None, typer.Option(help="a data source; the one it was trained on if left out")
+    ] = None
+    split: Annotated[
+        str | None,
+        typer.Option(help="which images; val, or what the run was scored on, if left out"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictRequest(ModelRequest):
+    """What `predict` can be asked."""
+
+    images: Annotated[list[Path], typer.Argument(help="image files, or folders of them; any size")]
+    out: Annotated[Path, typer.Option(help="folder for ids/, colour/ and overlay/")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowRequest:
+    """What `show` can be asked."""
+
+    method: Annotated[str, typer.Argument(help="a method, see `methods`")]
+    preset: Annotated[str, typer.Option(help="a preset, see `presets`")] = "light"
+    set: Annotated[list[str] | None, typer.Option(help="section.key=value, repeatable")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoRequest:
+    """A command without options."""

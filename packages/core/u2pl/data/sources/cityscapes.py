@@ -1,0 +1,46 @@
+"""Cityscapes in its own layout; raw label ids are mapped to the 19 evaluated classes in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from u2pl.data.city_classes import TRAIN_ID, CityClasses
+from u2pl.data.file_source import IdList, files_by_id
+from u2pl.data.reading import check_range, read_ids
+from u2pl.errors import UserError
+
+_LABEL_IDS = 34
+
+
+class Cityscapes(CityClasses):
+    """leftImg8bit/{train,val}/CITY/*_leftImg8bit.png with gtFine/…/*_gtFine_labelTrainIds.png, or *_labelIds.png where those are missing.
+
+    An id is `CITY/CITY_NNNNNN_NNNNNN`. Masks are optional: only labelled images and scoring need them.
+    Raises UserError when the images are not where Cityscapes puts them.
+    """
+
+    id_ending = "_leftImg8bit"
+    # Of 512 rows those in which DAFormer believes no pseudo-label: edges left by rectifying the image, and the car's bonnet.
+    void_rows = (15 / 512, 120 / 512)
+
+    def __init__(self, path: str | Path) -> None:
+        root = Path(path).expanduser()
+        self.name = "cityscapes"
+        self.protocol = "fine"
+        self.images, self.masks, self.lists = {}, {}, {}
+        for split in ("train", "val"):
+            images = files_by_id(root / "leftImg8bit" / split, (".png",), self.id_ending)
+            if not images:
+                raise UserError(
+                    f"{root / 'leftImg8bit' / split} holds no *_leftImg8bit.png: unpack leftImg8bit_trainvaltest.zip into {root}"
+                )
+            self.images |= images
+            for kind in ("labelIds", "labelTrainIds"):
+                self.masks |= files_by_id(root / "gtFine" / split, (".png",), f"_gtFine_{kind}")
+            self.lists[split] = IdList(str(root / "leftImg8bit" / split), list(images))
+
+    def translate_mask(self, file: Path) -> np.ndarray:
+        """Raw label ids 0 to 33 become train ids."""
+        return TRAIN_ID[check_range(read_ids(file), _LABEL_IDS, str(file))]

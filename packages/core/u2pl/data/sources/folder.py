@@ -1,0 +1,91 @@
+"""A folder of photos: images/, masks/, splits/*.txt, classes.txt, meta.toml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from u2pl.data.classes import read_classes
+from u2pl.data.file_source import FileSource, IdList, files_by_id
+from u2pl.data.ids import IMAGE_SUFFIXES, first_three, hold_out, match_id, read_lines
+from u2pl.data.meta import read_meta
+from u2pl.errors import UserError
+
+
+class Folder(FileSource):
+    """`images/` (sub-folders allowed), `masks/` (PNG, the same names), `splits/NAME.txt` (ids, optional) and `classes.txt`.
+
+    Without splits/val.txt a fifth of the masked images that no list names is held out as val;
+    without splits/train.txt all images that are in no val or test list are train.
+    `tags.csv` or `tags.json` (optional) says which classes an image shows.
+    `meta.toml` (optional) says which classes are things and which rows are void; it changes no image and no label, so the fingerprint
+    leaves it out.
+    Raises UserError when images/ or classes.txt is missing or wrong, or meta.toml is wrong.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        root = Path(path).expanduser()
+        self.name = root.resolve().name
+        if not (root / "images").is_dir():
+            raise UserError(
+                f"{root} has no images/ folder: put photos into images/, masks into masks/ and write classes.txt{_hint(root)}"
+            )
+        self.images = files_by_id(root / "images", IMAGE_SUFFIXES)
+        if not self.images:
+            raise UserError(
+                f"{root / 'images'} holds no images: put {', '.join(IMAGE_SUFFIXES)} files there"
+            )
+        self.classes, self.palette = read_classes(root / "classes.txt")
+        self.things, self.void_rows = read_meta(root / "meta.toml", self.classes)
+        self.tags = next(
+            (file for file in (root / "tags.csv", root / "tags.json") if file.is_file()), None
+        )
+        masks = files_by_id(root / "masks", (".png",))
+        self.masks = {id: file for id, file in masks.items() if id in self.images}
+        stray = [id for id in masks if id not in self.images]
+        if stray:
+            self.notes += (f"masks without an image of the same name: {first_three(stray)}",)
+        self.lists = {
+            file.stem: IdList(str(file), read_lines(file))
+            for file in sorted((root / "splits").glob("*.txt"))
+        }
+        self._complete_lists(str(root / "images"))
+
+    def _complete_lists(self, where: str) -> None:
+        if "val" not in self.lists:
+            listed = {
+                match_id(line, self.images)
+                for name in self.lists
+                for line in self.lists[name].lines
+            }
+            held = hold_out(self.masks, [id for id in self.masks if id not in listed])
+            if held:
+                self.lists["val"] = IdList(where, held)
+                self.held_out = tuple(held)
+        if "train" not in self.lists:
+            scored = [name for name in self.lists if name.startswith(("val", "test"))]
+            outside = {
+                match_id(line, self.images) for name in scored for line in self.lists[name].lines
+            }
+            self.lists["train"] = IdList(where, [id for id in self.images if id not in outside])
+
+    def unknown_split(self, name: str) -> UserError:
+        """The error for a list that does not exist; says how to make it."""
+        return UserError(
+            f"{super().unknown_split(name)}; write the ids, one per line, into splits/{name}.txt"
+        )
+
+
+def _hint(root: Path) -> str:
+    if not root.exists():
+        return " (the folder itself does not exist)"
+    if (
+        (root / "JPEGImages").is_dir()
+        or (root / "VOC2012").is_dir()
+        or (root / "VOCdevkit").is_dir()
+    ):
+        return f" (it looks like a VOC devkit: write voc:{root})"
+    return (
+        f" (it looks like Cityscapes: write cityscapes:{root})"
+        if (root / "leftImg8bit").is_dir()
+        else ""
+    )

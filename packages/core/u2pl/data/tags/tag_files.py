@@ -1,0 +1,184 @@
+"""Files of image tags as they are written: CSV, JSON, and VOC's XML annotations. What the names mean is `u2pl.data.tags.tags`' business."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import re
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.parsers import expat
+
+from u2pl.errors import UserError
+
+COLUMNS = ("image", "classes")
+
+#: From which likeness on, 0 to 1, a word may be a misspelt name.
+ALIKE = 0.6
+
+_BETWEEN = " \t\r\n,;"
+
+
+class Line(NamedTuple):
+    """What a file says of one image, as written."""
+
+    image: str
+    names: list[str]
+
+
+def csv_lines(path: Path, classes: tuple[str, ...]) -> list[Line]:
+    """Read a table with the columns image and classes, between commas, semicolons or tabs; UserError when it is none."""
+    text = _text(path)
+    header, example = text.partition("\n")[0].strip(), f"'photo_1,{';'.join(classes[1:3])}'"
+    mark = next((mark for mark in ",;\t" if {*COLUMNS} <= {*_cells(header, mark)}), None)
+    if mark is None:
+        raise UserError(
+            f"{path} must begin with the line 'image,classes', not {header[:60]!r}; then lines such as {example}"
+        )
+    columns = _cells(header, mark)
+    image, shown = (columns.index(name) for name in COLUMNS)
+    rows = csv.reader(io.StringIO(text), delimiter=mark, skipinitialspace=True)
+    lines = []
+    try:
+        for row in rows:
+            if rows.line_num == 1 or not any(cell.strip() for cell in row):
+                continue
+            if (
+                shown == len(columns) - 1
+            ):  # a list that is not in quotation marks makes more cells than there are columns
+                row[shown:] = [";".join(row[shown:])] * (len(row) > shown)
+            if len(row) != len(columns) or not row[image].strip():
+                raise UserError(
+                    f"{path}, line {rows.line_num} has not one cell for each of {', '.join(columns)}: write {example}"
+                )
+            lines.append(Line(row[image].strip(), split_names(row[shown], classes)))
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {rows.line_num} cannot be read ({error}): write lines such as {example}"
+        ) from None
+    return lines
+
+
+def json_lines(path: Path, _: tuple[str, ...]) -> list[Line]:
+    """Read {image: [class, ...]} or [{"image": image, "classes": [class, ...]}]; UserError when it is neither."""
+    try:
+        found = json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} cannot be read as JSON ({error}): correct it, or write a CSV with columns image and classes"
+        ) from None
+    lines = []
+    for image, names in _entries(found):
+        if (
+            not isinstance(image, str)
+            or not image.strip()
+            or not isinstance(names, list)
+            or not all(map(_is_class, names))
+        ):
+            raise UserError(
+                f'{path}: write {{"image": ["class", ...]}} or [{{"image": "...", "classes": ["class", ...]}}]; see {image!r}'
+            )
+        lines.append(Line(image.strip(), [str(name).strip() for name in names]))
+    return lines
+
+
+def object_names(file: Path) -> list[str]:
+    """Read the name of each object of a VOC annotation; those of an object's parts are no classes.
+
+    Raises UserError when the file is no XML, or declares a document type: only there can a file define entities, which may grow without
+    bound.
+    """
+    place: list[str] = []
+    names: list[str] = []
+
+    def start(tag: str, _: dict[str, str]) -> None:
+        place.append(tag)
+        if place[1:] == ["object", "name"]:
+            names.append("")
+
+    def text(data: str) -> None:
+        if place[1:] == ["object", "name"]:
+            names[-1] += data
+
+    def refuse(*_: Any) -> None:
+        raise UserError(
+            f"{file} declares a document type, which no VOC annotation does: take the line <!DOCTYPE ...> out"
+        )
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler, parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = (
+        start,
+        text,
+        refuse,
+    )
+    parser.EndElementHandler = lambda _: place.pop()
+    try:
+        parser.Parse(file.read_bytes(), True)
+    except UserError:
+        raise
+    except (OSError, expat.ExpatError, LookupError, ValueError) as error:
+        raise UserError(f"{file} cannot be read as XML ({error}): replace the file") from None
+    return [name.strip() for name in names]
+
+
+def split_names(text: str, classes: tuple[str, ...]) -> list[str]:
+    """Take a cell apart into names and ids of classes, between spaces, commas or semicolons.
+
+    The longest class name that fits is meant, so names may hold such signs. What is no class comes out as it is written: the words that
+    are most like a class, or the first one.
+    """
+    longest_first = sorted(map(re.escape, classes), key=len, reverse=True)
+    known = re.compile(rf"(?:{'|'.join(longest_first)}|\d+)(?=[{_BETWEEN}]|$)")
+    names, rest = [], text.strip(_BETWEEN)
+    while rest:
+        match = known.match(rest)
+        names.append(match.group() if match else _unknown(rest, classes))
+        rest = rest[len(names[-1]) :].lstrip(_BETWEEN)
+    return names
+
+
+def nearest(name: str, classes: Iterable[str]) -> str | None:
+    """The class whose name is most like this one; None where none is much like it."""
+    return next(iter(difflib.get_close_matches(name, classes, n=1, cutoff=ALIKE)), None)
+
+
+def _unknown(rest: str, classes: tuple[str, ...]) -> str:
+    piece = re.split("[,;]", rest)[0].rstrip()
+    most = max(len(name.split()) for name in classes)
+    runs = [piece[: gap.start()] for gap in islice(re.finditer(r"\s+|$", piece), most)]
+    best = max(runs, key=lambda run: _likeness(run, classes))
+    return best if _likeness(best, classes) >= ALIKE else runs[0]
+
+
+def _likeness(text: str, classes: Iterable[str]) -> float:
+    return max(difflib.SequenceMatcher(None, text, name).ratio() for name in classes)
+
+
+def _cells(header: str, mark: str) -> list[str]:
+    return [name.strip().strip('"').lower() for name in header.split(mark)]
+
+
+def _entries(found: Any) -> list[tuple[Any, Any]]:
+    if isinstance(found, dict):
+        return list(found.items())
+    if isinstance(found, list):
+        return [
+            (item.get("image"), item.get("classes")) if isinstance(item, dict) else (item, None)
+            for item in found
+        ]
+    return [(found, None)]
+
+
+def _is_class(value: Any) -> bool:
+    return isinstance(value, (str, int)) and not isinstance(value, bool)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a text file ({error}): write UTF-8") from None

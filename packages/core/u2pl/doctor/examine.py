@@ -1,0 +1,174 @@
+"""`doctor`: will this data and this recipe work, and what will a run cost?"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+
+from u2pl.counting import Counting
+from u2pl.data.survey import Survey
+from u2pl.doctor.costs import say_costs, say_state
+from u2pl.doctor.findings import (
+    Diagnosis,
+    class_table,
+    look_at,
+    say_sizes,
+    warn_of_twins,
+)
+from u2pl.errors import UserError
+from u2pl.evaluate.crf import load_crf
+from u2pl.methods.method import Method
+from u2pl.model.model import choose_device
+from u2pl.networks.config import RANDOM
+from u2pl.run.app import App
+from u2pl.run.request import Request
+from u2pl.run.task import Part, Task
+from u2pl.run.train import make_task
+from u2pl.training.memory import keep_freed_memory
+
+#: What `doctor` leaves out of the request: it changes nothing that is examined.
+IRRELEVANT = ("steps", "out", "resume", "deterministic")
+
+
+def examine(app: App, request: Request, console: Console, counting: Counting) -> int:
+    """Print what is found; returns the exit code: 0, or 2 if a run would fail."""
+    diagnosis = Diagnosis(console)
+    try:
+        task = make_task(app, request, counting)
+    except UserError as error:
+        look_without_task(app.task_module.parts_without_task(request), error, diagnosis)
+        return diagnosis.conclude("")
+    scored = look(task, diagnosis)
+    ids = scored.ids if scored is not None else []
+    if task.protocol.crf:
+        try:
+            load_crf()
+        except UserError as error:
+            diagnosis.fix([str(error)])
+    diagnosis.say()
+    method, network = _build(task, diagnosis)
+    _say_recipe(task, method, scored, diagnosis)
+    if network:
+        diagnosis.say(network)
+    if method is not None:
+        keep_freed_memory()  # as training does
+        method = method.to(choose_device(request.cpu))
+        say_state(task, method, diagnosis)
+        say_costs(task, method, ids, diagnosis)
+    words = request.words(*IRRELEVANT, "cpu")
+    return diagnosis.conclude(shlex.join([app.name, "train", *words]))
+
+
+def look(task: Task, diagnosis: Diagnosis) -> Part | None:
+    """Look at images and masks of all parts; returns what is scored on, None if that is an error."""
+    scored = None
+    try:
+        scored = task.scored
+        task.check()
+    except UserError as error:
+        diagnosis.fix([str(error)])
+    diagnosis.say(f"{task.described}: {len(task.parts[0].source.classes)} classes")
+    parts = [part for part in (*task.streams, scored) if part is not None and part.ids]
+    found = {part.role: look_at(part, diagnosis) for part in parts}
+    looked_at = ", ".join(f"{found[p.role].looked_at} of {len(p.ids)} {p.role}" for p in parts)
+    diagnosis.say(f"looked at: {looked_at} images")
+    for parts_of_one, data in task.crops():
+        sizes = [found[part.role].sizes for part in parts_of_one if part.role in found]
+        roles = " and ".join(part.role for part in parts_of_one)
+        say_sizes(roles, sum(sizes, Counter()), diagnosis, data)
+    if scored is not None and scored.ids:
+        say_sizes(scored.role, found[scored.role].sizes, diagnosis)
+    masked = {part.role: found[part.role] for part in parts if part.masked}
+    if masked:
+        diagnosis.console.print(class_table(task.classes, masked))
+    for table in task.tables():
+        diagnosis.print(table)
+    _warn_of_absent(parts, scored, found, diagnosis)
+    if scored is not None:
+        same = [part for part in task.streams if part.source is scored.source]
+        training = [id for part in same for id in part.ids]
+        warn_of_twins(scored.source, training, scored.ids, diagnosis)
+    return scored
+
+
+def look_without_task(parts: Iterable[Part], error: UserError, diagnosis: Diagnosis) -> None:
+    """Report broken masks if they are why there is no task; else raise the error again."""
+    for part in parts:
+        found = look_at(part, diagnosis, quiet=True)
+        if found.problems:
+            diagnosis.say(
+                f"{part.source.name}: no labelled images could be chosen; looked at "
+                f"{found.looked_at} of {len(part.ids)} images with masks"
+            )
+            diagnosis.fix([str(error)])
+            diagnosis.fix(found.problems, "images with masks")
+            return
+    raise error
+
+
+def _warn_of_absent(
+    parts: list[Part], scored: Part | None, found: dict[str, Survey], diagnosis: Diagnosis
+) -> None:
+    for part in parts:
+        result = found[part.role]
+        if not part.masked or not result.absent:
+            continue
+        names = ", ".join(result.absent)
+        masks = f"none of {result.masked} {part.role} masks shows {names}"
+        if part is scored:
+            diagnosis.warn(f"{masks}: a class that occurs in none is left out of the mIoU")
+        else:
+            diagnosis.warn(f"{masks}: it cannot be learnt; choose other images")
+
+
+def _say_recipe(
+    task: Task, method: Method[Any] | None, scored: Part | None, diagnosis: Diagnosis
+) -> None:
+    """Print what the recipe means for this data."""
+    sections = task.recipe.sections
+    train, crop = sections.train, sections.data.crop
+    seen = task.total * train.batch
+    crops = " and ".join(f"{train.batch} {part.role}" for part in task.streams)
+    passes = " and ".join(
+        f"{seen / len(part.ids):.1f} over the {part.role} images" for part in task.streams
+    )
+    diagnosis.say(
+        f"{task.request.method} with preset {task.recipe.preset}: {task.total} steps of {crops} crops "
+        f"of {crop} pixels; passes: {passes}"
+    )
+    if task.warm_steps:
+        warming = task.recipe.kind.warming
+        diagnosis.say(f"warm start: the first {task.warm_steps} steps are {warming}")
+    rest = train.scaled_lr * train.head_lr_factor
+    diagnosis.say(
+        f"learning rate: {train.scaled_lr:g} for the encoder, {rest:g} for the rest "
+        f"({train.optimizer}; train.lr={train.lr:g} is meant for a batch of {train.reference_batch})"
+    )
+    for note in task.notes(method, scored):
+        diagnosis.say(f"note: {note}")
+
+
+def _build(task: Task, diagnosis: Diagnosis) -> tuple[Method[Any] | None, str]:
+    """The method, and a line on its network.
+
+    If the encoder's weights cannot be had it starts from random ones, so that the rest can still be
+    tried.
+    """
+    network = task.recipe.sections.network
+    weights = (
+        "from random numbers"
+        if network.encoder_weights == RANDOM
+        else f"weights loaded from {network.encoder_weights}"
+    )
+    try:
+        return task.build_method(), f"network: {network.decoder} on {network.encoder}, {weights}"
+    except UserError as error:
+        diagnosis.fix([str(error)])
+    try:
+        return task.from_random_weights().build_method(), ""
+    except UserError:
+        return None, ""

@@ -1,0 +1,107 @@
+"""Score networks on a list of images."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from u2pl import distributed
+from u2pl.counting import OnProgress
+from u2pl.data.ids import first_three
+from u2pl.errors import UserError
+from u2pl.evaluate.confusion import Confusion, Score
+from u2pl.evaluate.inference import center_crop, evaluating, predict_probabilities
+from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.notation import IGNORE
+
+if TYPE_CHECKING:
+    from u2pl.data.source import Source
+
+
+class Example(NamedTuple):
+    """An image and its mask."""
+
+    image: Tensor  # uint8 [3, H, W]
+    label: Tensor  # uint8 [H, W]
+
+
+def check_scored(source: Source, ids: Sequence[str]) -> None:
+    """Raise UserError unless there are images to score on and each has a mask; decodes nothing."""
+    if not ids:
+        raise UserError(
+            f"{source.name}: there is no image to evaluate on; choose a split that holds some"
+        )
+    bare = [id for id in ids if not source.has_mask(id)]
+    if bare:
+        raise UserError(
+            f"{source.name}: images without mask: {first_three(bare)}: add their masks, or score on another split"
+        )
+
+
+def evaluate(
+    networks: Mapping[str, nn.Module],
+    source: Source,
+    ids: Sequence[str],
+    protocol: EvaluationProtocol,
+    device: torch.device | str,
+    num_classes: int,
+    progress: OnProgress | None = None,
+) -> dict[str, Score]:
+    """Score every network on the same pass over the images; each process takes its share and all get the same scores.
+
+    Args:
+        networks: by name, on `device`; put into eval mode and back.
+        ids: images with masks. An empty list, or masks without a labelled pixel, raises UserError.
+        num_classes: C of the networks' logits.
+    """
+    check_scored(source, ids)
+    mine = [ids[index] for index in range(distributed.rank(), len(ids), distributed.world_size())]
+    counts = {name: Confusion(num_classes, device) for name in networks}
+    with evaluating(networks.values()):
+        for done, example in enumerate(decoded(source, mine, protocol), 1):
+            image, label = example.image.to(device), example.label.to(device)
+            for name, network in networks.items():
+                counts[name].update(
+                    predict_probabilities(network, image, protocol).argmax(0), label
+                )
+            if progress is not None:
+                progress(done, len(mine))
+    return {name: count.reduce().scores() for name, count in counts.items()}
+
+
+def decoded(source: Source, ids: Sequence[str], protocol: EvaluationProtocol) -> Iterator[Example]:
+    """Examples in the order of `ids`; one thread decodes the next ones while the network works (a source need not be thread-safe)."""
+    with ThreadPoolExecutor(1) as worker:
+        waiting = deque(worker.submit(_example, source, id, protocol) for id in ids[:2])
+        for index in range(len(ids)):
+            example = waiting.popleft().result()
+            if index + 2 < len(ids):
+                waiting.append(worker.submit(_example, source, ids[index + 2], protocol))
+            yield example
+
+
+def load_example(source: Source, id: str) -> Example:
+    """Decode an image and its mask; all is 255 where there is none."""
+    image = torch.from_numpy(np.array(source.image(id))).permute(2, 0, 1)
+    label = (
+        torch.from_numpy(np.array(source.mask(id)))
+        if source.has_mask(id)
+        else torch.full_like(image[0], IGNORE)
+    )
+    assert image.shape[1:] == label.shape  # the source has checked it
+    return Example(image, label)
+
+
+def _example(source: Source, id: str, protocol: EvaluationProtocol) -> Example:
+    example = load_example(source, id)
+    return (
+        Example(*center_crop(*example, protocol.side()))
+        if protocol.mode == "center-crop"
+        else example
+    )

@@ -1,0 +1,42 @@
+"""What a training step is fed: labelled images beside unlabelled ones."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from u2pl.data.streams import Stream
+
+
+class PairBatch(NamedTuple):
+    """B labelled and B unlabelled images of one size. Without unlabelled images their fields are empty (B = 0)."""
+
+    image_l: Tensor  # uint8 [B, 3, H, W]
+    label_l: Tensor  # uint8 [B, H, W], 255 = ignore or padding
+    image_u: Tensor  # uint8 [B, 3, H, W]
+    valid_u: Tensor  # bool [B, H, W], False on padding
+    truth_u: Tensor  # uint8 [B, H, W], 255 = unknown: only to log how good pseudo-labels are
+
+
+class PairedStreams(Dataset[PairBatch]):
+    """Sample number g of a labelled stream beside sample number g of an unlabelled one.
+
+    Args:
+        labeled: stream of images with masks.
+        unlabeled: stream of images; None where a method has no use for them.
+    """
+
+    def __init__(self, labeled: Stream, unlabeled: Stream | None) -> None:
+        self.labeled = labeled
+        self.unlabeled = unlabeled
+
+    def __getitem__(self, position: int) -> PairBatch:
+        own = self.labeled[position]
+        other = self.unlabeled[position] if self.unlabeled is not None else None
+        if other is None:
+            return PairBatch(
+                own.image, own.label, own.image[:, :0, :0], own.valid[:0, :0], own.label[:0, :0]
+            )
+        return PairBatch(own.image, own.label, other.image, other.valid, other.label)

@@ -1,0 +1,59 @@
+"""What is known about a model: the content of its config.json."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from u2pl.data.classes import bit_palette
+from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.networks.config import NetworkConfig
+
+#: Version of the schema; raised when an older version of this code could not read it.
+FORMAT = 1
+
+Colour = tuple[int, int, int]
+
+
+class Normalisation(BaseModel):
+    """Mean and standard deviation of the three colours in [0, 1]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Card(BaseModel):
+    """Network, classes, and where both come from; what a file does not say has a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = FORMAT
+    app: str = "u2pl-semi"
+    method: str = ""
+    options: dict[str, JsonValue] = Field(default_factory=dict)  # the method's
+    network: NetworkConfig
+    classes: tuple[str, ...] = Field(min_length=1)  # by class id
+    palette: list[Colour] = Field(default_factory=list)  # display colours, by class id
+    source: str | None = None  # what names the scored data on a command line
+    split: str = "val"  # that it was scored on
+    data: str = ""  # trained on, in words
+    seed: int | None = None
+    evaluation: str = ""  # scored data and protocol, in words
+    protocol: EvaluationProtocol = EvaluationProtocol()
+    crop: int | None = None  # of training, in pixels
+    scores: dict[str, JsonValue] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    normalisation: Normalisation | None = None  # of the images' colours
+
+    @model_validator(mode="after")
+    def _a_colour_for_each_class(self) -> Card:
+        if self.palette and len(self.palette) != len(self.classes):
+            raise ValueError(
+                f"palette has {len(self.palette)} colours for {len(self.classes)} classes"
+            )
+        return self
+
+    def colours(self) -> list[Colour]:
+        """The palette, or VOC's colours without one."""
+        return self.palette or [tuple(row) for row in bit_palette(len(self.classes)).tolist()]

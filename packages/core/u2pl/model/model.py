@@ -1,0 +1,237 @@
+"""A trained network with its card: load, predict, evaluate, save."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypedDict, Unpack
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import ValidationError
+from torch import Tensor
+
+from u2pl.counting import OnProgress
+from u2pl.data.opening import open_source
+from u2pl.data.reading import read_rgb
+from u2pl.data.source import Source
+from u2pl.errors import UserError, explain
+from u2pl.evaluate.confusion import Score
+from u2pl.evaluate.crf import load_crf
+from u2pl.evaluate.inference import evaluating, predict_probabilities
+from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.evaluate.scoring import evaluate
+from u2pl.model.card import Card
+from u2pl.model.folder import load_folder, save_folder
+from u2pl.networks.segmentor import Segmentor
+from u2pl.report.overlays import colour_mask, overlay
+
+#: What `Model.predict` takes as an image.
+ImageLike = str | Path | Image.Image | np.ndarray | Tensor
+
+
+class View(TypedDict, total=False):
+    """What may differ from a network's own evaluation protocol; None leaves it as it is."""
+
+    mode: Literal["whole", "center-crop", "slide"] | None
+    crop: int | None
+    scales: tuple[float, ...] | list[float] | None
+    flip: bool | None
+    crf: bool | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A segmented image."""
+
+    image: np.ndarray  # uint8 [H, W, 3]
+    ids: np.ndarray  # uint8 [H, W], class ids
+    classes: tuple[str, ...]
+    palette: np.ndarray  # uint8 [C, 3]
+    probabilities: np.ndarray | None = None  # float32 [C, H, W], if asked for
+
+    def colours(self) -> Image.Image:
+        """The mask in the classes' colours."""
+        return Image.fromarray(colour_mask(self.ids, self.palette))
+
+    def overlay(self, alpha: float = 0.5) -> Image.Image:
+        """The image under its classes' colours, with a thin line around each region."""
+        return Image.fromarray(overlay(self.image, self.ids, self.palette, alpha))
+
+    def shares(self) -> dict[str, float]:
+        """Share of the image of each class that occurs."""
+        count = np.bincount(self.ids.ravel(), minlength=len(self.classes)) / self.ids.size
+        return {self.classes[c]: float(count[c]) for c in np.flatnonzero(count)}
+
+
+class Model:
+    """A network and what is known about it.
+
+    Args:
+        network: in evaluation mode, on any device.
+        card: its classes, protocol and origin.
+    """
+
+    def __init__(self, network: Segmentor, card: Card) -> None:
+        self.network = network
+        self.card = card
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names by class id."""
+        return self.card.classes
+
+    @cached_property
+    def palette(self) -> np.ndarray:
+        """Display colours by class id, uint8 [C, 3]."""
+        return np.array(self.card.colours(), dtype=np.uint8)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def to(self, device: torch.device | str) -> Model:
+        """Move the network."""
+        self.network.to(device)
+        return self
+
+    def save(self, folder: str | Path) -> None:
+        """Write model.safetensors, config.json and README.md; a folder there is replaced whole."""
+        save_folder(Path(folder), self.network, self.card)
+
+    def protocol(self, **view: Unpack[View]) -> EvaluationProtocol:
+        """The protocol it was trained with, with some changes; UserError if they make no sense."""
+        changes = {key: value for key, value in view.items() if value is not None}
+        values = self.card.protocol.model_dump() | changes
+        if values["crop"] is None:
+            values["crop"] = self.card.crop
+        try:
+            return EvaluationProtocol.model_validate(values)
+        except ValidationError as error:
+            raise UserError(explain(error)) from error
+
+    def predict(
+        self, image: ImageLike, *, probabilities: bool = False, **view: Unpack[View]
+    ) -> Prediction:
+        """Segment an image of any size, as `predict` on the command line does.
+
+        Args:
+            image: a file, a PIL image, an array [H, W, 3] or [H, W], or a tensor [3, H, W]; arrays
+                and tensors as uint8, or floating point in [0, 1].
+            probabilities: whether to keep those of all classes, float32 [C, H, W].
+            view: changes of the protocol: mode, crop, scales, flip, crf.
+
+        Raises UserError if the image cannot be read or a change makes no sense.
+        """
+        pixels, protocol = as_pixels(image), self.protocol(**view)
+        if protocol.crf:
+            load_crf()
+        with evaluating([self.network]):
+            prob = self._probabilities(pixels, protocol)
+            ids = prob.argmax(0).to(torch.uint8).cpu().numpy()
+        kept = prob.cpu().numpy() if probabilities else None
+        return Prediction(pixels, ids, self.classes, self.palette, kept)
+
+    def evaluate(
+        self,
+        data: str | Path | None = None,
+        split: str | None = None,
+        *,
+        progress: OnProgress | None = None,
+        **view: Unpack[View],
+    ) -> Score:
+        """Score the network: IoU of each class, their mean, and the pixel accuracy, in percent.
+
+        Args:
+            data: a data source; the one it was trained on if left out.
+            split: which images; val, or what the run was scored on, if left out.
+            progress: called with (images done, images to do).
+            view: changes of the protocol: mode, crop, scales, flip, crf.
+
+        Raises UserError if the data cannot be read or has other classes.
+        """
+        source, ids = self.open_scored(None if data is None else str(data), split)
+        return self.score(source, ids, self.protocol(**view), progress)
+
+    def open_scored(self, data: str | None, split: str | None) -> tuple[Source, list[str]]:
+        """The data to score on, and the ids of a split of it; UserError if they do not fit."""
+        text = data or self.card.source
+        if not text:
+            raise UserError("the model does not say which data it was trained on: add --data")
+        source = open_source(text)
+        if tuple(source.classes) != self.classes:
+            theirs, ours = (
+                f"{len(names)} classes ({', '.join(names[:4])}, ...)"
+                for names in (source.classes, self.classes)
+            )
+            raise UserError(f"{source.name} has {theirs}; the network has {ours}")
+        return source, source.split(split or self.usual_split(data))
+
+    def usual_split(self, data: str | None) -> str:
+        """The split that is scored if none is named."""
+        return self.card.split if data is None else "val"
+
+    def score(
+        self,
+        source: Source,
+        ids: list[str],
+        protocol: EvaluationProtocol,
+        progress: OnProgress | None = None,
+    ) -> Score:
+        """Score the network on images of an open source."""
+        if protocol.crf:
+            load_crf()
+        networks, classes = {"network": self.network}, len(self.classes)
+        scores = evaluate(networks, source, ids, protocol, self.device, classes, progress)
+        return scores["network"]
+
+    def _probabilities(self, pixels_HW3: np.ndarray, protocol: EvaluationProtocol) -> Tensor:
+        image = torch.from_numpy(pixels_HW3).permute(2, 0, 1).to(self.device)
+        return predict_probabilities(self.network, image, protocol)
+
+
+def load(path: str | Path, device: torch.device | str | None = None) -> Model:
+    """A model from a folder that training or `Model.save` has written.
+
+    Args:
+        path: the folder, its model.safetensors, or a run folder (its `last/`).
+        device: a GPU if there is one and nothing else is asked for.
+
+    Raises UserError if there is nothing, or anything in it is damaged, too new or does not fit.
+    """
+    network, card = load_folder(Path(path))
+    return Model(network, card).to(device or choose_device(cpu=False))
+
+
+def choose_device(cpu: bool) -> torch.device:
+    """A GPU if there is one and it is wanted."""
+    return torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+
+
+def as_pixels(image: ImageLike) -> np.ndarray:
+    """An image as uint8 [H, W, 3]; UserError if it is none."""
+    if isinstance(image, (str, Path)):
+        return np.array(read_rgb(Path(image)))
+    if isinstance(image, Image.Image):
+        return np.array(image.convert("RGB"))
+    if isinstance(image, Tensor):
+        image = image.detach().cpu().numpy()
+        if image.ndim == 3 and image.shape[0] in (1, 3):
+            image = image.transpose(1, 2, 0)
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"an image is a file, a PIL image, an array or a tensor, not {type(image)}")
+    image = image[..., None] if image.ndim == 2 else image
+    if image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
+        raise UserError(
+            f"an image has the shape [H, W, 3] or [H, W] (a tensor [3, H, W]), not {image.shape}"
+        )
+    if np.issubdtype(image.dtype, np.floating):
+        if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
+            raise UserError("an image of floating-point numbers must lie in [0, 1]")
+        image = (image * 255).round().astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise UserError(f"an image is uint8, or floating point in [0, 1], not {image.dtype}")
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))

@@ -1,0 +1,122 @@
+"""Predict files of any size: masks of class ids, coloured masks and overlays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Unpack
+
+import torch
+
+from u2pl.counting import OnProgress
+from u2pl.data.reading import read_size
+from u2pl.errors import UserError
+from u2pl.model.model import Model, View
+from u2pl.report.overlays import colour_mask, overlay, write_ids, write_picture
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"}
+)
+FOLDERS = ("ids", "colour", "overlay")
+
+
+class Failure(NamedTuple):
+    """An image that could not be predicted, and why, in one line."""
+
+    path: Path
+    reason: str
+
+
+def predict_files(
+    model: Model,
+    inputs: Sequence[Path],
+    out: Path,
+    progress: OnProgress | None = None,
+    **view: Unpack[View],
+) -> list[Failure]:
+    """Write `out/ids/NAME.png` (class ids, with palette), `out/colour/NAME.png` and `out/overlay/NAME.jpg` for every image.
+
+    Args:
+        model: on any device.
+        inputs: files, or folders that are searched with their sub-folders, whose names are kept below `out`.
+        progress: called with (images done, images to do).
+        view: changes of the model's protocol; `center-crop` predicts the whole image, for a mask must
+            cover its image.
+
+    Returns: the images that could not be read or did not fit in memory; all others were written.
+    Raises UserError before anything is written when an input does not exist, holds no image, or two images would get the same name;
+    and when `out` cannot be written.
+    """
+    model.protocol(**view)  # a change that makes no sense is an error before anything is written
+    named, palette = find_images(inputs, out), model.palette
+    failures = []
+    for done, (name, path) in enumerate(named.items(), 1):
+        try:
+            found = model.predict(path, **view)
+        except UserError as error:
+            failures.append(Failure(path, str(error)))
+        except torch.OutOfMemoryError:
+            width, height = read_size(path)
+            reason = (
+                f"{path}: {width}x{height} pixels do not fit in the device's memory; use --mode slide "
+                "or --cpu"
+            )
+            failures.append(Failure(path, reason))
+        else:
+            write_ids(found.ids, palette, out / "ids" / f"{name}.png")
+            write_picture(colour_mask(found.ids, palette), out / "colour" / f"{name}.png")
+            write_picture(overlay(found.image, found.ids, palette), out / "overlay" / f"{name}.jpg")
+        if progress is not None:
+            progress(done, len(named))
+    return failures
+
+
+def find_images(inputs: Sequence[Path], out: Path) -> dict[str, Path]:
+    """The images that `inputs` mean, by the name their prediction gets: the path below the given folder, without its suffix.
+
+    Files in folders count when their suffix is an image's and no part of their path starts with a dot; earlier predictions in `out` do not.
+    `a.jpg` beside `a.png` become `a_jpg` and `a_png`; raises UserError when names still clash.
+    """
+    found: dict[
+        Path, tuple[Path, Path]
+    ] = {}  # resolved -> (as typed, below its input): a file that is meant twice is predicted once
+    for given in inputs:
+        if given.is_dir():
+            below = _images_below(given, [(out / folder).resolve() for folder in FOLDERS])
+        elif given.is_file():
+            below = [Path(given.name)]
+        else:
+            raise UserError(f"{given}: there is no such file or folder")
+        for relative in below:
+            path = given / relative if given.is_dir() else given
+            found.setdefault(path.resolve(), (path, relative))
+    stems = Counter(relative.with_suffix("") for _, relative in found.values())
+    named: dict[str, Path] = {}
+    for path, relative in found.values():
+        bare = relative.with_suffix("")
+        name = (
+            bare if stems[bare] == 1 else bare.with_name(f"{bare.name}_{relative.suffix[1:]}")
+        ).as_posix()
+        if name in named:
+            raise UserError(
+                f"{path} and {named[name]} would both be written as {name}; predict them into two folders"
+            )
+        named[name] = path
+    return named
+
+
+def _images_below(folder: Path, skipped: list[Path]) -> list[Path]:
+    images = [
+        path.relative_to(folder)
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not any(path.resolve().is_relative_to(own) for own in skipped)
+    ]
+    if not images:
+        raise UserError(
+            f"{folder}: this folder holds no image ({' '.join(sorted(IMAGE_SUFFIXES))})"
+        )
+    return images

@@ -1,0 +1,99 @@
+"""DAFormer's head (000, sec. 4.2): four feature maps side by side, fused with a look around at several distances.
+
+Same as the released code: separable dilated convolutions beside a 1x1 branch, no image pooling, 3x3 fusion.
+Ours: the representation head is two 1x1 convolutions on the same concatenation (1024 -> 512 -> 256); the papers give no kernel, and 3x3
+would triple the whole head's cost. Convolutions start as torch starts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from u2pl.networks.config import NetworkConfig
+from u2pl.networks.encoder import Encoder
+from u2pl.networks.parts import DecoderFacts, Parts, conv_norm_relu
+
+FACTS = DecoderFacts(strides=(32, 16), atrous_rates=(6, 12, 18))
+
+#: Feature maps that are fused: those at strides 4, 8, 16 and the output stride.
+MAPS = 4
+
+
+def build(config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
+    """Linear embedding of the maps and two heads on them; trains with one image."""
+    decoder = Decoder(encoder.channels, config.width)
+    classifier = fusion(num_classes, config.width, config.atrous_rates, config.dropout)
+    representation = embedder(config.embed_dim, config.width) if config.embed_dim else None
+    return Parts(decoder, classifier, representation, min_images=1)
+
+
+class Decoder(nn.Module):
+    """Linear embedding of the last four maps: feature maps -> [B, 4 * width, h, w] at the size of the first of them.
+
+    Args:
+        in_channels: Channels of the four.
+        width: Channels that each is brought to.
+        deepest_first: Whether the result holds them from coarse to fine.
+    """
+
+    def __init__(self, in_channels: Sequence[int], width: int, deepest_first: bool = False) -> None:
+        super().__init__()
+        self.deepest_first = deepest_first
+        self.linear = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in in_channels)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        first, *others = (
+            linear(feature) for linear, feature in zip(self.linear, features, strict=True)
+        )
+        size = first.shape[-2:]
+        maps = [
+            first,
+            *(
+                F.interpolate(other, size=size, mode="bilinear", align_corners=False)
+                for other in others
+            ),
+        ]
+        return torch.cat(maps[::-1] if self.deepest_first else maps, dim=1)
+
+
+class SeparableAspp(nn.Module):
+    """Atrous spatial pyramid without image pooling: [B, in_channels, h, w] -> [B, (1 + rates) * width, h, w]."""
+
+    def __init__(self, in_channels: int, width: int, rates: Sequence[int]) -> None:
+        super().__init__()
+        self.pointwise = conv_norm_relu(in_channels, width, kernel=1)
+        self.dilated = nn.ModuleList(
+            nn.Sequential(
+                conv_norm_relu(
+                    in_channels, in_channels, kernel=3, dilation=rate, groups=in_channels
+                ),
+                conv_norm_relu(in_channels, width, kernel=1),
+            )
+            for rate in rates
+        )
+
+    def forward(self, feature: Tensor) -> Tensor:
+        return torch.cat(
+            [self.pointwise(feature), *(branch(feature) for branch in self.dilated)], dim=1
+        )
+
+
+def fusion(num_classes: int, width: int, rates: Sequence[int], dropout: float) -> nn.Sequential:
+    """From the four maps to class logits: pyramid, 3x3 to `width`, 1x1 to the answer."""
+    return nn.Sequential(
+        SeparableAspp(MAPS * width, width, rates),
+        conv_norm_relu((1 + len(rates)) * width, width, kernel=3),
+        nn.Dropout2d(dropout),
+        nn.Conv2d(width, num_classes, 1),
+    )
+
+
+def embedder(embed_dim: int, width: int) -> nn.Sequential:
+    """From the four maps to the representation, pixel by pixel."""
+    return nn.Sequential(
+        *conv_norm_relu(MAPS * width, 2 * width, kernel=1), nn.Conv2d(2 * width, embed_dim, 1)
+    )

@@ -1,0 +1,33 @@
+"""SegFormer's head as AFA uses it (Xie et al. 2021, sec. 3.2; 000, sec. 4.3): four feature maps side by side, fused pixel by pixel.
+
+Same as the released code: the deepest map lies first, the fusion has no bias, whole channels are dropped before the classifier.
+Ours: the representation head, which is that of the daformer decoder. Convolutions start as torch starts them.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from u2pl.networks.config import NetworkConfig
+from u2pl.networks.decoders.daformer import MAPS, Decoder, embedder
+from u2pl.networks.encoder import Encoder
+from u2pl.networks.parts import DecoderFacts, Parts, conv_norm_relu
+
+FACTS = DecoderFacts(strides=(16, 32))
+
+
+def build(config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
+    """Linear embedding of the maps and two heads on them; trains with one image."""
+    decoder = Decoder(encoder.channels, config.width, deepest_first=True)
+    classifier = fusion(num_classes, config.width, config.dropout)
+    representation = embedder(config.embed_dim, config.width) if config.embed_dim else None
+    return Parts(decoder, classifier, representation, min_images=1)
+
+
+def fusion(num_classes: int, width: int, dropout: float) -> nn.Sequential:
+    """From the four maps to class logits: 1x1 to `width`, 1x1 to the answer."""
+    return nn.Sequential(
+        *conv_norm_relu(MAPS * width, width, kernel=1),
+        nn.Dropout2d(dropout),
+        nn.Conv2d(width, num_classes, 1),
+    )

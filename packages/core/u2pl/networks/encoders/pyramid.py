@@ -1,0 +1,84 @@
+"""timm's encoders with a pyramid of feature maps: ResNet, EfficientNet, ConvNeXt and many more.
+
+smp's own `resnet*` are never used: at strides 8 and 16 they dilate the first block of a stage
+wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import timm
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+
+from u2pl.errors import UserError
+from u2pl.networks.encoder import Encoder
+
+#: Maps that decoders use: the last ones.
+MAPS = 4
+
+
+class Pyramid(Encoder):
+    """timm's `name` with random weights: maps at strides 4, 8, 16 and 32, none above `output_stride`.
+
+    Args:
+        name: Any timm model with such maps.
+        output_stride: Of the last map, 8, 16 or 32; below 32 later stages are dilated instead.
+
+    Raises:
+        UserError: A model that has other maps, or none.
+    """
+
+    def __init__(self, name: str, output_stride: int) -> None:
+        super().__init__()
+        # not every model takes the argument; at 32 they do the same without it
+        dilated: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
+        problem = (
+            f"network.encoder={name} has no feature maps at network.output_stride={output_stride}"
+        )
+        try:
+            with torch.device("meta"):
+                timm.create_model(name, features_only=True, **dilated)
+        except (TypeError, ValueError, AssertionError, RuntimeError, NotImplementedError) as error:
+            reason = f" ({error})" if str(error) else ""
+            raise UserError(f"{problem}{reason}; try resnet101") from error
+        model: Any = timm.create_model(name, features_only=True, **dilated)
+        strides = model.feature_info.reduction()
+        wanted = [min(stride, output_stride) for stride in (4, 8, 16, 32)]
+        if strides[-MAPS:] != wanted:
+            raise UserError(
+                f"network.encoder={name} has feature maps at strides {strides}, not {wanted}; "
+                "try resnet101"
+            )
+        pretrained = timm.get_pretrained_cfg(name)
+        self.model = model
+        self.channels = tuple(model.feature_info.channels()[-MAPS:])
+        self.strides = tuple(wanted)
+        self.divisor = output_stride
+        self.mean = pretrained.mean if pretrained else IMAGENET_DEFAULT_MEAN
+        self.std = pretrained.std if pretrained else IMAGENET_DEFAULT_STD
+        self.channels_last = getattr(model, "output_fmt", None) == "NHWC"
+
+    @classmethod
+    def names(cls) -> Collection[str]:
+        return timm.list_models()
+
+    @classmethod
+    def build(cls, name: str, output_stride: int) -> Pyramid:
+        return cls(name, output_stride)
+
+    @classmethod
+    def hub_weights(cls, name: str) -> dict[str, Tensor]:
+        if not timm.models.is_model_pretrained(name):
+            raise UserError(f"timm has no ImageNet weights for {name}")
+        weights: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
+        return weights
+
+    def forward(self, image_B3HW: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = self.model(image_B3HW)[-MAPS:]
+        if self.channels_last:
+            maps = [each.permute(0, 3, 1, 2).contiguous() for each in maps]
+        return maps

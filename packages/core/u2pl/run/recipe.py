@@ -1,0 +1,212 @@
+"""From a recipe and `--set` to options with every value filled in; a mistake is one clear line."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from u2pl.errors import UserError, did_you_mean, explain
+from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.methods.discovery import load_method
+from u2pl.methods.method import Method, MethodConfig
+from u2pl.networks.config import RANDOM, NetworkConfig
+from u2pl.run.app import App
+from u2pl.run.request import Request
+from u2pl.training.config import DataConfig, TrainConfig
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+#: The section of a recipe that belongs to the method.
+METHOD = "method"
+#: The recipe of data that has none of its own.
+USUAL = "light"
+
+
+class Sections(BaseModel):
+    """Options that all methods share."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: NetworkConfig = Field(
+        default_factory=lambda: NetworkConfig(), description="encoder, decoder, heads"
+    )
+    data: DataConfig = Field(
+        default_factory=lambda: DataConfig(), description="crops and augmentation"
+    )
+    train: TrainConfig = Field(
+        default_factory=lambda: TrainConfig(), description="length, batch, optimizer"
+    )
+    evaluate: EvaluationProtocol = Field(
+        default_factory=lambda: EvaluationProtocol(), description="evaluation protocol"
+    )
+
+
+class OptionRow(NamedTuple):
+    """An option as it is listed."""
+
+    key: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method and its options, before any data is opened."""
+
+    preset: str
+    kind: type[Method[Any]]
+    sections: Sections
+    options: MethodConfig  # the method's own
+
+    @classmethod
+    def of(
+        cls,
+        app: App,
+        method: str,
+        preset: str,
+        assignments: Sequence[str] = (),
+        steps: int | None = None,
+    ) -> Recipe:
+        """Defaults, then the preset, then `steps`, then assignments; UserError for any mistake."""
+        kind = load_method(f"{app.package}.methods", app.methods, method)
+        path = recipe_path(app.recipes, preset)
+        extra = {} if steps is None else {"train": {"steps": steps}}
+        return cls(
+            preset, kind, *resolve(path, kind.Config, assignments, extra, app.task_module.SECTIONS)
+        )
+
+    @classmethod
+    def of_request(cls, app: App, request: Request) -> Recipe:
+        """The recipe of a request; without a preset the one of its data."""
+        from u2pl.data.demo.scenes import DEMOS
+
+        scheme = str(next(iter(request.data_values.values()))).partition(":")[0]
+        usual = "demo" if scheme in DEMOS else app.presets.get(scheme, USUAL)
+        return cls.of(app, request.method, request.preset or usual, request.set, request.steps)
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The network; without a representation head if the method has no use for one."""
+        config = self.sections.network
+        return config if self.kind.uses_embedding else config.model_copy(update={"embed_dim": 0})
+
+    def total(self, images: int) -> int:
+        """Steps of a run whose epoch has so many images."""
+        train = self.sections.train
+        return train.steps or max(1, round(train.epochs * images / train.batch))
+
+    def with_options(self, **changes: Any) -> Recipe:
+        """The same with other options of the method."""
+        return replace(self, options=self.options.model_copy(update=changes))
+
+    def from_random_weights(self) -> Recipe:
+        """The same with an encoder that is not pretrained."""
+        network = self.sections.network.model_copy(update={"encoder_weights": RANDOM})
+        return replace(self, sections=self.sections.model_copy(update={"network": network}))
+
+    def dump(self) -> dict[str, Any]:
+        """JSON values by section."""
+        sections = self.sections.model_dump(mode="json")
+        return {**sections, METHOD: self.options.model_dump(mode="json")}
+
+    def rows(self) -> list[OptionRow]:
+        """Every option, its value and its meaning."""
+        values = self.dump()
+        keys = [*flat_keys(type(self.sections)), *flat_keys(type(self.options), f"{METHOD}.")]
+        rows = []
+        for key, text in keys:
+            value: Any = values
+            for part in key.split("."):
+                value = value[part]
+            rows.append(OptionRow(key, str(value), text))
+        return rows
+
+
+def recipe_path(recipes: Path, name: str) -> Path:
+    """The file of a shipped recipe; UserError that suggests the nearest if there is none."""
+    path = recipes / f"{name}.toml"
+    if not path.is_file():
+        known = sorted(entry.stem for entry in recipes.glob("*.toml"))
+        near = did_you_mean(name, known, 0.4)
+        raise UserError(f"no preset {name!r}{near}; there are {', '.join(known)}")
+    return path
+
+
+def resolve(
+    recipe: Path,
+    method_config: type[MethodConfig],
+    assignments: Sequence[str] = (),
+    extra: dict[str, Any] | None = None,
+    sections: type[Sections] = Sections,
+) -> tuple[Sections, MethodConfig]:
+    """Defaults, then the recipe, then `extra`, then `--set` assignments.
+
+    A recipe's [method] section serves every method: what this one has no field for is left out.
+
+    Args:
+        recipe: TOML file with sections network, data, train, evaluate, method.
+        method_config: the method's own config class.
+        assignments: "section.key=value" strings.
+        extra: nested values of other options of the command.
+        sections: what the app's methods share.
+    """
+    values = tomllib.loads(recipe.read_text(encoding="utf-8"))
+    # on top of the method's own defaults: those of a nested config differ between methods
+    own = method_config().model_dump()
+    fields = method_config.model_fields
+    _merge(own, {key: value for key, value in values.get(METHOD, {}).items() if key in fields})
+    values[METHOD] = own
+    _merge(values, extra or {})
+    known = [key for key, _ in (*flat_keys(sections), *flat_keys(method_config, f"{METHOD}."))]
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(f"--set {assignment}: write it as section.key=value")
+        if key not in known:
+            near = did_you_mean(key, known, 0.4)
+            raise UserError(f"--set {key}: there is no such option{near}; `show` lists them all")
+        nested: Any = _value(text)
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        _merge(values, nested)
+    method = _validated(method_config, values.pop(METHOD), f"{METHOD}.")
+    return _validated(sections, values), method
+
+
+def flat_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted names of a model's values, and their descriptions."""
+    for name, found in model.model_fields.items():
+        kind = found.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from flat_keys(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", found.description or ""
+
+
+def _validated(model: type[Checked], values: dict[str, Any], prefix: str = "") -> Checked:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(explain(error, prefix)) from error
+
+
+def _value(text: str) -> object:
+    """A TOML value if it is one (numbers, true, [1, 2]), else the text itself."""
+    try:
+        found: object = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return found
+
+
+def _merge(values: dict[str, Any], more: dict[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            _merge(values[key], value)
+        else:
+            values[key] = value

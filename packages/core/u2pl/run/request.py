@@ -1,0 +1,135 @@
+"""What a run can be asked: one dataclass is the command line and the Python call.
+
+A field carries `Annotated[type, typer.Option(...)]` or `typer.Argument(...)`; its default is the
+option's. An app adds fields of its own in a subclass: those name the data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Self, get_args, get_type_hints
+
+import typer
+
+from u2pl.errors import UserError, did_you_mean
+
+Parameter = typer.models.OptionInfo | typer.models.ArgumentInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What every app's `train` can be asked."""
+
+    method: Annotated[str, typer.Argument(help="a method, see `methods`")] = "u2plplus"
+    preset: Annotated[
+        str | None,
+        typer.Option(help="a recipe, see `presets`; chosen by the data if left out"),
+    ] = None
+    set: Annotated[
+        list[str],
+        typer.Option(help="section.key=value, repeatable; `show` lists all options"),
+    ] = field(default_factory=list)
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="optimizer steps, instead of the preset's")
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="of everything random")] = 0
+    out: Annotated[
+        Path | None,
+        typer.Option(help="folder of the run; runs/<data>-<method>-<n> if left out"),
+    ] = None
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="go on with the run in --out, or with the latest one of this command"
+        ),
+    ] = False
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="the same numbers on every run on a GPU too; slower"),
+    ] = False
+    cpu: Annotated[bool, typer.Option("--cpu", help="do not use a GPU")] = False
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """A request from Python values, checked as the command line checks them.
+
+        `set` may be a mapping: `set={"train.lr": 1e-3}`. Raises UserError for an unknown name, a
+        value of the wrong type, or one that is out of range.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        known = parameters(cls)
+        for name in values:
+            if name not in known:
+                near = did_you_mean(name, known)
+                raise UserError(f"there is no option {name!r}{near}; there are {', '.join(known)}")
+        if isinstance(values.get("set"), Mapping):
+            values["set"] = [f"{key}={_toml(value)}" for key, value in values["set"].items()]
+        given = {key: str(v) if isinstance(v, Path) else v for key, v in values.items()}
+        try:
+            request: Self = TypeAdapter(cls).validate_python(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(f"{where}: {first['msg']}, not {first['input']!r}") from None
+        for name, info in known.items():
+            value, least = getattr(request, name), info.min
+            if least is not None and value is not None and value < least:
+                raise UserError(f"{name}: {value} is below the smallest possible value, {least:g}")
+        return request
+
+    @classmethod
+    def data_fields(cls) -> list[str]:
+        """Names of the fields that an app adds, which name the data; the first is the training data."""
+        common = {each.name for each in dataclasses.fields(Request)}
+        return [each.name for each in dataclasses.fields(cls) if each.name not in common]
+
+    @property
+    def data_values(self) -> dict[str, Any]:
+        """The values that name the data."""
+        return {name: getattr(self, name) for name in self.data_fields()}
+
+    def words(self, *left_out: str) -> list[str]:
+        """What to type for this request behind the command's name; defaults are left out."""
+        words: list[str] = [self.method]
+        for name, info in parameters(type(self)).items():
+            value = getattr(self, name)
+            if name in ("method", *left_out) or value == default_of(type(self), name):
+                continue
+            for each in value if isinstance(value, list) else [value]:
+                words += [flag(name, info), *([] if isinstance(value, bool) else [str(each)])]
+        return words
+
+
+def parameters(request: type) -> dict[str, Parameter]:
+    """What typer is told about each field of a request class: data first, behind method and preset."""
+    hints = get_type_hints(request, include_extras=True)
+    found = {
+        each.name: next(m for m in get_args(hints[each.name])[1:] if isinstance(m, Parameter))
+        for each in dataclasses.fields(request)
+    }
+    own = request.data_fields() if issubclass(request, Request) else []
+    front = [name for name in ("method", "preset", *own) if name in found]
+    return {name: found[name] for name in (*front, *(key for key in found if key not in front))}
+
+
+def default_of(request: type, name: str) -> Any:
+    """The default of a field; `dataclasses.MISSING` if it is required."""
+    (found,) = (each for each in dataclasses.fields(request) if each.name == name)
+    if found.default_factory is not dataclasses.MISSING:
+        return found.default_factory()
+    return found.default
+
+
+def flag(name: str, info: Parameter) -> str:
+    """How an option is typed."""
+    declared = info.default if isinstance(info.default, str) else ""
+    return declared if declared.startswith("--") else "--" + name.replace("_", "-")
+
+
+def _toml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)

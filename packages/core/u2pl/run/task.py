@@ -1,0 +1,200 @@
+"""A task: a recipe and the data it is trained and scored on. Each app adds what its data is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import torch
+from rich.table import Table
+from torch.utils.data import Dataset
+
+from u2pl.counting import Counting
+from u2pl.data.source import Source
+from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.methods.method import Method
+from u2pl.networks.build import build_segmentor
+from u2pl.networks.config import NetworkConfig
+from u2pl.run.app import App
+from u2pl.run.recipe import Recipe
+from u2pl.run.request import Request
+from u2pl.training.config import DataConfig
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images that a run uses in one way."""
+
+    role: str  # labelled, target, val, ...
+    text: str  # what names the data on a command line
+    source: Source
+    split: str  # in words
+    ids: list[str]
+    masked: bool  # their masks are used
+    check_all: bool = False  # `doctor` looks at every image, however many there are
+
+    @property
+    def described(self) -> str:
+        """The data and the split in words, with the fingerprint."""
+        return f"{self.source.name} ({self.split}; fingerprint {self.source.fingerprint()})"
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """What a run does, with everything decided that needs no network.
+
+    A subclass says which parts of the data are used, and makes the batches.
+    """
+
+    app: App
+    request: Request
+    recipe: Recipe
+    counting: Counting
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[Part, ...]:
+        """What is trained on; the first one is needed by every method."""
+
+    @property
+    @abstractmethod
+    def scored(self) -> Part:
+        """What networks are scored on; without images if none has a mask."""
+
+    @abstractmethod
+    def dataset(self, crop: int = 0) -> Dataset[Any]:
+        """The endless stream of training batches; with another crop than the recipe's if given."""
+
+    def crops(self) -> Iterable[tuple[tuple[Part, ...], DataConfig]]:
+        """The parts that are cropped alike, and how."""
+        return ((self.streams, self.recipe.sections.data),)
+
+    def tables(self) -> Iterable[Table | str]:
+        """More of the data that `doctor` shows."""
+        return ()
+
+    def check(self) -> None:  # noqa: B027, most tasks have something to check
+        """Look into the data far enough to know that a run makes sense; UserError if it does not."""
+
+    def own_notes(self) -> Iterable[str]:
+        """What a person should know about the data before the run starts."""
+        return ()
+
+    def own_facts(self) -> dict[str, Any]:
+        """What identifies the data beyond its sources."""
+        return {}
+
+    # -- follows from these ------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> tuple[Part, ...]:
+        """The parts that the method sees in training."""
+        return self.parts if self.recipe.kind.uses_unlabeled else self.parts[:1]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the network's classes."""
+        return self.parts[0].source.classes
+
+    @property
+    def protocol(self) -> EvaluationProtocol:
+        """How networks are scored."""
+        return self.recipe.sections.evaluate
+
+    @property
+    def evaluation(self) -> str:
+        """The scored data and the protocol, printed beside every score."""
+        return f"{self.scored.source.name} {self.scored.split}, {self.protocol.describe()}"
+
+    @cached_property
+    def total(self) -> int:
+        """Steps; an epoch is a pass over the last of the streams."""
+        return self.recipe.total(len(self.streams[-1].ids))
+
+    @property
+    def warm_steps(self) -> int:
+        """Steps of the method's warm start."""
+        return round(self.recipe.kind.warm_start(self.recipe.options) * self.total)
+
+    @property
+    def name(self) -> str:
+        """The data in a word or two, for the run's folder."""
+        return "-to-".join(part.source.name for part in self._described())
+
+    @property
+    def described(self) -> str:
+        """The training data in words, for tables and cards."""
+        return " to ".join(part.described for part in self._described())
+
+    def _described(self) -> list[Part]:
+        """One part of each list of images that was named."""
+        return list({part.described: part for part in reversed(self.parts)}.values())[::-1]
+
+    def facts(self) -> dict[str, Any]:
+        """What identifies the data, in summary.json."""
+        parts = self._described()
+        return {
+            "data": " to ".join(part.source.name for part in parts),
+            "data_fingerprint": " ".join(part.source.fingerprint() for part in parts),
+            **self.own_facts(),
+            "split": " to ".join(part.split for part in parts),
+            "labeled": sum(len(part.ids) for part in self.streams if part.masked),
+            "unlabeled": sum(len(part.ids) for part in self.streams if not part.masked),
+        }
+
+    def config(self) -> dict[str, Any]:
+        """What config.json says: equal for equal runs."""
+        request, facts = self.request, self.facts()
+        return {
+            "app": self.app.name,
+            "method_name": request.method,
+            "preset": self.recipe.preset,
+            **request.data_values,
+            **{key: facts[key] for key in ("data_fingerprint", "split", *self.own_facts())},
+            "seed": request.seed,
+            "steps": self.total,
+            "options": self.recipe.dump(),
+        }
+
+    def notes(self, method: Method[Any] | None, scored: Part | None) -> list[str]:
+        """What a person should know before the run starts, without repeats.
+
+        Args:
+            method: None if it cannot be built.
+            scored: what networks are scored on; None if that is an error of its own.
+        """
+        *others, last = self.parts
+        notes = [
+            *(
+                note
+                for part in others
+                if part.source is not last.source
+                for note in part.source.notes
+            ),
+            *last.source.scoring_notes(),
+            *(method.notes() if method is not None else ()),
+            *self.own_notes(),
+        ]
+        if scored is not None and not scored.ids:
+            notes.append(
+                f"no image of {scored.source.name} has a mask: the network is not scored, and the "
+                "last one is kept"
+            )
+        return list(dict.fromkeys(notes))
+
+    def build_method(self) -> Method[Any]:
+        """The network of the run's seed, and the method around it."""
+        torch.manual_seed(self.request.seed)
+        recipe, classes = self.recipe, len(self.classes)
+        return recipe.kind(recipe.options, build_segmentor(self.network(), classes), classes)
+
+    def network(self) -> NetworkConfig:
+        """The config of the network."""
+        return self.recipe.network
+
+    def from_random_weights(self) -> Self:
+        """The same task with an encoder that is not pretrained."""
+        return replace(self, recipe=self.recipe.from_random_weights())

@@ -1,0 +1,208 @@
+"""From a request to a finished run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from u2pl import distributed
+from u2pl.counting import OnProgress, silently
+from u2pl.evaluate.confusion import Score
+from u2pl.evaluate.crf import load_crf
+from u2pl.evaluate.scoring import check_scored, evaluate
+from u2pl.methods.method import Method
+from u2pl.model.card import Card
+from u2pl.model.folder import save_folder
+from u2pl.networks.segmentor import Segmentor
+from u2pl.run.app import App
+from u2pl.run.recipe import USUAL, OptionRow, Recipe
+from u2pl.run.request import Request
+from u2pl.run.run import Run
+from u2pl.run.summary import draw_pictures, write_summary
+from u2pl.run.task import Task
+from u2pl.training import loop
+from u2pl.training.loop import Job, Stopped, fit, local_batch, make_accelerator
+from u2pl.training.memory import keep_freed_memory
+from u2pl.training.provenance import precision, versions
+from u2pl.training.run_folder import latest_folder, next_folder, open_folder
+
+
+class Reporter(Protocol):
+    """Tells a person what happens; on all processes but the first it stays silent."""
+
+    def say(self, line: str) -> None:
+        """A line, however long."""
+
+    def options(self, rows: Sequence[OptionRow]) -> None:
+        """Every option of the run."""
+
+    def counting(self, what: str) -> AbstractContextManager[OnProgress]:
+        """Progress of a preparatory step."""
+
+    def training(self) -> AbstractContextManager[loop.Reporter]:
+        """Progress of the training itself."""
+
+
+class Silent:
+    """Says nothing, at any moment of a run."""
+
+    def say(self, line: str) -> None:
+        """Stay silent."""
+
+    def options(self, rows: Sequence[OptionRow]) -> None:
+        """Stay silent."""
+
+    def counting(self, what: str) -> AbstractContextManager[OnProgress]:
+        """Stay silent."""
+        return silently(what)
+
+    @contextmanager
+    def training(self) -> Iterator[Silent]:
+        """Stay silent."""
+        yield self
+
+    def step(self, step: int, total: int, entries: dict[str, Any]) -> None:
+        """Stay silent."""
+
+    def evaluating(self, done: int, total: int) -> None:
+        """Stay silent."""
+
+    def scored(self, step: int, scores: dict[str, Score], best: bool) -> None:
+        """Stay silent."""
+
+
+def make_task(
+    app: App, request: Request, counting: Callable[[str], AbstractContextManager[OnProgress]]
+) -> Task:
+    """What a request asks for, its data opened; UserError for whatever cannot work."""
+    return app.task_module.make_task(request, Recipe.of_request(app, request), counting)
+
+
+def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
+    """Train as requested, in a folder of its own.
+
+    Raises UserError for whatever cannot work, and Stopped after SIGTERM, once the state is written;
+    its text says how to go on.
+    """
+    accelerator = make_accelerator(request.cpu)
+    main, device = accelerator.is_main_process, accelerator.device
+    reporter = reporter if reporter is not None and main else Silent()
+    if request.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        torch.use_deterministic_algorithms(True)
+    keep_freed_memory()
+    task = make_task(app, request, reporter.counting)
+    local_batch(task.recipe.sections.train.batch)
+    if task.protocol.crf:
+        load_crf()
+    # before the folder is made: whatever cannot work leaves nothing behind
+    scored = task.scored
+    if scored.ids:
+        check_scored(scored.source, scored.ids)
+    task.check()
+    method, dataset = task.build_method(), task.dataset()
+    folder = _folder(task)
+    distributed.barrier()  # every process has read the folders before the first one makes one
+    if main:
+        open_folder(folder, task.config(), request.resume)
+        if task.recipe.preset == USUAL and request.preset is None:
+            reporter.options(task.recipe.rows())
+        for line in announcement(task, method, folder, accelerator):
+            reporter.say(line)
+    distributed.barrier()
+
+    with reporter.training() as progress:
+        job = Job(
+            method=method,
+            dataset=dataset,
+            train=task.recipe.sections.train,
+            data=task.recipe.sections.data,
+            total=task.total,
+            seed=request.seed,
+            evaluate=partial(_evaluate, task, device) if scored.ids else None,
+            keep=partial(_keep, task, folder),
+        )
+        try:
+            history = fit(job, folder, accelerator, progress, request.resume)
+        except Stopped as stopped:
+            raise Stopped(f"{stopped}; go on with: {resume_command(task, folder)}") from None
+    if main:
+        write_summary(folder, task, history, next(iter(method.networks())), accelerator)
+        draw_pictures(folder, task, device)
+    distributed.barrier()
+    return Run(folder)
+
+
+def resume_command(task: Task, folder: Path) -> str:
+    """What to type to go on with a run."""
+    import shlex
+
+    words = [task.app.name, "train", *task.request.words("out", "resume")]
+    return shlex.join([*words, "--out", str(folder), "--resume"])
+
+
+def announcement(
+    task: Task, method: Method[Any], folder: Path, accelerator: Accelerator
+) -> list[str]:
+    """What is about to happen, in a few lines."""
+    request, train = task.request, task.recipe.sections.train
+    lr, head_lr = train.scaled_lr, train.scaled_lr * train.head_lr_factor
+    images = ", ".join(f"{len(part.ids)} {part.role}" for part in task.streams)
+    world = f" x {distributed.world_size()}" if distributed.world_size() > 1 else ""
+    return [
+        f"{task.described}: {images}, {len(task.scored.ids)} to score on, {len(task.classes)} classes",
+        f"{request.method} with preset {task.recipe.preset}: {task.total} steps, batch {train.batch}, "
+        f"seed {request.seed}, on {accelerator.device}{world}, {precision(accelerator)}",
+        f"learning rate {lr:g} for the encoder, {head_lr:g} for the rest ({train.lr:g} at a batch of "
+        f"{train.reference_batch})",
+        *(f"note: {note}" for note in task.notes(method, task.scored)),
+        f"writing to {folder}",
+    ]
+
+
+def _evaluate(
+    task: Task, device: torch.device, networks: dict[str, nn.Module], progress: OnProgress
+) -> dict[str, Score]:
+    scored = task.scored
+    classes = len(task.classes)
+    return evaluate(networks, scored.source, scored.ids, task.protocol, device, classes, progress)
+
+
+def _folder(task: Task) -> Path:
+    request, stem = task.request, f"{task.name}-{task.request.method}"
+    if request.out is not None:
+        return request.out
+    runs = Path("runs")
+    return latest_folder(runs, stem, task.config()) if request.resume else next_folder(runs, stem)
+
+
+def _keep(task: Task, folder: Path, kind: str, network: nn.Module, facts: dict[str, Any]) -> None:
+    """Write a network so that others can use it."""
+    assert isinstance(network, Segmentor)
+    scored = task.scored
+    card = Card(
+        app=task.app.name,
+        method=task.request.method,
+        options=task.recipe.options.model_dump(mode="json"),
+        network=task.network(),
+        classes=scored.source.classes,
+        palette=scored.source.palette.tolist(),
+        source=scored.text,
+        split=scored.split,
+        data=task.described,
+        seed=task.request.seed,
+        evaluation=task.evaluation,
+        protocol=task.protocol,
+        crop=task.recipe.sections.data.crop,
+        scores=facts,
+        versions=versions(),
+    )
+    save_folder(folder / kind, network, card)

@@ -1,0 +1,102 @@
+"""The state of a run, exact and free of pickles: one safetensors file that is replaced as a whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from u2pl.errors import UserError
+from u2pl.files import replace_file
+from u2pl.methods.method import Method
+
+FILE = "resume.safetensors"
+FORMAT = "u2pl-resume-1"
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a state was ever written there."""
+    return (folder / FILE).exists()
+
+
+def save_checkpoint(
+    folder: Path, method: Method[Any], optimizer: torch.optim.Optimizer, facts: dict[str, Any]
+) -> None:
+    """Write everything a run needs to go on: networks, memories, optimizer, and `facts` (step, best score, ...).
+
+    Learning rate, sampling and random draws follow from the step, so they are not in it.
+    """
+    tensors = {f"method.{name}": value for name, value in method.state_dict().items()}
+    for index, state in _optimizer_state(optimizer).items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+    own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    metadata = {"format": FORMAT, "facts": json.dumps(facts)}
+
+    def write(path: Path) -> None:
+        try:
+            save_file(own, path, metadata)
+        except SafetensorError as error:  # what safetensors makes of an OSError while writing
+            raise OSError(None, str(error)) from error
+
+    replace_file(folder / FILE, write)
+
+
+def load_checkpoint(
+    folder: Path, method: Method[Any], optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Bring a method and its optimizer to the saved state; returns the facts.
+
+    Raises UserError when the file is damaged or belongs to another network or method.
+    """
+    path = folder / FILE
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); start again with another --out"
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise UserError(
+            f"{path} is not a state of this version of u2pl ({FORMAT}); start again with another --out"
+        )
+    try:
+        method.load_state_dict(
+            {
+                name.removeprefix("method."): t
+                for name, t in tensors.items()
+                if name.startswith("method.")
+            }
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} is of another network or method: {str(error).splitlines()[1].strip()}"
+        ) from error
+    _load_optimizer_state(optimizer, tensors)
+    facts: dict[str, Any] = json.loads(metadata["facts"])
+    return facts
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
+    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
+    return {
+        index: {name: value for name, value in entry.items() if isinstance(value, Tensor)}
+        for index, entry in state.items()
+    }
+
+
+def _load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, entry = name.split(".", 2)
+            state.setdefault(int(index), {})[entry] = value
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )

@@ -1,0 +1,60 @@
+"""The optimizer and its learning rate, a formula of the step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from u2pl.methods.method import Method
+from u2pl.schedules import linear_warmup, poly_lr
+from u2pl.training.config import TrainConfig
+
+#: Layers that normalise; timm's and SyncBatchNorm are subclasses of these.
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+
+
+def build_optimizer(method: Method[Any], config: TrainConfig) -> torch.optim.Optimizer:
+    """Two parameter groups: the pretrained encoder, and everything else with `head_lr_factor` times its learning rate.
+
+    With `norm_decay` off each is followed by one more: its normalisation layers, whose weights do not decay.
+    """
+    encoder = [
+        p for name, p in method.named_parameters() if p.requires_grad and ".encoder." in f".{name}"
+    ]
+    chosen = {id(p) for p in encoder}
+    head = [p for p in method.parameters() if p.requires_grad and id(p) not in chosen]
+    norms = {
+        id(p)
+        for module in method.modules()
+        if isinstance(module, NORMS)
+        for p in module.parameters(recurse=False)
+    }
+
+    groups: list[dict[str, Any]] = []
+    for parameters, factor in ((encoder, 1.0), (head, config.head_lr_factor)):
+        undecayed = [] if config.norm_decay else [p for p in parameters if id(p) in norms]
+        decayed = [p for p in parameters if config.norm_decay or id(p) not in norms]
+        group = {"params": decayed, "lr": config.scaled_lr * factor, "factor": factor}
+        groups += (
+            [group, {**group, "params": undecayed, "weight_decay": 0.0}] if undecayed else [group]
+        )
+    # implementations are left to torch: on a CPU the one for many tensors at once is slower, and the fused AdamW rounds differently
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.scaled_lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        groups, lr=config.scaled_lr, momentum=0.9, weight_decay=config.weight_decay
+    )
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, total: int
+) -> float:
+    """Give each group its learning rate of this step; returns the encoder's."""
+    lr = poly_lr(config.scaled_lr, step, total, config.poly_power) * linear_warmup(
+        step, round(config.warmup * total)
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["factor"]
+    return lr
