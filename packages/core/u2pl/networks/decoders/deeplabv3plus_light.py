@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal, cast
 
 from segmentation_models_pytorch.base.heads import SegmentationHead
-from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
 from torch import Tensor, nn
 
@@ -36,14 +35,11 @@ def build(config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
         aspp_separable=True,
         aspp_dropout=config.dropout,
     )
-    # smp's network has a head of its own, which draws random numbers too: dropped without it,
+    # smp's network has a head of its own, which draws random numbers before ours does: without it
     # the seeds of recorded runs would mean other networks
-    unused = SegmentationHead(config.width, num_classes, kernel_size=1)
-    initialize_decoder(decoder)
-    initialize_head(unused)
-    classifier = nn.Conv2d(config.width, num_classes, 1)
+    SegmentationHead(config.width, num_classes, kernel_size=1)
     narrow = embedder(config.embed_dim, config.width) if config.embed_dim else None
-    return Parts(decoder, classifier, narrow)
+    return Parts(decoder, nn.Conv2d(config.width, num_classes, 1), narrow)
 
 
 def embedder(embed_dim: int, width: int) -> nn.Sequential:
