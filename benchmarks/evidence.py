@@ -147,7 +147,7 @@ STUDIES = {
     "tags-demo": Study(("--preset", "demo"), weakly(1, ("cam", "u2plplus")), "weak"),
     "voc-animals-tags": Study(tagged(), weakly(3, ("cam", "u2plplus")), "weak"),
     "voc-animals-tags-gpu": Study(LONG_TAGS, weakly(3, ("cam", "u2plplus")), "weak", gpu=True),
-    # the first row of 000 Tab. 14: parts of an object that its map misses are no negatives
+    # the first row of U2PL+ Tab. 14: parts of an object that its map misses are no negatives
     "voc-animals-tags-untagged": Study(
         tagged("--set", "method.negatives.unreliable=false"), (("u2plplus", 0),), "weak"
     ),

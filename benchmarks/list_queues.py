@@ -1,6 +1,6 @@
 """The contrast as one would write it first: a loop over classes, boolean indexing, and a list of queues that grow by `torch.cat`.
 
-Written from the formulas (004 Eqs 4, 9-16) to compare with; the selection and every number are those of `u2pl.methods.pixel_contrast`.
+Written from the formulas (U2PL Eqs 4, 9-16) to compare with; the selection and every number are those of `u2pl.methods.pixel_contrast`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
-"""One thread, no network, a cache of its own, and the way to the files that lie beside the checkout; an app's commands.
+"""One thread, no network, a cache of its own, and the way to the files beside the checkout.
 
-The folder of each app has a fixture `app`. What depends on it has module scope: of a session it would be the first app's for all.
+And the commands and methods of an app. The folder of each app has the fixtures `app`, `tiny` and
+`request_data`. What depends on them has module scope: of a session it would be the first app's for
+all.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -13,18 +16,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("packages/core", "apps/semi", "apps/domain_adapt", "apps/weak")
 
 # Before torch is imported, and inherited by every subprocess a test starts.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PYTHONPATH"] = os.pathsep.join(
-    [
-        *(
-            str(ROOT / part)
-            for part in ("packages/core", "apps/semi", "apps/domain_adapt", "apps/weak")
-        ),
-        *filter(None, [os.environ.get("PYTHONPATH")]),
-    ]
+    [*(str(ROOT / part) for part in PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
 
 import pytest  # noqa: E402
@@ -34,9 +32,14 @@ from typer.testing import CliRunner  # noqa: E402
 torch.set_num_threads(1)
 pytest.register_assert_rewrite("harness")
 
-from u2pl.cli.app import App  # noqa: E402
+from torch.utils.data import default_collate  # noqa: E402
 
-from harness.commands import Launcher  # noqa: E402
+from harness.contract import TOTAL, WARM_START, Build  # noqa: E402
+from harness.tiny import Tiny, method_of  # noqa: E402
+from u2pl.counting import silently  # noqa: E402
+from u2pl.methods.method import Method  # noqa: E402
+from u2pl.run.app import App  # noqa: E402
+from u2pl.run.train import make_task  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,7 +67,10 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared() -> Callable[[str], Path]:
-    """`shared("fixtures/rce.npz")` is that file or folder of ../shared; the test is skipped where it is not there."""
+    """`shared("fixtures/rce.npz")` is that file or folder of ../shared.
+
+    A test is skipped if it is not there.
+    """
 
     def find(name: str) -> Path:
         path = ROOT.parent / "shared" / name
@@ -77,14 +83,21 @@ def shared() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="module")
 def command(app: App) -> Callable[..., Any]:
-    """Run the app's program in this process; the result has exit_code, stdout and stderr."""
+    """Run the app's program in this process; the result has exit_code, stdout and stderr.
+
+    The first argument may be several words.
+    """
     program = import_module(f"{app.package}.app").program
-    return lambda *args: CliRunner().invoke(program, [str(arg) for arg in args])
+
+    def run(first: str, *others: Any) -> Any:
+        return CliRunner().invoke(program, [*shlex.split(first), *map(str, others)])
+
+    return run
 
 
 @pytest.fixture(scope="module")
 def refused(command: Callable[..., Any]) -> Callable[..., str]:
-    """Run the app's program and expect exit code 2 and one line that starts with "error:"; returns the line."""
+    """Run the app's program; expect exit code 2 and one line, "error: ...", which is returned."""
 
     def run(*args: Any) -> str:
         result = command(*args)
@@ -98,12 +111,31 @@ def refused(command: Callable[..., Any]) -> Callable[..., str]:
     return run
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["1-thread", "2-threads"])
-def launcher(request: pytest.FixtureRequest, app: App) -> Iterator[Launcher]:
-    """A launcher for each number of threads."""
-    made = Launcher(app, request.param)
-    yield made
-    made.close()
+@pytest.fixture(scope="module")
+def request_words(request_data: dict[str, str]) -> list[str]:
+    """How `request_data` is typed."""
+    return [word for name, text in request_data.items() for word in (f"--{name}", text)]
+
+
+@pytest.fixture(scope="module")
+def build(app: App, tiny: Tiny, request_data: dict[str, str]) -> Build:
+    """A method with a tiny network, a warm start of 0.3 if it has one, and a batch of two samples."""
+
+    def make(name: str, seed: int = 0, **changes: Any) -> tuple[Method[Any], Any]:
+        request = app.request(
+            method=method_of(name),
+            preset="demo",
+            set=tiny.assignments(name, {"method.warm_start": WARM_START}, **changes),
+            steps=TOTAL,
+            seed=seed,
+            **request_data,
+        )
+        task = make_task(app, request, silently)
+        dataset = task.dataset()
+        batch = default_collate([dataset[position] for position in range(2)])
+        return task.build_method().train(), batch
+
+    return make
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`u2pl-da` by path: `accelerate launch apps/domain_adapt/cli.py train …` works from any directory, installed or not."""
+"""`u2pl-da` by path, installed or not: `accelerate launch apps/domain_adapt/cli.py train …`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 if __name__ == "__main__":
-    # In front of what is installed, so that app and core come from one checkout.
+    # Before installed packages, so that app and core come from this checkout.
     sys.path[:0] = [str(ROOT / "packages" / "core"), str(ROOT / "apps" / "domain_adapt")]
     from u2pl_da.app import main
 

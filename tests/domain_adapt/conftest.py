@@ -9,40 +9,47 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from torch.utils.data import default_collate
-from u2pl.cli.app import App
-from u2pl_da.planning import AdaptRequest
 
-from harness.commands import QUEUES, set_words
-from harness.contract import TOTAL, Build
-from u2pl.methods.method import Method
+from harness.tiny import QUEUES, Options, Tiny
+from u2pl.run.app import App
 from u2pl_da.app import APP
-from u2pl_da.batches import DomainBatch
-from u2pl_da.task import make_plan
 
 CLASSES = ("road", "tree", "car", "person")
 META = 'things = ["car", "person"]\nvoid_top = 0.1\nvoid_bottom = 0.15\n'
 
 TINY = {
-    "network.decoder": "daformer", "network.encoder": "test_resnet", "network.encoder_weights": "none",
-    "network.width": "16", "network.embed_dim": "16",
-    "data.crop": "64", "data.workers": "0", "train.batch": "2", "train.reference_batch": "2", "train.lr": "1e-3",
-    "train.log_every": "1", "train.evaluations": "2",
-}  # fmt: skip
-SELF_TRAINING = {
-    "method.pseudo.threshold": "0.3", "method.rare_classes.min_pixels": "200",
-    "method.feature_distance.weight": "0.05", "method.feature_distance.min_share": "0.5",
-}  # fmt: skip
-#: What each method needs on top; one that is not here: nothing.
-MORE: dict[str, dict[str, str]] = {
-    "daformer": SELF_TRAINING,
-    "u2plplus": SELF_TRAINING | QUEUES | {"method.contrast.delta_p": "0.2"},
+    "network.decoder": "daformer",
+    "network.encoder": "test_resnet",
+    "network.encoder_weights": "none",
+    "network.width": 16,
+    "network.embed_dim": 16,
+    "data.crop": 64,
+    "data.workers": 0,
+    "train.batch": 2,
+    "train.reference_batch": 2,
+    "train.lr": 1e-3,
+    "train.log_every": 1,
+    "train.evaluations": 2,
+    "method.pseudo.threshold": 0.3,
+    "method.rare_classes.min_pixels": 200,
+    "method.feature_distance.weight": 0.05,
+    "method.feature_distance.min_share": 0.5,
+    "method.contrast.delta_p": 0.2,
+    **QUEUES,
 }
-
-
-def assignments(method: str, **changes: Any) -> list[str]:
-    """The `--set` options of a tiny run; `train_lr=1` changes train.lr."""
-    return set_words(TINY | MORE.get(method, {}), changes)
+VARIANTS: dict[str, Options] = {
+    "daformer without distance": {"method.feature_distance.weight": 0},
+    "daformer as released": {"method.classmix": "batch", "method.pseudo.share_of": "batch"},
+    "u2plplus without distance": {"method.feature_distance.weight": 0},
+    "u2plplus as released": {"method.classmix": "batch", "method.pseudo.share_of": "batch"},
+    "u2plplus with the rest": {
+        "method.unsupervised.entropy_filter": "true",
+        "method.negatives.reliable": "true",
+        "method.prototypes.denoise": "false",
+        "method.evaluate": "student",
+        "method.teacher.statistics": "averaged",
+    },
+}
 
 
 def paint(
@@ -52,7 +59,10 @@ def paint(
     warm: bool = False,
     meta: str = "",
 ) -> Path:
-    """A data folder of ten images of four blocks each, images 0-2 in the val list; `warm` changes every colour, and no mask."""
+    """A data folder of ten images of four blocks each, images 0-2 in the val list.
+
+    `warm` changes every colour, and no mask.
+    """
     rng = np.random.default_rng(len(classes) + 10 * warm)
     for name in ("images", "masks", "splits"):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -90,14 +100,14 @@ def app() -> App:
     return APP
 
 
-@pytest.fixture(scope="session")
-def tiny() -> Callable[..., list[str]]:
-    """The function `assignments`."""
-    return assignments
+@pytest.fixture(scope="module")
+def tiny(app: App) -> Tiny:
+    """Options of tiny runs."""
+    return Tiny(app, TINY, VARIANTS)
 
 
-@pytest.fixture(scope="session")
-def words() -> Callable[..., list[Any]]:
+@pytest.fixture(scope="module")
+def words(tiny: Tiny) -> Callable[..., list[Any]]:
     """The command of a tiny run: `words("daformer", domains, 4, out, train_lr=1)`."""
 
     def make(
@@ -105,7 +115,7 @@ def words() -> Callable[..., list[Any]]:
     ) -> list[Any]:
         data = [word for name, folder in domains.items() for word in (f"--{name}", folder)]
         run = ["--preset", "demo", "--steps", steps, "--cpu", "--out", out]
-        return ["train", method, *data, *run, *assignments(method, **changes)]
+        return ["train", method, *data, *run, *tiny(method, **changes)]
 
     return make
 
@@ -123,15 +133,7 @@ def broken(tmp_path: Path) -> dict[str, Path]:
     return {"source": make_source(tmp_path / "day"), "target": make_target(tmp_path / "dusk")}
 
 
-@pytest.fixture
-def build(domains: dict[str, str]) -> Build:
-    """A method with a tiny network and a warm start of 0.3 if it has one, and a batch of 2 + 2 images."""
-
-    def make(name: str, seed: int = 0, **changes: Any) -> tuple[Method, DomainBatch]:
-        warm = {"method_warm_start": 0.3} if name == "u2plplus" else {}
-        options = tuple(assignments(name, **(warm | changes))[1::2])
-        plan = make_plan(APP, AdaptRequest(name, "demo", options, TOTAL, seed, **domains))
-        dataset = plan.build_dataset()
-        return plan.build_method().train(), default_collate([dataset[index] for index in range(2)])
-
-    return make
+@pytest.fixture(scope="session")
+def request_data(domains: dict[str, str]) -> dict[str, str]:
+    """What of a request names the data."""
+    return domains

@@ -1,4 +1,4 @@
-"""The commands of 000 sec. 4.2 on data laid out as the data sets are, and what their presets mean."""
+"""The commands of U2PL+ sec. 4.2 on data laid out as the data sets are, and what their presets mean."""
 
 from __future__ import annotations
 
@@ -13,20 +13,28 @@ from PIL import Image
 
 from harness.png import rgb16
 from u2pl.data.city_classes import NAMES
-from u2pl.run.recipe import recipe_path, resolve
+from u2pl.run.recipe import Recipe
 from u2pl.training.optimizer import set_learning_rate
 from u2pl_da.app import APP
-from u2pl_da.methods.u2plplus import U2PLPlus
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 
 WIDTH, HEIGHT = 128, 96
 #: Nothing but what makes a run small.
 SMALL = {
-    "network.encoder": "mit_b0", "network.encoder_weights": "none", "network.width": 16, "network.embed_dim": 16,
-    "data.crop": 64, "data.long_side": 120, "data.target_long_side": 112, "evaluate.long_side": 112,
-    "data.workers": 0, "train.evaluations": 1, "method.contrast.queue": 50, "method.contrast.queue_background": 50,
-}  # fmt: skip
+    "network.encoder": "mit_b0",
+    "network.encoder_weights": "none",
+    "network.width": 16,
+    "network.embed_dim": 16,
+    "data.crop": 64,
+    "data.long_side": 120,
+    "data.target_long_side": 112,
+    "evaluate.long_side": 112,
+    "data.workers": 0,
+    "train.evaluations": 1,
+    "method.contrast.queue": 50,
+    "method.contrast.queue_background": 50,
+}
 LABEL_IDS = np.array(
     [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33, 0, 1, 34], np.uint8
 )
@@ -176,36 +184,78 @@ def test_the_source_alone_chooses_its_preset_which_wants_pretrained_weights(
     assert not (tmp_path / "run").exists()
 
 
-# methods.md sections 6 and 8; DAFormer's numbers, and 000's for the contrast
+#: DAFormer's numbers, and those of U2PL+ sec. 4.2 for the contrast.
 PRESET = {
-    "network.decoder": "daformer", "network.encoder": "mit_b5", "network.encoder_weights": "imagenet", "network.output_stride": 32,
-    "network.atrous_rates": [6, 12, 18], "network.width": 256, "network.embed_dim": 256, "network.dropout": 0.1,
-    "data.crop": 512, "data.long_side": 1280, "data.target_long_side": 1024, "data.scale": [1.0, 1.0], "data.flip": True,
-    "evaluate.mode": "whole", "evaluate.long_side": 1024, "evaluate.scales": [1.0], "evaluate.flip": False,
-    "train.steps": 40_000, "train.batch": 2, "train.reference_batch": 2, "train.optimizer": "adamw", "train.lr": 6e-5,
-    "train.head_lr_factor": 10, "train.weight_decay": 0.01, "train.norm_decay": False, "train.poly_power": 1, "train.warmup": 1500 / 40_000,
+    "network.decoder": "daformer",
+    "network.encoder": "mit_b5",
+    "network.encoder_weights": "imagenet",
+    "network.output_stride": 32,
+    "network.atrous_rates": [6, 12, 18],
+    "network.width": 256,
+    "network.embed_dim": 256,
+    "network.dropout": 0.1,
+    "data.crop": 512,
+    "data.long_side": 1280,
+    "data.target_long_side": 1024,
+    "data.scale": [1.0, 1.0],
+    "data.flip": True,
+    "evaluate.mode": "whole",
+    "evaluate.long_side": 1024,
+    "evaluate.scales": [1.0],
+    "evaluate.flip": False,
+    "train.steps": 40_000,
+    "train.batch": 2,
+    "train.reference_batch": 2,
+    "train.optimizer": "adamw",
+    "train.lr": 6e-5,
+    "train.head_lr_factor": 10,
+    "train.weight_decay": 0.01,
+    "train.norm_decay": False,
+    "train.poly_power": 1,
+    "train.warmup": 1500 / 40_000,
     "train.clip_norm": 0,
     "method.supervised.loss": "cross_entropy",
-    "method.teacher.momentum": 0.999, "method.teacher.ramp": True, "method.teacher.statistics": "own", "method.evaluate": "student",
-    "method.pseudo.threshold": 0.968, "method.pseudo.share_of": "image", "method.classmix": "image",
-    "method.strong_view.jitter_probability": 0.8, "method.strong_view.strength": 0.2, "method.strong_view.blur_probability": 0.5,
+    "method.teacher.momentum": 0.999,
+    "method.teacher.ramp": True,
+    "method.teacher.statistics": "own",
+    "method.evaluate": "student",
+    "method.pseudo.threshold": 0.968,
+    "method.pseudo.share_of": "image",
+    "method.classmix": "image",
+    "method.strong_view.jitter_probability": 0.8,
+    "method.strong_view.strength": 0.2,
+    "method.strong_view.blur_probability": 0.5,
     "method.strong_view.sigma": [0.15, 1.15],
-    "method.feature_distance.weight": 0.005, "method.feature_distance.min_share": 0.75,
-    "method.rare_classes.enabled": True, "method.rare_classes.temperature": 0.01, "method.rare_classes.min_pixels": 3000,
-    "method.rare_classes.crop_ratio": 0.5, "method.rare_classes.retries": 10,
-    "method.warm_start": 0, "method.lambda_c": 0.1, "method.unsupervised.alpha_0": 0.2, "method.unsupervised.xi_1": 1,
-    "method.unsupervised.xi_2": 0.1, "method.unsupervised.entropy_filter": False,
+    "method.feature_distance.weight": 0.005,
+    "method.feature_distance.min_share": 0.75,
+    "method.rare_classes.enabled": True,
+    "method.rare_classes.temperature": 0.01,
+    "method.rare_classes.min_pixels": 3000,
+    "method.rare_classes.crop_ratio": 0.5,
+    "method.rare_classes.retries": 10,
+    "method.warm_start": 0,
+    "method.lambda_c": 0.1,
+    "method.unsupervised.alpha_0": 0.2,
+    "method.unsupervised.xi_1": 1,
+    "method.unsupervised.xi_2": 0.1,
+    "method.unsupervised.entropy_filter": False,
     "method.negatives": {"source": True, "reliable": False, "unreliable": True},
-    "method.prototypes.momentum": 0.999, "method.prototypes.denoise": True,
-    "method.contrast.anchors": 256, "method.contrast.negatives": 50, "method.contrast.tau": 0.5, "method.contrast.delta_p": 0.3,
-    "method.contrast.r_l": 3, "method.contrast.r_h": 20, "method.contrast.queue": 30_000, "method.contrast.queue_background": 30_000,
-}  # fmt: skip
+    "method.prototypes.momentum": 0.999,
+    "method.prototypes.denoise": True,
+    "method.contrast.anchors": 256,
+    "method.contrast.negatives": 50,
+    "method.contrast.tau": 0.5,
+    "method.contrast.delta_p": 0.3,
+    "method.contrast.r_l": 3,
+    "method.contrast.r_h": 20,
+    "method.contrast.queue": 30_000,
+    "method.contrast.queue_background": 30_000,
+}
 
 
 @pytest.mark.parametrize("preset", ["gta5-cityscapes", "synthia-cityscapes"])
 def test_the_preset_has_the_papers_numbers(preset: str) -> None:
-    resolved = resolve(recipe_path(APP.recipes, preset), U2PLPlus.Config, sections=APP.sections())
-    dumped: Any = resolved.dump()
+    dumped: Any = Recipe.of(APP, "u2plplus", preset).dump()
     for key, expected in PRESET.items():
         value = dumped
         for part in key.split("."):
@@ -214,9 +264,7 @@ def test_the_preset_has_the_papers_numbers(preset: str) -> None:
 
 
 def test_the_learning_rate_is_warmed_up_and_falls_to_zero() -> None:
-    train = resolve(
-        recipe_path(APP.recipes, "gta5-cityscapes"), U2PLPlus.Config, sections=APP.sections()
-    ).sections.train
+    train = Recipe.of(APP, "u2plplus", "gta5-cityscapes").sections.train
 
     class Optimizer:
         param_groups: Any = [{"factor": 1.0}, {"factor": 10.0}]  # noqa: RUF012

@@ -112,7 +112,7 @@ def test_a_run_leaves_what_a_later_command_needs(
     Image.open(out / "predictions.png").verify()
 
     assert "7 source, 7 target, 3 to score on, 4 classes" in printed
-    assert "note: the feature distance holds on to an encoder of random numbers" in printed
+    assert "note: the feature distance compares with an encoder of random weights" in printed
     assert "note: with 4 classes the contrast's ranks r_l 3, r_h 20 become 2, 4" in printed
     assert (
         printed.strip().splitlines()[-1]
@@ -215,9 +215,8 @@ def test_a_finished_run_resumed_changes_nothing_and_another_command_is_refused(
     assert "is not empty; add --resume" in refused(*line("u2plplus", domains, out))
     swapped = {"source": domains["source"], "target": domains["source"]}
     error = refused(*line("u2plplus", swapped, out), "--resume")
-    assert (
-        "was started with another fingerprints" in error and "target; use the same command" in error
-    )
+    assert "was started with another data_fingerprint" in error
+    assert "; use the same command" in error
 
 
 def test_runs_are_numbered_by_both_domains(

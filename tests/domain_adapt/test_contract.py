@@ -5,45 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.contract import Build, MethodContract
-from u2pl.methods.method import Method
+from harness.contract import Build, MethodContract, RecipeContract, trained
 from u2pl_da.app import APP
 from u2pl_da.batches import DomainBatch
-
-VARIANTS = {
-    "daformer without distance": {"method_feature_distance.weight": 0},
-    "daformer as released": {"method_classmix": "batch", "method_pseudo.share_of": "batch"},
-    "u2plplus without distance": {"method_feature_distance.weight": 0},
-    "u2plplus with the rest": {
-        "method_unsupervised.entropy_filter": "true",
-        "method_negatives.reliable": "true",
-        "method_prototypes.denoise": "false",
-        "method_evaluate": "student",
-        "method_teacher.statistics": "averaged",
-    },
-}
-
-
-@pytest.fixture
-def build(build: Build) -> Build:
-    """The same for variants; and the batch is one in which something is at stake."""
-
-    def make(name: str, seed: int = 0) -> tuple[Method, DomainBatch]:
-        method, batch = build(name.partition(" ")[0], seed, **VARIANTS.get(name, {}))
-        assert batch.image_l.shape == (2, 3, 64, 64)
-        if batch.image_t.numel():
-            assert (
-                batch.border_t.any() and not batch.border_t.all() and (batch.truth_t == 255).all()
-            )
-        return method, batch
-
-    return make
 
 
 class TestMethods(MethodContract):
     app = APP
-    variants = VARIANTS
-    constants = (*MethodContract.constants, ".is_thing")
+    variants = (
+        "daformer without distance",
+        "daformer as released",
+        "u2plplus without distance",
+        "u2plplus with the rest",
+    )
 
     def spoilt(self, batch: DomainBatch) -> dict[str, DomainBatch]:
         unlabelled = batch._replace(label_l=torch.full_like(batch.label_l, 255))
@@ -54,3 +28,21 @@ class TestMethods(MethodContract):
             "nothing but border": batch._replace(border_t=torch.ones_like(batch.border_t)),
             "nothing at all": unlabelled._replace(valid_t=invalid.valid_t),
         }
+
+
+class TestRecipes(RecipeContract):
+    app = APP
+
+
+@pytest.mark.parametrize("name", ["daformer", "source_only", "u2plplus"])
+def test_all_of_one_student_is_trained(name: str, build: Build) -> None:
+    method, _ = build(name)
+    assert method.networks()["student"] is method.student
+    assert trained(method).keys() == {f"student.{k}" for k, _ in method.student.named_parameters()}
+
+
+def test_something_is_at_stake_in_the_batch(build: Build) -> None:
+    _, batch = build("daformer")
+    assert batch.image_l.shape == (2, 3, 64, 64)
+    assert batch.border_t.any() and not batch.border_t.all()
+    assert (batch.truth_t == 255).all()

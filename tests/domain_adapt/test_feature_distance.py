@@ -114,7 +114,7 @@ def test_without_a_thing_it_is_a_zero_that_reaches_the_encoder(label_value: int)
 def test_only_the_encoder_is_copied_and_it_shares_nothing() -> None:
     student, distance = make()
     assert sum(p.numel() for p in distance.parameters()) == sum(
-        p.numel() for p in student.encoder_parameters()
+        p.numel() for p in student.encoder.parameters()
     )
     assert not {p.data_ptr() for p in distance.parameters()} & {
         p.data_ptr() for p in student.parameters()

@@ -14,6 +14,7 @@ from harness.methods import EveryMethod
 from u2pl.methods.discovery import load_method, method_names
 from u2pl.methods.method import Method
 from u2pl.methods.step import StepResult
+from u2pl.networks.segmentor import Segmentor
 from u2pl.run.recipe import recipe_path, resolve
 from u2pl.schedules import Progress
 from u2pl.training.checkpoint import load_checkpoint, save_checkpoint
@@ -21,15 +22,18 @@ from u2pl.training.config import TrainConfig
 from u2pl.training.optimizer import build_optimizer
 
 TOTAL = 10
-#: The only numbers that may be NaN: how right pseudo-labels are is not known where no unlabelled image has a mask.
+#: The warm start of a method that has one is its first three steps.
+WARM_START = 0.3
+#: The only numbers that may be NaN: how right pseudo-labels are is not known where no unlabelled
+#: image has a mask.
 MAYBE_NAN = ("accuracy/",)
 
 #: A method with a tiny network and a warm start of 0.3, and a batch of 2 + 2 images.
-Build = Callable[..., tuple[Method, Any]]
+Build = Callable[..., tuple[Method[Any], Any]]
 
 
 def steps(
-    method: Method, batch: Any, start: int, stop: int, optimizer: torch.optim.Optimizer
+    method: Method[Any], batch: Any, start: int, stop: int, optimizer: torch.optim.Optimizer
 ) -> StepResult:
     """Train on one batch; returns the last step's result, whose gradients stay on the parameters."""
     for step in range(start, stop):
@@ -43,63 +47,63 @@ def steps(
     return result
 
 
-def optimizer_of(method: Method) -> torch.optim.Optimizer:
+def optimizer_of(method: Method[Any]) -> torch.optim.Optimizer:
     return build_optimizer(method, TrainConfig(optimizer="adamw"))
 
 
-class MethodContract(EveryMethod):
-    """Needs a fixture `build`."""
+def trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a module is trained in: those that require a gradient."""
+    return {key: value for key, value in module.named_parameters() if value.requires_grad}
 
-    #: Endings of buffers that are constants, and so no part of the state.
-    constants: ClassVar[tuple[str, ...]] = (".mean", ".std", ".length", ".start")
-    #: Beginnings of parameters that are trained beside the student and shared with nobody.
-    own_heads: ClassVar[tuple[str, ...]] = ()
-    #: Classes that numbers of each class leave out: 1 where the background is none.
+
+def size_of_gradients(module: nn.Module) -> float:
+    found = (value.grad for value in trained(module).values())
+    return sum(float(grad.abs().sum()) for grad in found if grad is not None)
+
+
+def constants(method: Method[Any]) -> dict[str, Tensor]:
+    """The buffers that are no part of the state."""
+    saved = method.state_dict().keys()
+    return {key: value for key, value in method.named_buffers() if key not in saved}
+
+
+class MethodContract(EveryMethod):
+    """Needs a fixture `build`.
+
+    What a method trains is whatever requires a gradient: one student or two, or a head beside them.
+    """
+
+    #: Classes that numbers of each class leave out: 1 if the background is none.
     unlogged: ClassVar[int] = 0
 
     def spoilt(self, batch: Any) -> dict[str, Any]:
         """The batch without anything to learn from, in one way or another."""
         raise NotImplementedError
 
-    def test_losses_are_finite_and_gradients_reach_every_parameter_of_the_student_alone(
+    def test_losses_are_finite_and_gradients_reach_all_that_is_trained_and_nothing_else(
         self, name: str, build: Build
     ) -> None:
         method, batch = build(name)
-        optimizer = optimizer_of(method)
-        students = {f"student.{key}": value for key, value in method.student.named_parameters()}
-        students |= {
-            key: value for key, value in method.named_parameters() if key.startswith(self.own_heads)
-        }
+        optimizer, students = optimizer_of(method), trained(method)
         own = {id(value) for value in students.values()}
+        assert students
         assert {id(value) for group in optimizer.param_groups for value in group["params"]} == own
-        for start, stop in (
-            (0, 1),
-            (1, 3),
-            (3, 4),
-            (4, 8),
-        ):  # the first step, the warm start's last, the first after it, a later one
+        # the first step, the warm start's last, the first after it, a later one
+        for start, stop in ((0, 1), (1, 3), (3, 4), (4, 8)):
             result = steps(method, batch, start, stop, optimizer)
             assert result.loss.dim() == 0
             assert result.loss.isfinite()
-            assert [
-                key for key, value in students.items() if value.grad is None
-            ] == []  # DDP waits for each of them
-            assert (
-                sum(
-                    float(value.grad.abs().sum())
-                    for value in students.values()
-                    if value.grad is not None
-                )
-                > 0
-            )
+            # DDP waits for each of them
+            assert [key for key, value in students.items() if value.grad is None] == []
+            assert size_of_gradients(method) > 0
             assert all(
                 value.grad.isfinite().all() for value in students.values() if value.grad is not None
             )
-            assert [
-                key
-                for key, value in method.named_parameters()
-                if id(value) not in own and (value.requires_grad or value.grad is not None)
-            ] == []
+            others = (item for item in method.named_parameters() if id(item[1]) not in own)
+            assert [key for key, value in others if value.grad is not None] == []
+        assert trained(method).keys() == students.keys()
+        for role, network in method.networks().items():
+            assert not trained(network) or size_of_gradients(network) > 0, role
 
     def test_what_is_logged_is_detached_and_finite(self, name: str, build: Build) -> None:
         method, batch = build(name)
@@ -121,46 +125,39 @@ class MethodContract(EveryMethod):
         save_checkpoint(tmp_path, method, optimizer, {"step": 5})
 
         other, _ = build(name, seed=1)
+        # what is not saved has not moved, and does not depend on the seed
+        assert_equal(constants(method), constants(other))
         other_optimizer = optimizer_of(other)
         assert load_checkpoint(tmp_path, other, other_optimizer) == {"step": 5}
         for one, two in ((method, other), (optimizer, other_optimizer)):
             assert_equal(one.state_dict(), two.state_dict())
 
-        ours, theirs = (
-            steps(method, batch, 5, 7, optimizer),
-            steps(other, batch, 5, 7, other_optimizer),
-        )
+        ours = steps(method, batch, 5, 7, optimizer)
+        theirs = steps(other, batch, 5, 7, other_optimizer)
         assert_equal(dict(ours.scalars), dict(theirs.scalars))
         assert_equal(method.state_dict(), other.state_dict())
-        saved = set(method.state_dict())
-        assert not [
-            key
-            for key, _ in method.named_buffers()
-            if key not in saved and not key.endswith(self.constants)
-        ]
 
-    def test_networks_are_named_and_the_teacher_takes_no_gradient(
+    def test_networks_are_trained_or_follow_and_what_follows_takes_no_gradient(
         self, name: str, build: Build
     ) -> None:
         method, batch = build(name)
         networks = method.networks()
-        assert networks["student"] is method.student
+        assert isinstance(next(iter(networks.values())), Segmentor)  # the result, which is kept
+        assert any(trained(network) for network in networks.values())
         before = {
             role: [value.clone() for value in network.parameters()]
             for role, network in networks.items()
         }
         steps(method, batch, 0, 6, optimizer_of(method))
+        assert {role: id(network) for role, network in method.networks().items()} == {
+            role: id(network) for role, network in networks.items()
+        }
         for role, network in networks.items():
-            assert isinstance(network, nn.Module)
-            assert any(
-                not torch.equal(a, b)
-                for a, b in zip(before[role], network.parameters(), strict=True)
-            ), role
-            if role != "student":
-                assert not network.training, role
-                assert all(
-                    value.grad is None and not value.requires_grad for value in network.parameters()
-                ), role
+            both = zip(before[role], network.parameters(), strict=True)
+            assert any(not torch.equal(a, b) for a, b in both), role
+            assert network.training == bool(trained(network)), role
+            if not trained(network):
+                assert all(value.grad is None for value in network.parameters()), role
 
     def test_a_method_does_not_change_its_batch(self, name: str, build: Build) -> None:
         method, batch = build(name)
@@ -180,15 +177,24 @@ class MethodContract(EveryMethod):
                 assert result.loss.isfinite(), what
                 assert all(
                     value.grad is not None and value.grad.isfinite().all()
-                    for value in method.student.parameters()
+                    for value in trained(method).values()
                 ), what
 
     def test_every_recipe_suits_every_method(self, method: str, recipe: str) -> None:
         kind = load_method(f"{self.app.package}.methods", self.app.methods, method)
-        resolved = resolve(
-            recipe_path(self.app.recipes, recipe), kind.Config, sections=self.app.sections()
-        )
-        assert resolved.dump()["method"].keys() == kind.Config.model_fields.keys()
+        path, sections = recipe_path(self.app.recipes, recipe), self.app.task_module.SECTIONS
+        _, options = resolve(path, kind.Config, sections=sections)
+        assert options.model_dump().keys() == kind.Config.model_fields.keys()
+
+    def test_a_method_s_file_says_what_it_is(self, method: str) -> None:
+        kind = load_method(f"{self.app.package}.methods", self.app.methods, method)
+        assert len(method_names(self.app.methods)[method]) > 10
+        assert kind.Config.model_config.get("extra") == "forbid"
+        assert all(field.description for field in kind.Config.model_fields.values())
+
+
+class RecipeContract(EveryMethod):
+    """What the recipes of an app must keep."""
 
     def test_every_method_option_of_a_recipe_is_known_to_some_method(self, recipe: str) -> None:
         kinds = [
@@ -199,12 +205,6 @@ class MethodContract(EveryMethod):
         path = recipe_path(self.app.recipes, recipe)
         assert set(tomllib.loads(path.read_text()).get("method", {})) <= known
         assert path.read_text().startswith("# ")  # `presets` prints the header
-
-    def test_a_method_s_file_says_what_it_is(self, method: str) -> None:
-        kind = load_method(f"{self.app.package}.methods", self.app.methods, method)
-        assert len(method_names(self.app.methods)[method]) > 10
-        assert kind.Config.model_config.get("extra") == "forbid"
-        assert all(field.description for field in kind.Config.model_fields.values())
 
 
 def assert_equal(one: object, two: object) -> None:

@@ -1,4 +1,7 @@
-"""Forks a child for each command that arrives on standard input; run by `Launcher` as `launcher.py CLI PACKAGE`."""
+"""Forks a child for each command that arrives on standard input.
+
+Run by `Launcher` as `launcher.py CLI PACKAGE`.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,21 @@ import runpy
 import sys
 
 cli, package = sys.argv[1:]
-sys.path[:0] = [
-    os.path.join(os.path.dirname(cli)),
-    os.path.join(os.path.dirname(cli), "..", "..", "packages", "core"),
-]
+folder = os.path.dirname(cli)
+sys.path[:0] = [folder, os.path.join(folder, "..", "..", "packages", "core")]
 
 from PIL import Image  # noqa: E402
 
 # everything heavy, before the first fork
-for heavy in ("u2pl.run.train", f"{package}.planning"):
+for heavy in ("u2pl.run.train", "u2pl.cli.commands", f"{package}.task"):
     importlib.import_module(heavy)
 Image.init()
-gc.freeze()  # a child that collects what it shares with this process would copy it: half of the child's time
+
+import small_mit  # noqa: E402
+
+small_mit.register()
+# a child that collects what it shares with this process would copy it: half of the child's time
+gc.freeze()
 
 
 def child(args: list[str], log: str) -> None:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
-from u2pl.cli.app import App
 
 from u2pl.methods.discovery import method_names
+from u2pl.run.app import App
 
 
 class EveryMethod:
-    """Runs each test that takes a `name` once for every method of the app, enrolled by its file, and for every variant.
+    """Runs each test that takes a `name` once for every method of the app, enrolled by its file.
 
-    A variant is a method with some options; what they mean is up to the app's fixtures.
+    Variants come on top, see `Tiny`.
     """
 
     app: ClassVar[App]
-    variants: ClassVar[Mapping[str, Any]] = {}
+    variants: ClassVar[tuple[str, ...]] = ()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """The values of `name`, `method` (no variants) and `recipe`."""

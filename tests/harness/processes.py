@@ -1,41 +1,48 @@
-"""Trains with two connected processes, then with one; run by `following.train_both` as `processes.py JOB OUT`.
+"""Trains with two connected processes, then with one.
 
-The networks have no BatchNorm and no dropout, for which "2 x 4 means 1 x 8" holds exactly, apart from the order of float additions.
+Run by `following.train_both` as `processes.py JOB OUT`. The networks of the first pass have no
+BatchNorm and no dropout, for which "2 x 4 means 1 x 8" holds exactly, apart from the order of float
+additions. Those of the second pass, of two processes alone, are what they are.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import small_mit
 import torch
 from accelerate import debug_launcher
 from timm.layers import DropPath
 from torch import nn
 
 from u2pl import distributed
-from u2pl.cli.console import SilentReporter
+from u2pl.counting import silently
 from u2pl.evaluate.scoring import evaluate
-from u2pl.training.loop import Job, fit, make_accelerator
+from u2pl.memory.teacher import batch_norms
+from u2pl.methods.method import Method
+from u2pl.run.app import find_app
+from u2pl.run.task import Task
+from u2pl.run.train import Silent, make_task
+from u2pl.training.loop import History, Job, fit, make_accelerator
 
-STEPS = 8
+#: Steps of the first pass, and of the second.
+STEPS, AS_IT_IS = 8, 6
 
 
 def smooth(module: nn.Module) -> nn.Module:
-    """The module without BatchNorm, each one replaced by a norm that looks at one image at a time, and without kinks.
+    """The module without kinks, each BatchNorm replaced by a norm that looks at one image alone.
 
-    A rounding error that turns one ReLU on or off grows a thousandfold within a few steps; it would hide what is looked for.
+    A rounding error that turns one ReLU on or off grows a thousandfold within a few steps; it would
+    hide what is looked for.
     """
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            setattr(
-                module,
-                name,
-                nn.GroupNorm(1, child.num_features).requires_grad_(child.weight.requires_grad),
-            )
+            norm = nn.GroupNorm(1, child.num_features)
+            setattr(module, name, norm.requires_grad_(child.weight.requires_grad))
         elif isinstance(child, nn.ReLU):
             setattr(module, name, nn.SiLU())
         elif isinstance(child, nn.MaxPool2d):
@@ -47,55 +54,83 @@ def smooth(module: nn.Module) -> nn.Module:
     return module
 
 
-def train(job: dict[str, Any], case: str, out: Path) -> None:
-    """One run in `out`: journal and state."""
+def task_of(job: dict[str, Any], case: str, steps: int) -> Task:
+    """The task of a case."""
+    app = find_app(job["package"])
+    method, options = job["cases"][case]
+    request = app.request(method=method, preset="demo", set=options, steps=steps, **job["data"])
+    return make_task(app, request, silently)
+
+
+def train(task: Task, method: Method[Any], out: Path, scored: bool) -> History:
+    """A run in `out`: journal and state."""
     accelerator = make_accelerator(cpu=True)
-    app, planning = (
-        import_module(f"{job['package']}.app").APP,
-        import_module(f"{job['package']}.planning"),
-    )
-    method_name, options = job["cases"][case]
-    plan = planning.make_plan(
-        app,
-        getattr(planning, job["request"])(
-            method_name, "demo", tuple(options), STEPS, **job["data"]
-        ),
-    )
-    method, source = plan.build_method(), plan.scored
-    smooth(method)
     torch.manual_seed(0)
     if accelerator.is_main_process:
         out.mkdir(parents=True)
     distributed.barrier()
+    part, sections = task.scored, task.recipe.sections
+
+    def score(networks: dict[str, nn.Module], progress: Any) -> Any:
+        classes = len(task.classes)
+        return evaluate(networks, part.source, part.ids, task.protocol, "cpu", classes, progress)
+
     run = Job(
         method=method,
-        dataset=plan.build_dataset(),
-        train=plan.sections.train,
-        data=plan.sections.data,
-        total=STEPS,
+        dataset=task.dataset(),
+        train=sections.train,
+        data=sections.data,
+        total=task.total,
         seed=0,
-        evaluate=lambda networks, progress: evaluate(
-            networks,
-            source,
-            source.split("val"),
-            plan.sections.evaluate,
-            "cpu",
-            len(source.classes),
-            progress,
-        ),
+        evaluate=score if scored else None,
         keep=lambda *_: None,
     )
-    facts = fit(run, out, accelerator, SilentReporter())
-    (out / f"rank{distributed.rank()}.json").write_text(
-        json.dumps({"world": distributed.world_size(), "evaluations": facts.evaluations})
+    return fit(run, out, accelerator, Silent())
+
+
+def write(out: Path, **facts: Any) -> None:
+    """What this process knows."""
+    (out / f"rank{distributed.rank()}.json").write_text(json.dumps(facts))
+
+
+def digest(value: torch.Tensor) -> str:
+    return hashlib.sha256(value.detach().contiguous().numpy().tobytes()).hexdigest()
+
+
+def smoothly(job: dict[str, Any], case: str, out: Path) -> None:
+    """The first pass."""
+    task = task_of(job, case, STEPS)
+    method = task.build_method()
+    smooth(method)
+    history = train(task, method, out, scored=True)
+    write(out, world=distributed.world_size(), evaluations=history.evaluations)
+
+
+def as_it_is(job: dict[str, Any], case: str, out: Path) -> None:
+    """The second pass: digests of the state, and names of the buffers that normalise."""
+    task = task_of(job, case, AS_IT_IS)
+    method = task.build_method()
+    before = {key: digest(value) for key, value in method.state_dict().items()}
+    train(task, method, out, scored=False)
+    norms = {id(buffer) for norm in batch_norms(method) for buffer in norm.buffers()}
+    state = method.state_dict(keep_vars=True)
+    write(
+        out,
+        world=distributed.world_size(),
+        state={key: digest(value) for key, value in state.items()},
+        moved=[key for key, value in state.items() if digest(value) != before[key]],
+        statistics=[key for key, value in state.items() if id(value) in norms],
     )
 
 
 def train_all(job: dict[str, Any], out: str) -> None:
     """All cases one after the other; with two processes, both run this."""
     torch.set_num_threads(1)
+    small_mit.register()
     for case in job["cases"]:
-        train(job, case, Path(out) / case)
+        smoothly(job, case, Path(out) / case)
+        if distributed.world_size() > 1:
+            as_it_is(job, case, Path(out) / "as it is" / case)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""A run that was stopped or killed goes on as if nothing had happened: same weights, same journal, same summary."""
+"""A run that was stopped or killed goes on as if nothing had happened.
+
+The same weights, the same journal, the same summary.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,50 +19,47 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from harness.commands import Launcher
+from harness.commands import Launcher, journal
 from harness.methods import EveryMethod
+from harness.tiny import Options, Tiny
 
 MOST = 300.0  # seconds to wait for anything
 
-#: The command of a run of a method in a folder, all but the last steps behind its warm start; `train_lr=1` changes an option.
+#: The command of a run of a method in a folder, more words, and options that it must have.
 Train = Callable[..., list[Any]]
 
 
+def history_of(folder: Path) -> dict[str, Any]:
+    """What a state knows beyond its tensors."""
+    with safe_open(folder / "resume.safetensors", "pt") as file:
+        return {k: v for k, v in json.loads(file.metadata()["facts"]).items() if k != "seconds"}
+
+
 def run_of(folder: Path) -> dict[str, Any]:
-    """What must not depend on interruptions: every tensor of both networks and of the state, the journal, the summary."""
+    """What must not depend on interruptions.
+
+    Every tensor of both networks and of the state, the journal, the summary.
+    """
     tensors = {
         f"{name} {key}": value
         for name in ("resume.safetensors", "last/model.safetensors", "best/model.safetensors")
         for key, value in load_file(folder / name).items()
     }
-    journal = [
-        {k: v for k, v in json.loads(line).items() if k != "seconds"}
-        for line in (folder / "journal.jsonl").read_text().splitlines()
-    ]
-    summary = {
-        k: v
-        for k, v in json.loads((folder / "summary.json").read_text()).items()
-        if k not in ("seconds", "commit")
+    summary = json.loads((folder / "summary.json").read_text())
+    return {
+        "tensors": tensors,
+        "journal": journal(folder),
+        "summary": {k: v for k, v in summary.items() if k not in ("seconds", "commit", "options")},
+        "history": history_of(folder),
     }
-    with safe_open(folder / "resume.safetensors", "pt") as file:
-        facts = {k: v for k, v in json.loads(file.metadata()["facts"]).items() if k != "seconds"}
-    return {"tensors": tensors, "journal": journal, "summary": summary, "facts": facts}
 
 
 def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert one["journal"] == other["journal"]
-    assert one["facts"] == other["facts"]
-    options = [run["summary"].pop("options", None) for run in (one, other)]
-    assert one["summary"] == other["summary"]
-    for run, option in zip((one, other), options, strict=True):
-        run["summary"]["options"] = option
-    assert one["tensors"].keys() == other["tensors"].keys()
-    different = [
-        name
-        for name, value in one["tensors"].items()
-        if not torch.equal(value, other["tensors"][name])
-    ]
-    assert not different
+    for part in ("journal", "history", "summary"):
+        assert one[part] == other[part], part
+    ours, theirs = one["tensors"], other["tensors"]
+    assert ours.keys() == theirs.keys()
+    assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
 
 
 def wait_for(path: Path, lines: int = 0) -> None:
@@ -71,21 +71,61 @@ def wait_for(path: Path, lines: int = 0) -> None:
 
 
 class ResumedRuns(EveryMethod):
-    """Needs a fixture `train`; a subclass says how long its runs are."""
+    """Needs the fixtures `tiny` and `request_words`; a subclass says how long its runs are."""
 
     steps: ClassVar[int]
+    #: Options on top of a small run's, for every method that has them.
+    usual: ClassVar[Options] = {}
+    #: The method that is killed, and the only one that runs with two threads: it computes all that
+    #: the others of its app compute, and sums of floats depend on how threads share the work.
+    everything: ClassVar[str] = "u2plplus"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def launchers(cls) -> Iterator[Callable[[str], Launcher]]:
+        """The launcher of a method's runs: of two threads for one method, of one for the others."""
+        made: dict[int, Launcher] = {}
+
+        def find(method: str) -> Launcher:
+            threads = 2 if method == cls.everything else 1
+            if threads not in made:
+                made[threads] = Launcher(cls.app, threads)
+            return made[threads]
+
+        yield find
+        for launcher in made.values():
+            launcher.close()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def train(cls, tiny: Tiny, request_words: list[str]) -> Train:
+        """The command of a run, all but the first steps of which are behind the warm start."""
+        usual = {"method.warm_start": 0.3, "train.checkpoint_every": 4, **cls.usual}
+
+        def command(method: str, out: Path, *more: Any, **changes: Any) -> list[Any]:
+            common = ["--preset", "demo", "--steps", cls.steps, "--cpu", "--out", out]
+            options = tiny(method, usual, **changes)
+            return ["train", method, *request_words, *common, *options, *more]
+
+        return command
 
     @pytest.fixture(scope="class")
     @classmethod
     def whole(
-        cls, launcher: Launcher, tmp_path_factory: pytest.TempPathFactory
-    ) -> Callable[[str, Train], Path]:
-        """The uninterrupted run of a method; how often a run writes its state, and its workers, change nothing in it."""
+        cls,
+        launchers: Callable[[str], Launcher],
+        train: Train,
+        tmp_path_factory: pytest.TempPathFactory,
+    ) -> Callable[[str], Path]:
+        """The uninterrupted run of a method.
+
+        How often a run writes its state, and its workers, change nothing in it.
+        """
         root, done = tmp_path_factory.mktemp("whole"), set()
 
-        def run(method: str, train: Train) -> Path:
+        def run(method: str) -> Path:
             if method not in done:
-                launcher.run(root / "log", *train(method, root / method))
+                launchers(method).run(root / "log", *train(method, root / method))
                 done.add(method)
             return root / method
 
@@ -94,51 +134,47 @@ class ResumedRuns(EveryMethod):
     def test_a_run_that_is_stopped_and_resumed_equals_one_that_is_not(
         self,
         method: str,
-        launcher: Launcher,
+        launchers: Callable[[str], Launcher],
         train: Train,
-        whole: Callable[[str, Train], Path],
+        whole: Callable[[str], Path],
         tmp_path: Path,
     ) -> None:
-        stopped, log = tmp_path / "stopped", tmp_path / "log"
+        launcher, stopped, log = launchers(method), tmp_path / "stopped", tmp_path / "log"
 
         # SIGTERM to the whole group, workers too, as a scheduler or `timeout` sends it
         pid = launcher.start(log, *train(method, stopped, data_workers=2))
-        wait_for(
-            stopped / "journal.jsonl", lines=random.Random(method).randrange(1, self.steps // 2)
-        )
+        lines = random.Random(method).randrange(1, self.steps // 2)
+        wait_for(stopped / "journal.jsonl", lines)
         os.killpg(pid, signal.SIGTERM)
         assert launcher.wait(pid) == 143, log.read_text()
         assert f"--out {stopped} --resume" in log.read_text()
-        with safe_open(stopped / "resume.safetensors", "pt") as file:
-            assert 0 < json.loads(file.metadata()["facts"])["step"] < self.steps
+        assert 0 < history_of(stopped)["step"] < self.steps
         assert not (stopped / "summary.json").exists()
 
         launcher.run(log, *train(method, stopped, "--resume", data_workers=2))
-        assert_same(run_of(whole(method, train)), run_of(stopped))
+        assert_same(run_of(whole(method)), run_of(stopped))
 
     def test_a_run_that_is_killed_goes_on_from_its_last_state(
-        self, launcher: Launcher, train: Train, whole: Callable[[str, Train], Path], tmp_path: Path
+        self,
+        launchers: Callable[[str], Launcher],
+        train: Train,
+        whole: Callable[[str], Path],
+        tmp_path: Path,
     ) -> None:
-        method, log = "u2plplus", tmp_path / "log"
-        expected = run_of(whole(method, train))
+        method, log = self.everything, tmp_path / "log"
+        launcher, expected = launchers(method), run_of(whole(method))
         for workers in (0, 2):
             killed = tmp_path / f"killed{workers}"
-            pid = launcher.start(
-                log, *train(method, killed, train_checkpoint_every=1, data_workers=workers)
-            )
+            changes = {"train_checkpoint_every": 1, "data_workers": workers}
+            pid = launcher.start(log, *train(method, killed, **changes))
             wait_for(killed / "config.json")
-            time.sleep(
-                random.uniform(0.0, 1.5)
-            )  # any moment: before the first step, in the middle of a file, after the end
+            # any moment: before the first step, in the middle of a file, after the end
+            time.sleep(random.uniform(0.0, 1.5))
             os.killpg(pid, signal.SIGKILL)
             assert launcher.wait(pid) in (-signal.SIGKILL, 0)
 
-            launcher.run(
-                log,
-                *train(method, killed, "--resume", train_checkpoint_every=1, data_workers=workers),
-            )
+            launcher.run(log, *train(method, killed, "--resume", **changes))
             assert_same(expected, run_of(killed))
-        launcher.run(
-            log, *train(method, killed, "--resume", train_checkpoint_every=1)
-        )  # nothing is left to do, nothing is changed
+        # nothing is left to do, nothing is changed
+        launcher.run(log, *train(method, killed, "--resume", train_checkpoint_every=1))
         assert_same(expected, run_of(killed))

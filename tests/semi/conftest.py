@@ -4,35 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from u2pl.cli.app import App
 
-from harness.commands import QUEUES, set_words
+from harness.tiny import QUEUES, Tiny
+from u2pl.run.app import App
 from u2pl_semi.app import APP
 
-NETWORK = {
-    "network.decoder": "deeplabv3plus_light", "network.encoder": "test_resnet", "network.encoder_weights": "none",
-    "network.output_stride": "16", "network.atrous_rates": "[1,2,3]", "network.embed_dim": "16",
-}  # fmt: skip
-TINY = NETWORK | {
-    "data.crop": "32", "data.workers": "0", "train.batch": "2", "train.reference_batch": "2",
-    "train.log_every": "1", "train.evaluations": "2",
-}  # fmt: skip
-
-
-def assignments(method: str, **changes: Any) -> list[str]:
-    """The `--set` options of a tiny run; `train_lr=1` changes train.lr."""
-    return set_words(TINY | (QUEUES if method in ("u2pl", "u2plplus") else {}), changes)
+TINY = {
+    "network.decoder": "deeplabv3plus_light",
+    "network.encoder": "test_resnet",
+    "network.encoder_weights": "none",
+    "network.output_stride": 16,
+    "network.atrous_rates": [1, 2, 3],
+    "network.embed_dim": 16,
+    "data.crop": 32,
+    "data.workers": 0,
+    "train.batch": 2,
+    "train.reference_batch": 2,
+    "train.log_every": 1,
+    "train.evaluations": 2,
+    **QUEUES,
+}
 
 
 def make_folder(
     root: Path, classes: int = 4, images: int = 10, size: tuple[int, int] = (40, 36)
 ) -> Path:
-    """A data folder of blocks of colour: images 0-2 are val, 3-6 are labelled, the others have no mask."""
+    """A data folder of blocks of colour.
+
+    Images 0-2 are val, 3-6 are labelled, the others have no mask.
+    """
     rng = np.random.default_rng(classes)
     for name in ("images", "masks", "splits"):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -60,10 +64,10 @@ def app() -> App:
     return APP
 
 
-@pytest.fixture(scope="session")
-def tiny() -> Callable[..., list[str]]:
-    """The function `assignments`."""
-    return assignments
+@pytest.fixture(scope="module")
+def tiny(app: App) -> Tiny:
+    """Options of tiny runs."""
+    return Tiny(app, TINY)
 
 
 @pytest.fixture(scope="session")
@@ -76,3 +80,9 @@ def make_data() -> Callable[..., Path]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder that most tests only read."""
     return make_folder(tmp_path_factory.mktemp("data") / "blocks")
+
+
+@pytest.fixture(scope="session")
+def request_data(folder: Path) -> dict[str, str]:
+    """What of a request names the data."""
+    return {"data": str(folder)}

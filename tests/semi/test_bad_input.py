@@ -17,6 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from harness.tiny import Tiny
+
 Refused = Callable[..., str]
 
 
@@ -27,30 +29,14 @@ def data(make_data: Callable[..., Path], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def train(tiny: Callable[..., list[str]], tmp_path: Path) -> Callable[..., list[Any]]:
+def train(tiny: Tiny, tmp_path: Path) -> Callable[..., list[Any]]:
     """The command of a run of two steps in tmp_path/run."""
 
     def make(*more: Any, method: str = "suponly", data: Any, **changes: Any) -> list[Any]:
         steps = [] if "--steps" in more else ["--steps", 2]
-        changes = (
-            {"train_evaluations": 1}
-            | ({} if method == "suponly" else {"method_warm_start": 0})
-            | changes
-        )
-        return [
-            "train",
-            method,
-            "--data",
-            data,
-            "--preset",
-            "demo",
-            "--out",
-            tmp_path / "run",
-            "--cpu",
-            *steps,
-            *tiny(method, **changes),
-            *more,
-        ]
+        options = tiny(method, {"train.evaluations": 1, "method.warm_start": 0}, **changes)
+        common = [f"train {method} --preset demo --cpu", "--data", data, "--out", tmp_path / "run"]
+        return [*common, *steps, *options, *more]
 
     return make
 
@@ -67,26 +53,14 @@ def nothing_half_written(folder: Path) -> bool:
 @pytest.fixture(scope="module")
 def finished(
     command: Callable[..., Any],
-    tiny: Callable[..., list[str]],
+    tiny: Tiny,
     folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, list[Any]]:
     """A finished run and its command; copied before it is broken."""
     out = tmp_path_factory.mktemp("finished") / "run"
     options = tiny("suponly", train_evaluations=1)
-    line = [
-        "train",
-        "suponly",
-        "--data",
-        folder,
-        "--preset",
-        "demo",
-        "--steps",
-        2,
-        "--cpu",
-        *options,
-        "--out",
-    ]
+    line = ["train suponly --preset demo --steps 2 --cpu", "--data", folder, *options, "--out"]
     result = command(*line, out)
     assert result.exit_code == 0, result.output
     return out, line
@@ -102,86 +76,61 @@ def run(finished: tuple[Path, list[Any]], tmp_path: Path) -> tuple[Path, list[An
     ]
 
 
+#: What is typed behind the rest of a command, and words of the complaint.
 WORDS = {
-    "unknown method": (["u2plus"], ["no method 'u2plus'", "did you mean u2plplus?", "suponly"]),
-    "unknown preset": (
-        ["--preset", "ligth"],
-        ["no preset 'ligth'", "did you mean light?", "cityscapes"],
-    ),
+    "unknown method": ("u2plus", ["no method 'u2plus'", "did you mean u2plplus?", "suponly"]),
+    "unknown preset": ("--preset ligth", ["no preset 'ligth'", "mean light?", "cityscapes"]),
     "unknown option": (
-        ["--set", "train.l=1"],
+        "--set train.l=1",
         ["--set train.l: there is no such option", "did you mean train.lr?"],
     ),
     "unknown option of the method": (
-        ["--set", "method.contrast.tua=1"],
+        "--set method.contrast.tua=1",
         ["did you mean method.contrast.tau?"],
     ),
     "option of another method": (
-        ["suponly", "--set", "method.contrast.tau=1"],
+        "suponly --set method.contrast.tau=1",
         ["method.contrast.tau: there is no such option"],
     ),
-    "no value": (["--set", "train.lr"], ["--set train.lr: write it as section.key=value"]),
-    "a section": (["--set", "train=1"], ["--set train: there is no such option"]),
-    "wrong kind": (["--set", "train.batch=many"], ["train.batch: ", "integer", "'many'"]),
-    "out of range": (["--set", "train.lr=-1"], ["train.lr: ", "greater than 0", "-1"]),
+    "no value": ("--set train.lr", ["--set train.lr: write it as section.key=value"]),
+    "a section": ("--set train=1", ["--set train: there is no such option"]),
+    "wrong kind": ("--set train.batch=many", ["train.batch: ", "integer", "'many'"]),
+    "out of range": ("--set train.lr=-1", ["train.lr: ", "greater than 0", "-1"]),
     "out of range of the method": (
-        ["--set", "method.contrast.tau=0"],
+        "--set method.contrast.tau=0",
         ["contrast.tau: ", "greater than 0"],
     ),
     "not one of": (
-        ["--set", "train.optimizer=adam"],
+        "--set train.optimizer=adam",
         ["train.optimizer: ", "'sgd' or 'adamw'", "'adam'"],
     ),
-    "a mode without its crop": (["--set", "evaluate.mode=slide"], ["mode slide needs a crop"]),
-    "scales the wrong way round": (["--set", "data.scale=[2,1]"], ["scale (2.0, 1.0)"]),
+    "a mode without its crop": ("--set evaluate.mode=slide", ["mode slide needs a crop"]),
+    "scales the wrong way round": ("--set data.scale=[2,1]", ["scale (2.0, 1.0)"]),
     "unknown encoder": (
-        ["--set", "network.encoder=resnet10"],
-        ["network.encoder=resnet10 is no timm encoder", "resnet10t"],
+        "--set network.encoder=resnet10",
+        ["network.encoder=resnet10 is no encoder of timm", "resnet10t"],
     ),
     "missing encoder weights": (
-        ["--set", "network.encoder_weights=no.pth"],
+        "--set network.encoder_weights=no.pth",
         ["encoder weights: no file no.pth"],
     ),
-    "too many labelled": (["--labeled", "9"], ["labeled 9: blocks has 4 masked images"]),
-    "a fraction above one": (["--labeled", "3/2"], ["at most 1"]),
-    "no such split": (
-        ["--labeled", "labelled"],
-        ["no split of blocks, which has labeled, train, val"],
-    ),
-    "images of val": (["--labeled", "val"], ["images of the val split"]),
-    "no such folder": (["--data", "nowhere"], ["nowhere has no images/ folder", "does not exist"]),
-    "no such scheme": (["--data", "coco:/x"], ["unknown data source 'coco'"]),
+    "too many labelled": ("--labeled 9", ["labeled 9: blocks has 4 masked images"]),
+    "a fraction above one": ("--labeled 3/2", ["at most 1"]),
+    "no such split": ("--labeled labelled", ["no split of blocks, which has labeled, train, val"]),
+    "images of val": ("--labeled val", ["images of the val split"]),
+    "no such folder": ("--data nowhere", ["nowhere has no images/ folder", "does not exist"]),
+    "no such scheme": ("--data coco:/x", ["unknown data source 'coco'"]),
 }
 
 
 @pytest.mark.parametrize("case", WORDS)
 def test_a_wrong_word_makes_no_folder(
-    case: str,
-    refused: Refused,
-    tiny: Callable[..., list[str]],
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: Any,
+    case: str, refused: Refused, tiny: Tiny, folder: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     typed, expected = WORDS[case]
-    method = typed[0] if not typed[0].startswith("--") else "u2plplus"
-    rest = typed[1:] if method == typed[0] else typed
-    line = refused(
-        "train",
-        method,
-        "--data",
-        folder,
-        "--preset",
-        "demo",
-        "--steps",
-        2,
-        "--cpu",
-        "--out",
-        "run",
-        *tiny(method),
-        *rest,
-    )
+    run = ["train --preset demo --steps 2 --cpu --out run", "--data", folder, *tiny("suponly")]
+    line = refused(*run, *typed.split())
     for words in expected:
         assert words in line
     assert not list(tmp_path.iterdir())

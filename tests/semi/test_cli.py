@@ -14,37 +14,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.commands import journal, logged_steps
+from harness.tiny import Tiny
 from u2pl.methods.discovery import method_names
 from u2pl_semi.app import APP
 
 STEPS = 6
 
+Command = Callable[..., Any]
+Refused = Callable[..., str]
+
 
 @pytest.fixture(scope="module")
 def trained(
-    command: Callable[..., Any],
-    tiny: Callable[..., list[str]],
+    command: Command,
+    tiny: Tiny,
     folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Any:
     """A finished run, and what was printed."""
     out = tmp_path_factory.mktemp("run") / "run"
     options = tiny("u2plplus", method_warm_start=0.3)
-    result = command(
-        "train",
-        "--data",
-        folder,
-        "--preset",
-        "demo",
-        "--steps",
-        STEPS,
-        "--seed",
-        3,
-        "--cpu",
-        "--out",
-        out,
-        *options,
-    )
+    run = f"train --preset demo --steps {STEPS} --seed 3 --cpu"
+    result = command(run, "--data", folder, "--out", out, *options)
     assert result.exit_code == 0, result.output
     return out, result.stdout
 
@@ -53,17 +45,10 @@ def test_a_run_leaves_what_a_later_command_needs(trained: Any, folder: Path) -> 
     out, printed = trained
     summary = json.loads((out / "summary.json").read_text())
     assert summary["method"] == "u2plplus"
-    assert (summary["seed"], summary["steps"], summary["world_size"], summary["threads"]) == (
-        3,
-        STEPS,
-        1,
-        1,
-    )
-    assert (summary["labeled"], summary["unlabeled"], summary["classes"]) == (
-        4,
-        3,
-        ["class0", "class1", "class2", "class3"],
-    )
+    facts = [summary[key] for key in ("seed", "steps", "world_size", "threads")]
+    assert facts == [3, STEPS, 1, 1]
+    assert (summary["labeled"], summary["unlabeled"]) == (4, 3)
+    assert summary["classes"] == ["class0", "class1", "class2", "class3"]
     assert len(summary["per_class_iou"]) == 4
     assert 0 <= summary["miou_last"] <= summary["miou_best"] <= 100
     assert summary["evaluation"] == "blocks val, whole image, single scale"
@@ -72,13 +57,10 @@ def test_a_run_leaves_what_a_later_command_needs(trained: Any, folder: Path) -> 
     config = json.loads((out / "config.json").read_text())
     assert config["data"] == str(folder)  # as typed
     for kind in ("last", "best"):
-        assert {path.name for path in (out / kind).iterdir()} == {
-            "model.safetensors",
-            "config.json",
-            "README.md",
-        }
-    lines = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "lr" in line] == list(range(STEPS))
+        files = {path.name for path in (out / kind).iterdir()}
+        assert files == {"model.safetensors", "config.json", "README.md"}
+    lines = journal(out)
+    assert [line["step"] for line in logged_steps(out)] == list(range(STEPS))
     assert {
         "alpha_t",
         "gamma_t",
@@ -101,7 +83,7 @@ def test_a_run_leaves_what_a_later_command_needs(trained: Any, folder: Path) -> 
 
 
 def test_evaluating_a_run_gives_its_own_score_again(
-    trained: Any, command: Callable[..., Any], tmp_path: Path, monkeypatch: Any
+    trained: Any, command: Command, tmp_path: Path, monkeypatch: Any
 ) -> None:
     out, _ = trained
     monkeypatch.chdir(tmp_path)
@@ -121,7 +103,7 @@ def test_evaluating_a_run_gives_its_own_score_again(
     assert written["miou"] == summary["miou_best"]
 
 
-def test_a_run_is_evaluated_in_other_ways_too(trained: Any, command: Callable[..., Any]) -> None:
+def test_a_run_is_evaluated_in_other_ways_too(trained: Any, command: Command) -> None:
     out, _ = trained
     ways = {
         "sliding window 32, stride 22": ["--mode", "slide"],
@@ -136,7 +118,7 @@ def test_a_run_is_evaluated_in_other_ways_too(trained: Any, command: Callable[..
 
 
 def test_predictions_have_the_size_and_the_ids(
-    trained: Any, command: Callable[..., Any], tmp_path: Path
+    trained: Any, command: Command, tmp_path: Path
 ) -> None:
     out, _ = trained
     (tmp_path / "photos").mkdir()
@@ -154,7 +136,7 @@ def test_predictions_have_the_size_and_the_ids(
 
 
 def test_a_broken_image_does_not_stop_the_others(
-    trained: Any, refused: Callable[..., str], tmp_path: Path
+    trained: Any, refused: Refused, tmp_path: Path
 ) -> None:
     out, _ = trained
     Image.new("RGB", (20, 20)).save(tmp_path / "good.png")
@@ -173,7 +155,7 @@ def test_a_broken_image_does_not_stop_the_others(
     assert [path.name for path in (tmp_path / "to" / "ids").iterdir()] == ["good.png"]
 
 
-def test_lists_name_every_method_and_every_recipe(command: Callable[..., Any]) -> None:
+def test_lists_name_every_method_and_every_recipe(command: Command) -> None:
     methods, presets = command("methods"), command("presets")
     assert methods.exit_code == presets.exit_code == 0
     for name in method_names(APP.methods):
@@ -182,53 +164,30 @@ def test_lists_name_every_method_and_every_recipe(command: Callable[..., Any]) -
         assert path.stem in presets.stdout
 
 
-def test_show_prints_every_option_with_its_value(command: Callable[..., Any]) -> None:
-    result = command(
-        "show",
-        "u2plplus",
-        "--preset",
-        "demo",
-        "--set",
-        "train.lr=0.125",
-        "--set",
-        "method.contrast.tau=0.75",
-    )
+def test_show_prints_every_option_with_its_value(command: Command) -> None:
+    changes = "--set train.lr=0.125 --set method.contrast.tau=0.75"
+    result = command(f"show u2plplus --preset demo {changes}")
     assert result.exit_code == 0, result.output
     rows = {
         line.split()[0]: line.split()[1] for line in result.stdout.splitlines() if line[1:2].strip()
     }
-    assert (rows["train.lr"], rows["method.contrast.tau"], rows["network.encoder"]) == (
-        "0.125",
-        "0.75",
-        "resnet10t",
-    )
-    assert {
-        "data.crop",
-        "evaluate.mode",
-        "method.prototypes.denoise",
-        "method.supervised.loss",
-    } <= rows.keys()
+    shown = [rows[key] for key in ("train.lr", "method.contrast.tau", "network.encoder")]
+    assert shown == ["0.125", "0.75", "resnet10t"]
+    others = {"data.crop", "evaluate.mode", "method.prototypes.denoise", "method.supervised.loss"}
+    assert others <= rows.keys()
 
 
 def test_runs_are_numbered_and_the_latest_of_a_command_is_resumed(
-    command: Callable[..., Any],
-    refused: Callable[..., str],
-    tiny: Callable[..., list[str]],
+    command: Command,
+    refused: Refused,
+    tiny: Tiny,
     folder: Path,
     tmp_path: Path,
     monkeypatch: Any,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    base = [
-        "train",
-        "suponly",
-        "--data",
-        folder,
-        "--preset",
-        "demo",
-        "--cpu",
-        *tiny("suponly", train_evaluations=1),
-    ]
+    options = tiny("suponly", train_evaluations=1)
+    base = ["train suponly --preset demo --cpu", "--data", folder, *options]
     for seed in (0, 1, 0):
         assert command(*base, "--steps", 1, "--seed", seed).exit_code == 0
     assert sorted(path.name for path in Path("runs").iterdir()) == [
@@ -257,45 +216,29 @@ def test_runs_are_numbered_and_the_latest_of_a_command_is_resumed(
 def test_few_classes_train_with_clamped_ranks(
     classes: int,
     limits: str,
-    command: Callable[..., Any],
+    command: Command,
     make_data: Callable[..., Path],
-    tiny: Callable[..., list[str]],
+    tiny: Tiny,
     tmp_path: Path,
 ) -> None:
     data = make_data(tmp_path / "few", classes=classes)
     options = tiny(
         "u2plplus", method_warm_start=0.3, train_evaluations=1, **{"method_contrast.delta_p": 0}
     )
+    out = tmp_path / "run"
     result = command(
-        "train",
-        "--data",
-        data,
-        "--preset",
-        "demo",
-        "--steps",
-        4,
-        "--cpu",
-        "--out",
-        tmp_path / "run",
-        *options,
+        "train --preset demo --steps 4 --cpu", "--data", data, "--out", out, *options
     )
     assert result.exit_code == 0, result.output
-    assert (
-        result.stdout.count(
-            f"note: with {classes} classes the contrast's ranks r_l 3, r_h 20 become {limits}"
-        )
-        == 1
-    )
-    steps = [
-        json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
-    ]
-    assert steps[3]["loss/contrast"] > 0
+    ranks = f"note: with {classes} classes the contrast's ranks r_l 3, r_h 20 become {limits}"
+    assert result.stdout.count(ranks) == 1
+    assert logged_steps(out)[3]["loss/contrast"] > 0
 
 
 def test_images_of_every_kind_train(
-    command: Callable[..., Any],
+    command: Command,
     make_data: Callable[..., Path],
-    tiny: Callable[..., list[str]],
+    tiny: Tiny,
     tmp_path: Path,
 ) -> None:
     data = make_data(tmp_path / "kinds")
@@ -304,45 +247,27 @@ def test_images_of_every_kind_train(
         image = Image.open(path)
         grey = np.asarray(image.convert("L"))
         sixteen_bit = Image.fromarray(grey.astype(np.uint16) * 257)
-        kinds = [
-            image.convert("RGBA"),
-            image.convert("L"),
-            sixteen_bit,
-            image.convert("P"),
-            image.convert("LA"),
-        ]
-        kinds[number % 5].save(path)
+        others = [image.convert(mode) for mode in ("RGBA", "L", "P", "LA")]
+        [*others, sixteen_bit][number % 5].save(path)
     modes = {Image.open(path).mode for path in (data / "images").iterdir()}
     assert {"RGBA", "L", "P", "LA"} <= modes
     assert any(mode.startswith("I") for mode in modes)
     options = tiny("cutmix", method_warm_start=0, train_evaluations=1)
-    result = command(
-        "train",
-        "cutmix",
-        "--data",
-        data,
-        "--preset",
-        "demo",
-        "--steps",
-        4,
-        "--cpu",
-        "--out",
-        tmp_path / "run",
-        *options,
-    )
+    run = ["train cutmix --preset demo --steps 4 --cpu", "--data", data, "--out", tmp_path / "run"]
+    result = command(*run, *options)
     assert result.exit_code == 0, result.output
 
 
 def test_a_class_that_no_labelled_image_holds_stops_the_run_unless_allowed(
-    command: Callable[..., Any],
+    command: Command,
     make_data: Callable[..., Path],
-    tiny: Callable[..., list[str]],
+    tiny: Tiny,
     tmp_path: Path,
 ) -> None:
     data = make_data(tmp_path / "absent")
     (data / "classes.txt").write_text("".join(f"class{index}\n" for index in range(6)))
     options = tiny("u2plplus", method_warm_start=0, train_evaluations=1)
-    base = ["train", "--data", data, "--preset", "demo", "--steps", 2, "--cpu", *options]
+    base = ["train --preset demo --steps 2 --cpu", "--data", data, *options]
     refused = command(*base, "--out", tmp_path / "run", "--labeled", 2)
     assert refused.exit_code == 2 and "no labelled mask holds class4, class5" in refused.stderr
     assert not (tmp_path / "run").exists()

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from harness.commands import faults
+from harness.tiny import Tiny
 
-Tiny = Callable[..., list[str]]
 Command = Callable[..., Any]
 
 pytestmark = pytest.mark.usefixtures("patience")
@@ -30,7 +30,7 @@ def test_good_data_ends_with_the_command_that_trains(
     result = command("doctor", "--data", folder, "--labeled", "3", "--seed", "3", *tiny("u2plplus"))
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert "looked at: 3 of 3 labelled, 3 of 3 val, 4 of 4 unlabelled images" in lines
+    assert "looked at: 3 of 3 labelled, 4 of 4 unlabelled, 3 of 3 val images" in lines
     assert (
         f"queues: 90 keys of 16 float32 numbers, {90 * 16 * 4} bytes (6 kB), on the network's device"
         in lines

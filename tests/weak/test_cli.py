@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.tiny import Tiny
 from u2pl.data.file_source import FileSource
 from u2pl.methods.discovery import method_names
 from u2pl.model.folder import load_shared, save_shared
@@ -25,7 +26,6 @@ STEPS = 4
 
 Command = Callable[..., Any]
 Refused = Callable[..., str]
-Tiny = Callable[..., list[str]]
 
 
 def line(name: str, data: Path, tiny: Tiny, out: Path, **changes: Any) -> list[Any]:
@@ -375,7 +375,7 @@ def test_wrong_tags_are_one_line(
     without(tags, "4,", "4,trea")
     error = refused(*words)
     assert (
-        "tags.csv names classes that there are not: 'trea'" in error
+        "tags.csv names unknown classes: 'trea'" in error
         and "(did you mean 'tree' by the first?)" in error
     )
     tags.write_text(right)

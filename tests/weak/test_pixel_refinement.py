@@ -105,8 +105,8 @@ def test_everything_matches_the_fixture(shared):
 
 def test_weights_sum_to_one_and_the_position_weight():
     kernel = affinity_kernel(picture(3, 2, 9, 14), position_weight=0.03)
-    torch.testing.assert_close(kernel.weight_NK.sum(dim=1), torch.full((2 * 9 * 14,), 1.03))
-    assert kernel.weight_NK.shape == kernel.index_NK.shape == (2 * 9 * 14, 48)
+    torch.testing.assert_close(kernel.weight_NJ.sum(dim=1), torch.full((2 * 9 * 14,), 1.03))
+    assert kernel.weight_NJ.shape == kernel.index_NJ.shape == (2 * 9 * 14, 48)
     ones = refine(torch.ones(2, 1, 9, 14), kernel, iterations=4)
     torch.testing.assert_close(ones, torch.full_like(ones, 1.03**4))
 

@@ -1,4 +1,4 @@
-"""What the methods with a teacher have in common: its labels on target images, and source pixels pasted onto them."""
+"""What methods with a teacher share: pseudo-labels on the target, ClassMix, feature distance."""
 
 from __future__ import annotations
 
@@ -23,41 +23,43 @@ from u2pl_da.rare_class_sampling import RareClassConfig
 
 
 class PseudoLabelConfig(BaseModel):
-    """How far the teacher's labels are believed."""
+    """How pseudo-labels are weighted by confidence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     threshold: float = Field(
-        0.968, ge=0, le=1, description="a pixel is confident from this top probability on"
+        0.968, ge=0, le=1, description="top probability from which a pixel is confident"
     )
     share_of: Literal["image", "batch"] = Field(
         "image",
-        description="the weight q is the share of confident pixels of each image, or one number for the batch (released)",
+        description="q, the weight of a pseudo-label, is the share of confident pixels in its "
+        "image, or in the batch (released)",
     )
 
 
 class AdaptationConfig(LabeledMethodConfig):
-    """Options of every method with a teacher; the defaults are DAFormer's (000 sec. 4.2 builds on it)."""
+    """Options of every method with a teacher; the defaults are DAFormer's, as in U2PL+ sec. 4.2."""
 
     teacher: TeacherConfig = Field(
         TeacherConfig(momentum=0.999, statistics="own"),
         description="how the teacher follows the student",
     )
     pseudo: PseudoLabelConfig = Field(
-        PseudoLabelConfig(), description="how far the teacher's labels are believed"
+        PseudoLabelConfig(), description="confidence weights of the pseudo-labels"
     )
     classmix: Literal["image", "batch"] = Field(
         "image",
-        description="ClassMix draws half of the classes of each source image, or of the whole batch, 255 among them (released)",
+        description="ClassMix pastes half of the classes of each source image, or of the batch, "
+        "including 255 (released)",
     )
     strong_view: StrongViewConfig = Field(
-        StrongViewConfig(), description="colours and blur of the mixed image"
+        StrongViewConfig(), description="strong view: colour and blur augmentation of mixed images"
     )
     feature_distance: FeatureDistanceConfig = Field(
-        FeatureDistanceConfig(), description="distance to the pretrained features"
+        FeatureDistanceConfig(), description="distance to the pretrained features, L_FD"
     )
     rare_classes: RareClassConfig = Field(
-        RareClassConfig(), description="which source images are shown how often"
+        RareClassConfig(), description="rare-class sampling of source images"
     )
     evaluate: Literal["student", "teacher"] = Field(
         "student", description="the network that is the result; the other is scored too"
@@ -65,16 +67,16 @@ class AdaptationConfig(LabeledMethodConfig):
 
 
 class ClassMixed(NamedTuple):
-    """Target images with source pixels on them."""
+    """Target images with source pixels pasted onto them."""
 
     image_B3HW: Tensor  # float in [0, 1], the strong view
     label_BHW: Tensor  # int64, 255 = ignore
     weight_BHW: Tensor  # float32
-    pasted_BHW: Tensor  # bool, the pixel and its label are the source's
+    pasted_BHW: Tensor  # bool, True where pixel and label are the source's
 
 
 class Adaptation(LabeledMethod[DomainBatch]):
-    """A student, its teacher, and the pretrained encoder that it must not forget.
+    """A student, its teacher, and the pretrained encoder whose features it should keep.
 
     Args as for `Method`.
     """
@@ -85,32 +87,32 @@ class Adaptation(LabeledMethod[DomainBatch]):
         super().__init__(config, student, num_classes)
         self.teacher = Teacher(student, config.teacher)
         self.strong_view = StrongView(config.strong_view)
-        remembers = config.feature_distance.weight > 0 and config.feature_distance.things
-        self.imagenet = (
-            ImageNetDistance(config.feature_distance, student, num_classes) if remembers else None
-        )
+        distance = config.feature_distance
+        used = distance.weight > 0 and distance.things
+        self.imagenet = ImageNetDistance(distance, student, num_classes) if used else None
 
-    def believed(self, prob_BCHW: Tensor, batch: DomainBatch) -> Confident:
-        """The teacher's label of each target pixel, and how much it counts: q, on border rows and padding 0."""
-        options = self.config.pseudo
+    def pseudo_labels(self, prob_BCHW: Tensor, batch: DomainBatch) -> Confident:
+        """Pseudo-labels of the target pixels, weighted by q, and by 0 on void rows and padding."""
+        valid, border, options = batch.valid_t, batch.border_t, self.config.pseudo
         return confident_pixels(
-            prob_BCHW,
-            batch.valid_t,
-            batch.border_t,
-            options.threshold,
-            options.share_of,
-            distributed.gather,
+            prob_BCHW, valid, border, options.threshold, options.share_of, distributed.gather
         )
 
     @torch.no_grad()
     def mix(
         self, generator: torch.Generator, batch: DomainBatch, label_t: Tensor, weight_t: Tensor
     ) -> ClassMixed:
-        """ClassMix: half of the classes of a source image, with their labels, on a target image; then its strong view."""
-        count, device = len(batch.label_l) * distributed.world_size(), generator.device
-        score = distributed.local_rows(
-            torch.rand(count, self.num_classes + 1, generator=generator, device=device)
-        )
+        """ClassMix: paste half of a source image's classes, and their labels, onto a target image.
+
+        Args:
+            generator: the step's.
+            batch: source and target images.
+            label_t: int64 pseudo-labels of the target images [B, H, W].
+            weight_t: float32 weights of the pseudo-labels [B, H, W]; pasted pixels weigh 1.
+        """
+        shape = len(batch.label_l) * distributed.world_size(), self.num_classes + 1
+        draw = torch.rand(*shape, generator=generator, device=generator.device)
+        score = distributed.local_rows(draw)
         if self.config.classmix == "batch":
             pasted = half_of_batch_classes(batch.label_l, score, distributed.gather)
         else:
@@ -123,7 +125,7 @@ class Adaptation(LabeledMethod[DomainBatch]):
         )
 
     def distance(self, batch: DomainBatch, source: SegOutput) -> Tensor | None:
-        """How far the student's features of things have moved from the pretrained ones; None where these are not kept."""
+        """L_FD: distance of the student's thing features to the pretrained ones; None if off."""
         if self.imagenet is None:
             return None
         return self.imagenet(self.student.prepare(batch.image_l), batch.label_l, source.deep)

@@ -48,8 +48,8 @@ APP = App(
     package="u2pl_da",
     folder=Path(__file__).parent,
     request=AdaptRequest,
-    text="Adapt a segmenter from labelled images of one domain to unlabelled images of another, with "
-    "DAFormer and U2PL+.\n\n"
+    text="Adapt a segmenter from labelled images of one domain to unlabelled images of another, "
+    "with DAFormer and U2PL+.\n\n"
     "Start with [bold]u2pl-da train[/bold]: no arguments, a built-in pair of domains, under four "
     "minutes on two cores. Then [bold]u2pl-da doctor --source FOLDER --target FOLDER[/bold] tells "
     "whether your own images and masks will do.",

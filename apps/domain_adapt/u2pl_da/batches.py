@@ -1,4 +1,4 @@
-"""What a training step is fed: labelled source images beside target images without labels."""
+"""Batches of labelled source images and unlabelled target images."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from u2pl.data.streams import Stream
 
 
 class DomainBatch(NamedTuple):
-    """B source and B target images of one size. Without target images their fields are empty (B = 0)."""
+    """B source and B target images of one size; without target images, their fields are empty."""
 
     image_l: Tensor  # uint8 [B, 3, H, W], source
     label_l: Tensor  # uint8 [B, H, W], 255 = ignore or padding
     image_t: Tensor  # uint8 [B, 3, H, W], target
     valid_t: Tensor  # bool [B, H, W], False on padding
-    border_t: Tensor  # bool [B, H], True on rows that show nothing of the scene
-    truth_t: Tensor  # uint8 [B, H, W], 255 = unknown: only to log how good pseudo-labels are
+    border_t: Tensor  # bool [B, H], True on void rows, which show nothing of the scene
+    truth_t: Tensor  # uint8 [B, H, W], 255 = unknown; only to log the pseudo-labels' accuracy
 
 
 class DomainStreams(Dataset[DomainBatch]):
-    """Sample number g of the source beside sample number g of the target.
+    """Pairs of sample g of the source and sample g of the target.
 
     Args:
         source: stream of images with masks.
-        target: stream of images; None where a method has no use for them.
+        target: stream of images; None if the method does not use them.
     """
 
     def __init__(self, source: Stream, target: Stream | None) -> None:
@@ -37,13 +37,9 @@ class DomainStreams(Dataset[DomainBatch]):
         own = self.source[position]
         other = self.target[position] if self.target is not None else None
         if other is None:
+            image, label = own.image[:, :0, :0], own.label[:0, :0]
             return DomainBatch(
-                own.image,
-                own.label,
-                own.image[:, :0, :0],
-                own.valid[:0, :0],
-                own.border[:0],
-                own.label[:0, :0],
+                own.image, own.label, image, own.valid[:0, :0], own.border[:0], label
             )
         return DomainBatch(
             own.image, own.label, other.image, other.valid, other.border, other.label

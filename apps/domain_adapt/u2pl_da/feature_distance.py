@@ -1,4 +1,4 @@
-"""Holding on to ImageNet: thing classes keep the features that the encoder was pretrained with (DAFormer)."""
+"""DAFormer's ImageNet feature distance: features of thing classes stay close to pretrained ones."""
 
 from __future__ import annotations
 
@@ -17,34 +17,37 @@ from u2pl.notation import IGNORE
 
 
 class FeatureDistanceConfig(BaseModel):
-    """The distance of the student's deepest features to those of its pretrained encoder."""
+    """Distance between the student's deepest features and those of its pretrained encoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     weight: float = Field(
         0.005,
         ge=0,
-        description="weight of the feature distance; 0: none, and no second encoder in memory",
+        description="lambda_FD, weight of the feature distance; 0: off, without a second encoder "
+        "in memory",
     )
     things: tuple[int, ...] | None = Field(
-        None, description="ids of the classes it looks at; the data's thing classes if left out"
+        None,
+        description="ids of the classes whose features it compares; the data's thing classes by "
+        "default",
     )
     min_share: float = Field(
         0.75,
         gt=0,
         le=1,
-        description="share of the pixels under a feature that must be of one thing class",
+        description="minimum share of one thing class among the pixels under a feature",
     )
 
 
 class ImageNetDistance(nn.Module):
-    """A frozen copy of the encoder as it is when this is made, and the distance to it.
+    """A frozen copy of the encoder, made on construction, and the distance to its features.
 
-    Its BatchNorm layers, if it has any, normalise by the batch as the student's do while it trains (ours; MiT has none): equal weights
-    then have no distance, and images of another brightness do not look like forgetting.
+    In training, its BatchNorm layers, if any, normalise by the batch as the student's do (ours; MiT
+    has none). So equal weights have distance 0, and a brightness shift is not mistaken for drift.
 
     Args:
-        config: which classes, and when a feature is of one of them.
+        config: which classes, and their minimum share under a feature.
         student: the network that is trained; its encoder is copied.
         num_classes: C.
     """
@@ -59,37 +62,29 @@ class ImageNetDistance(nn.Module):
         is_thing[list(config.things or ())] = True
         self.register_buffer("is_thing", is_thing, persistent=False)
         for norm in batch_norms(self.encoder):
-            norm.track_running_stats = False  # nothing may move in a frozen network
+            norm.track_running_stats = False  # a frozen network keeps its statistics
         self.train(self.training)
 
     def train(self, mode: bool = True) -> ImageNetDistance:
-        """Without dropout and drop path in any mode; the mode is that of BatchNorm alone."""
+        """Set the mode of BatchNorm; dropout and drop path stay off."""
         super().train(False)
         for norm in batch_norms(self.encoder):
             norm.train(mode)
         return self
 
     def forward(self, prepared_B3HW: Tensor, label_BHW: Tensor, deep_BDhw: Tensor) -> Tensor:
-        """Mean distance over the features that lie on things, of all processes; a connected zero where none does.
+        """Mean distance over the features on things, of all processes; a connected zero if none is.
 
         Args:
-            prepared_B3HW: images as the encoder sees them (`Segmentor.prepare`).
-            label_BHW: their ground truth.
-            deep_BDhw: the student's deepest features of them.
+            prepared_B3HW: the encoder's input (`Segmentor.prepare`).
+            label_BHW: integer ground truth, 255 = ignore; without the input's padding.
+            deep_BDhw: the student's deepest features.
         """
         with torch.no_grad():
             reference = self.encoder(prepared_B3HW)[-1]
             factor = prepared_B3HW.shape[-1] // deep_BDhw.shape[-1]
-            on_thing = self.is_thing[
-                majority_label(label_BHW, factor, self.min_share, self.num_classes)
-            ]
-            on_thing = F.pad(
-                on_thing,
-                (
-                    0,
-                    deep_BDhw.shape[-1] - on_thing.shape[-1],
-                    0,
-                    deep_BDhw.shape[-2] - on_thing.shape[-2],
-                ),
-            )
+            label = majority_label(label_BHW, factor, self.min_share, self.num_classes)
+            on_thing = self.is_thing[label]
+            down, right = (deep_BDhw.shape[i] - on_thing.shape[i] for i in (-2, -1))
+            on_thing = F.pad(on_thing, (0, right, 0, down))
         return feature_distance(deep_BDhw, reference, on_thing, distributed.average(on_thing.sum()))

@@ -1,6 +1,6 @@
-"""Rare-class sampling (DAFormer, sec. 3.3): source images are chosen for a class, and rare classes are the likely ones.
+"""Rare-class sampling (DAFormer sec. 3.3): source images of rare classes are drawn more often.
 
-C counts classes.
+C: classes.
 """
 
 from __future__ import annotations
@@ -17,47 +17,48 @@ from u2pl.errors import UserError
 
 
 class RareClassConfig(BaseModel):
-    """How source images are chosen; DAFormer's values by default."""
+    """How source images are sampled; DAFormer's values by default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = Field(
         True,
-        description="choose source images by their rare classes; off: every image once an epoch",
+        description="sample source images by their rare classes; off: every image once per epoch",
     )
     temperature: float = Field(
         0.01,
         gt=0,
         allow_inf_nan=False,
-        description="lower values prefer rare classes more strongly",
+        description="T of the class probabilities; lower values prefer rare classes more strongly",
     )
     min_pixels: int = Field(
         3000,
         ge=0,
-        description="an image is chosen for a class when its mask holds more pixels of it than this",
+        description="an image can be drawn for a class if its mask has more pixels of the class "
+        "than this",
     )
     crop_ratio: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="the share of min_pixels that a crop must exceed, in the crop's own pixels",
+        description="share of min_pixels that a crop must exceed, counted in pixels of the crop",
     )
     retries: int = Field(
         10,
         ge=0,
-        description="how often a crop with too little of the class is cut anew; the last is taken as it is",
+        description="maximum number of new crops if one has too few pixels of the class; the last "
+        "one is kept",
     )
 
 
 def class_probabilities(count_C: np.ndarray, temperature: float) -> np.ndarray:
-    """P(c) = softmax((1 - f_c) / T) over the classes that occur, f_c being c's share of all labelled pixels.
+    """P(c) = softmax((1 - f_c) / T) over classes that occur; f_c: share of the labelled pixels.
 
     Args:
-        count_C: labelled pixels of each class, integer [C].
+        count_C: labelled pixels of each class, integer.
         temperature: T > 0.
 
-    Returns float64 [C]. A class that never occurs gets 0, though the formula would make it the likeliest: no image shows it.
-    Without any labelled pixel all are 0.
+    Returns: float64 [C]; 0 for classes that do not occur, since no image could be drawn for them.
     """
     if not count_C.any():
         return np.zeros(len(count_C))
@@ -67,16 +68,20 @@ def class_probabilities(count_C: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def classes_without_pixels(classes: Sequence[str], counts: np.ndarray) -> list[str]:
-    """Names of the classes that no mask holds, given `class_counts` [images, C]: they are never drawn and cannot be learnt."""
+    """Names of the classes that occur in no mask, given `class_counts` [images, C].
+
+    They are never drawn and cannot be learnt.
+    """
     return [name for name, pixels in zip(classes, counts.sum(axis=0), strict=True) if not pixels]
 
 
 class RareClassStream(Stream):
-    """Sample g of an endless stream: a class by `class_probabilities`, an image that holds enough of it, a crop that keeps enough.
+    """Sample g of an endless stream: draws a class, an image with enough of it, a crop with enough.
 
-    Image and mask are decoded once, however many crops are tried. As in the released code the image is chosen by pixels of the mask
-    as stored, and the crop by pixels of the crop, whatever it was scaled by. Where a mask holds less than `min_pixels` of the class, its
-    own count takes their place (ours: the released code ends when no image holds enough).
+    As in the released code, pixels are counted in the stored mask to choose an image, and in the
+    scaled crop to accept it. If no mask has more than `min_pixels` of a class, images with fewer
+    are drawn, and crops are judged by the image's own count (ours; the released code fails). Image
+    and mask are decoded once, however many crops are tried.
 
     Args:
         source: where images and masks come from.
@@ -85,9 +90,9 @@ class RareClassStream(Stream):
         seed: of the run.
         name: of the stream.
         counts: pixels of each class in each mask, int64 [len(ids), C], from `class_counts`.
-        config: of rare-class sampling.
+        config: thresholds.
 
-    Raises UserError when `ids` is empty or no mask holds a labelled pixel.
+    Raises UserError if `ids` is empty or no mask holds a labelled pixel.
     """
 
     def __init__(
@@ -104,7 +109,8 @@ class RareClassStream(Stream):
         assert counts.shape == (len(ids), len(source.classes))
         if not counts.any():
             raise UserError(
-                f"{source.name}: the {name} masks hold no labelled pixel: choose other images, or correct the masks"
+                f"{source.name}: the {name} masks hold no labelled pixel: choose other images, or "
+                "correct the masks"
             )
         self.counts, self.config = counts, config
         self.probability_C = class_probabilities(counts.sum(axis=0), config.temperature)
@@ -120,9 +126,8 @@ class RareClassStream(Stream):
         rng = self.generator(position)
         class_id, row = self._choose(rng)
         image, mask = self.source.image(self.ids[row]), self.source.mask(self.ids[row])
-        demand = self.config.crop_ratio * min(
-            self.config.min_pixels, int(self.counts[row, class_id])
-        )
+        available = min(self.config.min_pixels, int(self.counts[row, class_id]))
+        demand = self.config.crop_ratio * available
         for _ in range(1 + self.config.retries):
             geometry = self.transform.draw(image.size, rng)
             if np.count_nonzero(self.transform.cut_mask(mask, geometry) == class_id) > demand:
@@ -130,12 +135,12 @@ class RareClassStream(Stream):
         return self.transform.cut(image, mask, geometry)
 
     def _choose(self, rng: np.random.Generator) -> tuple[int, int]:
-        """Draw a class and the row of an image that holds it."""
+        """Draw a class and an image for it; the image by its row in `counts`."""
         class_id = int(rng.choice(len(self.probability_C), p=self.probability_C))
         return class_id, int(rng.choice(self._rows[class_id]))
 
 
 def _rows_with(pixels: np.ndarray, min_pixels: int) -> np.ndarray:
-    """Rows of the images with more than `min_pixels`; where there are none, of those with any."""
+    """Rows of the images with more than `min_pixels`, or else with any pixel."""
     enough = np.flatnonzero(pixels > min_pixels)
     return enough if len(enough) else np.flatnonzero(pixels)

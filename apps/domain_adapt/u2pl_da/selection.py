@@ -1,4 +1,4 @@
-"""Which pixels of source and mixed images serve the contrast, and as what (000 Eqs 21-28, per pixel)."""
+"""Selecting anchors, positives and negatives in source and mixed images (U2PL+ Eqs 21-28)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from u2pl.pseudo.select import (
 
 
 class DomainNegativesConfig(BaseModel):
-    """Which pixels become negative keys; every row of 000 Tab. 12 is a combination of these."""
+    """Which pixels become negatives; each row of U2PL+ Tab. 12 is a combination of these."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: bool = Field(True, description="source pixels are negatives (D_l in 000 Tab. 12)")
+    source: bool = Field(True, description="source pixels are negatives (D_l in U2PL+ Tab. 12)")
     reliable: bool = Field(
         False,
-        description="the target pixels of lowest entropy, as many as are unreliable, are negatives (R)",
+        description="the target pixels with the lowest entropy, as many as are unreliable, are "
+        "negatives (R)",
     )
     unreliable: bool = Field(True, description="unreliable target pixels are negatives (U)")
 
@@ -44,50 +45,44 @@ def select_in_domains(
     negatives: DomainNegativesConfig,
     gather: Gather,
 ) -> Candidates:
-    """Candidates of a batch [source; mixed]: a source pixel follows the labelled rule wherever it lies, a target pixel the unlabelled one.
+    """Candidates of a batch [source; mixed].
+
+    Source pixels follow the rule of labelled pixels, also where they are pasted; target pixels that
+    of unlabelled ones.
 
     Args:
         prob_BChw: the teacher's probabilities of both groups at feature size.
-        label_l, label_m: labels at full size, 255 = ignore.
-        pasted_m: bool, the pixel of the mixed image is the source's.
-        part: the target pixels' partition at full size; what is pasted, padded or border is neither reliable nor unreliable.
+        label_l, label_m: integer labels [B / 2, H, W], 255 = ignore.
+        pasted_m: bool [B / 2, H, W], True on source pixels of mixed images.
+        part: partition of the target pixels at image size; pasted pixels, padding and void rows are
+            neither reliable nor unreliable.
         alpha: share of unreliable pixels.
-        limits: ranks and confidence.
-        negatives: what becomes a key.
-        gather: joins a vector over processes.
+        limits: thresholds on rank and probability.
+        negatives: which pixels become negatives.
+        gather: concatenates a vector over processes.
     """
     prob_l, prob_m = prob_BChw.chunk(2)
     r_l, r_h, delta_p = limits
-    doubtful = (
-        part.unreliable_BHW if negatives.unreliable else torch.zeros_like(part.unreliable_BHW)
-    )
+    unreliable = part.unreliable_BHW
+    negative = unreliable if negatives.unreliable else torch.zeros_like(unreliable)
     if negatives.reliable:
-        doubtful = doubtful | lowest_entropy(part, alpha, gather)
+        negative = negative | lowest_entropy(part, alpha, gather)
     source = select_labeled(prob_l, downsample(label_l), r_l, delta_p)
-    pasted = select_labeled(
-        prob_m, downsample(torch.where(pasted_m, label_m, IGNORE)), r_l, delta_p
-    )
-    target = select_unlabeled(
-        prob_m,
-        downsample(label_m),
-        downsample(part.reliable_BHW),
-        downsample(doubtful),
-        r_l,
-        r_h,
-        delta_p,
-    )
+    label_pasted = torch.where(pasted_m, label_m, IGNORE)
+    pasted = select_labeled(prob_m, downsample(label_pasted), r_l, delta_p)
+    reliable, small = downsample(part.reliable_BHW), downsample(negative)
+    target = select_unlabeled(prob_m, downsample(label_m), reliable, small, r_l, r_h, delta_p)
     if not negatives.source:
-        source, pasted = (
-            known._replace(negative_BChw=torch.zeros_like(known.negative_BChw))
-            for known in (source, pasted)
-        )
+        source, pasted = _without_negatives(source), _without_negatives(pasted)
     return join(source, _either(pasted, target))
 
 
+def _without_negatives(one: Candidates) -> Candidates:
+    return one._replace(negative_BChw=torch.zeros_like(one.negative_BChw))
+
+
 def _either(one: Candidates, other: Candidates) -> Candidates:
-    """The candidates of two disjoint sets of pixels of the same images."""
-    anchor, positive = (
-        torch.minimum(a, b)
-        for a, b in ((one.anchor_Bhw, other.anchor_Bhw), (one.positive_Bhw, other.positive_Bhw))
-    )
+    """The union of the candidates of two disjoint sets of pixels of the same images."""
+    anchor = torch.minimum(one.anchor_Bhw, other.anchor_Bhw)  # 255 = of none
+    positive = torch.minimum(one.positive_Bhw, other.positive_Bhw)
     return Candidates(anchor, positive, one.negative_BChw | other.negative_BChw)

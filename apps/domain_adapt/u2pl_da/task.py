@@ -21,7 +21,7 @@ from u2pl.errors import UserError
 from u2pl.networks.config import RANDOM
 from u2pl.run.recipe import Recipe, Sections
 from u2pl.run.request import Request
-from u2pl.run.task import Part, Task
+from u2pl.run.task import Crops, Part, Task
 from u2pl.training.config import DataConfig
 from u2pl_da.adaptation import AdaptationConfig
 from u2pl_da.app import APP, AdaptRequest
@@ -65,16 +65,17 @@ class AdaptTask(Task):
 
     @cached_property
     def scored(self) -> Part:
-        """The target: no images if it has no mask, which is no error in the domain without labels."""
+        """The target; no images if it has no mask, which is no error: its labels are not needed."""
         data, split = self.target.source, self.request.score_split
         ids = data.split(split) if any(map(data.has_mask, data.ids())) else []
         return Part("scored", self.target.text, data, split, ids, masked=True)
 
-    def crops(self) -> Iterator[tuple[tuple[Part, ...], DataConfig]]:
+    def crops(self) -> Iterator[Crops]:
         data = self._data
-        yield (self.source,), data
+        yield Crops((self.source,), data)
         if self.target in self.streams:
-            yield (self.target,), data.model_copy(update={"long_side": data.target_long_side})
+            changed = data.model_copy(update={"long_side": data.target_long_side})
+            yield Crops((self.target,), changed, "data.target_long_side")
 
     def own_notes(self) -> Iterator[str]:
         options = self.recipe.options
@@ -102,15 +103,15 @@ class AdaptTask(Task):
         bare = [id for id in source.ids if not source.source.has_mask(id)]
         if bare:
             raise UserError(
-                f"--source {source.text}: images without mask: {first_three(bare)}: add their masks, "
-                "or list others"
+                f"--source {source.text}: images without mask: {first_three(bare)}: add their "
+                "masks, or list others"
             )
         if source.source.fingerprint() == target.source.fingerprint():
             leaked = sorted(set(source.ids) & set(self.scored.ids))
             if leaked:
                 raise UserError(
-                    f"labelled images that are also scored on: {first_three(leaked)}: choose another "
-                    "--source-split or --score-split"
+                    f"labelled images that are also scored on: {first_three(leaked)}: choose "
+                    "another --source-split or --score-split"
                 )
 
     @property
@@ -123,7 +124,7 @@ class AdaptTask(Task):
 
     @cached_property
     def pixel_counts(self) -> np.ndarray:
-        """Pixels of each class in each source mask, int64 [images, C]; counted once for all runs."""
+        """Pixels of each class in each source mask, int64 [images, C]; cached for all runs."""
         with self.counting("counting the classes' pixels in the source masks") as progress:
             source = self.source
             return class_counts(source.source, source.ids, progress, distributed.device())

@@ -1,1 +1,1 @@
-"""Semi-supervised segmentation: a few labelled images, many without labels."""
+"""Semi-supervised segmentation: few labelled images, many unlabelled ones."""

@@ -20,7 +20,8 @@ class SemiRequest(Request):
     data: Annotated[
         str,
         typer.Option(
-            help="demo, a folder (images/, masks/, classes.txt), voc:PATH, cityscapes:PATH or hf:NAME"
+            help="demo, a folder (images/, masks/, classes.txt), voc:PATH, cityscapes:PATH or "
+            "hf:NAME"
         ),
     ] = "demo"
     labeled: Annotated[
@@ -37,7 +38,8 @@ APP = App(
     package="u2pl_semi",
     folder=Path(__file__).parent,
     request=SemiRequest,
-    text="Train a segmenter from many images and few masks, with U2PL, U2PL+ and their baselines.\n\n"
+    text="Train a segmenter from many images and few masks, with U2PL, U2PL+ and their "
+    "baselines.\n\n"
     "Start with [bold]u2pl-semi train[/bold]: no arguments, a built-in demo, under four minutes on "
     "two cores. Then [bold]u2pl-semi doctor --data FOLDER[/bold] tells whether your own images and "
     "masks will do.",

@@ -1,4 +1,4 @@
-"""The reliable part of U2PL and U2PL+: the loss on believed pseudo-labels."""
+"""The reliable part of U2PL and U2PL+: the loss on reliable pseudo-labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from u2pl.pseudo.partition import Partition
 
 
 class PseudoLossConfig(BaseModel):
-    """Partition of the pseudo-labels, and the loss on the reliable ones."""
+    """Partition of the pseudo-labels, and the loss on reliable ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,33 +23,39 @@ class PseudoLossConfig(BaseModel):
         0.2,
         ge=0,
         le=1,
-        description="share of unreliable pixels at the start; falls linearly to 0 (004 Eq 7)",
+        description="share of unreliable pixels at the start; falls linearly to 0 (U2PL Eq 7)",
     )
     eta: float = Field(
         1.0,
         ge=0,
-        description="base weight of L_u, divided by the share of reliable pixels (004 Eq 8)",
+        description="base weight of L_u, divided by the share of reliable pixels (U2PL Eq 8)",
     )
     count: Literal["valid", "all"] = Field(
-        "valid", description="pixels that share is taken of: without padding, or all (released)"
+        "valid", description="pixels that the share refers to: all but padding, or all (released)"
     )
-    xi_1: float = Field(1.0, ge=0, description="weight of the cross entropy in L_u (000 Eq 4)")
+    xi_1: float = Field(1.0, ge=0, description="weight of the cross entropy in L_u (U2PL+ Eq 4)")
     xi_2: float = Field(
-        0.0, ge=0, description="weight of the reverse cross entropy in L_u (000 Eq 4); 0.1 in U2PL+"
+        0.0,
+        ge=0,
+        description="weight of the reverse cross entropy in L_u (U2PL+ Eq 4); 0.1 in U2PL+",
     )
 
 
 def unsupervised_loss(
     config: PseudoLossConfig, logits_BCHW: Tensor, label_BHW: Tensor, part: Partition
 ) -> tuple[Tensor, Tensor]:
-    """L_u, the mean over the reliable pixels of all processes, and its weight lambda_u (004 Eqs 3, 8; 000 Eqs 4, 14)."""
+    """L_u, the mean over the reliable pixels of all processes, and its weight lambda_u.
+
+    Args:
+        config: weights of L_u's terms and of L_u.
+        logits_BCHW: the student's scores.
+        label_BHW: integer pseudo-labels.
+        part: which of the pixels are reliable.
+    """
     target = torch.where(part.reliable_BHW, label_BHW, IGNORE)
     reliable = distributed.average(part.reliable_BHW.sum())
     unreliable = distributed.average(part.unreliable_BHW.sum())
-    counted = (
-        reliable + unreliable if config.count == "valid" else reliable.new_full((), target.numel())
-    )
-    return (
-        symmetric_cross_entropy(logits_BCHW, target, config.xi_1, config.xi_2, reliable),
-        adaptive_weight(counted, reliable, config.eta),
-    )
+    everything = reliable.new_full((), target.numel())
+    counted = reliable + unreliable if config.count == "valid" else everything
+    loss = symmetric_cross_entropy(logits_BCHW, target, config.xi_1, config.xi_2, reliable)
+    return loss, adaptive_weight(counted, reliable, config.eta)

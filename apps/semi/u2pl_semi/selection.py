@@ -1,4 +1,4 @@
-"""Which pixels of labelled and unlabelled images serve the contrast, and as what."""
+"""Selecting anchors, positives and negatives among labelled and unlabelled pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class SemiContrastConfig(RankedContrastConfig):
 
     selection: Literal["paper", "released"] = Field(
         "paper",
-        description="which pixels are anchors and negatives: 004 Eqs 9-16, or what the released code does (see docs/methods)",
+        description="rule for anchors, positives and negatives: U2PL Eqs 9-16, or that of the "
+        "released code (see docs/methods)",
     )
 
 
@@ -33,24 +34,16 @@ def select_candidates(
     part: Partition,
     alpha: float,
 ) -> Candidates:
-    """Which pixels of a batch [labelled; unlabelled] may be anchors, positives and negatives.
+    """Possible anchors, positives and negatives of a batch [labelled; unlabelled].
 
     Args:
-        config: which selection, and its thresholds.
+        config: the rule and its thresholds.
         prob_BChw: the teacher's probabilities of both groups at feature size.
-        label_l, label_u: ground truth and pseudo-label at full size.
-        part: the unlabelled pixels' partition at full size.
+        label_l, label_u: integer ground truth and pseudo-labels [B / 2, H, W].
+        part: partition of the unlabelled pixels at image size.
         alpha: share of unreliable pixels.
     """
     prob_l, prob_u = prob_BChw.chunk(2)
+    small_l, small_u = downsample(label_l), downsample(label_u)
     limits, choose = config.thresholds(prob_BChw.shape[1]), SELECTIONS[config.selection]
-    return choose(
-        prob_l,
-        downsample(label_l),
-        prob_u,
-        downsample(label_u),
-        part,
-        alpha,
-        limits,
-        distributed.gather,
-    )
+    return choose(prob_l, small_l, prob_u, small_u, part, alpha, limits, distributed.gather)

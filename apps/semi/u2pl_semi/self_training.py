@@ -1,4 +1,4 @@
-"""What the methods with a teacher have in common."""
+"""What the methods with a teacher share: warm start, teacher and mixing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SelfTrainingConfig(LabeledMethodConfig):
         0.0125,
         ge=0,
         le=1,
-        description="share of the steps that is supervised only: 1 of 80 epochs on VOC, 20 of 200 on "
+        description="share of the steps with L_s only: 1 of 80 epochs on VOC, 20 of 200 on "
         "Cityscapes (U2PL supp. B)",
     )
     teacher: TeacherConfig = Field(
@@ -30,7 +30,7 @@ class SelfTrainingConfig(LabeledMethodConfig):
 
 
 class SelfTraining(LabeledMethod[PairBatch]):
-    """A student, and the teacher that follows it once the warm start is over.
+    """A student, and a teacher that is its moving average after the warm start.
 
     Args as for `Method`.
     """

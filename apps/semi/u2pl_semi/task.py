@@ -70,8 +70,8 @@ class SemiTask(Task):
         absent = absent_classes(self.source, self.split.labeled)
         if absent:
             raise UserError(
-                f"{self.source.name}: no labelled mask holds {', '.join(absent)}; label one, choose "
-                "other images with --labeled, or add --set data.allow_absent_classes=true"
+                f"{self.source.name}: no labelled mask holds {', '.join(absent)}; label one, "
+                "choose other images with --labeled, or add --set data.allow_absent_classes=true"
             )
 
     def dataset(self, crop: int = 0) -> PairedStreams:

@@ -14,7 +14,10 @@ from u2pl.run.app import App
 from u2pl.run.request import Request
 
 TAGS = "CSV or JSON of image and classes, or a folder of VOC XML; the data's own if left out"
-DATA = "demo-tags, a folder (images/, tags.csv, classes.txt), voc:PATH or hf:NAME; masks only to score on"
+DATA = (
+    "demo-tags, a folder (images/, tags.csv, classes.txt), voc:PATH or hf:NAME; masks only to "
+    "score on"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +68,9 @@ APP = App(
     request=WeakRequest,
     text="Train a segmenter from image tags alone, with U2PL+ on AFA or on plain class activation "
     "maps.\n\n"
-    "Start with [bold]u2pl-ws train[/bold]: no arguments, a built-in demo, under four minutes on two "
-    "cores. Then [bold]u2pl-ws doctor --data FOLDER --tags FILE[/bold] tells whether your own images "
-    "and tags will do.",
+    "Start with [bold]u2pl-ws train[/bold]: no arguments, a built-in demo, under four minutes on "
+    "two cores. Then [bold]u2pl-ws doctor --data FOLDER --tags FILE[/bold] tells whether your own "
+    "images and tags will do.",
     presets={"voc": "voc"},
     views=({}, MULTI_SCALE, MULTI_SCALE | {"crf": True}),
 )

@@ -1,4 +1,7 @@
-"""What a training step is fed: images and the names of what they show."""
+"""Batches of images and their tags.
+
+K: foreground classes, class id = index + 1; background is no tag.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +19,19 @@ class TagBatch(NamedTuple):
     """B images of one size and their tags."""
 
     image: Tensor  # uint8 [B, 3, H, W]
-    tags: Tensor  # bool [B, K]; tag k is class id k + 1, background is none
+    tags: Tensor  # bool [B, K]
     valid: Tensor  # bool [B, H, W], False on padding
 
 
 class TagStream(Dataset[TagBatch]):
-    """Sample number g of a stream of images that opens no masks, with the image's tags.
+    """Sample g of a stream of images without masks, with the image's tags.
 
-    A crop keeps the tags of its whole image, as in AFA, though it may not show all of them.
+    As in AFA, a crop has the tags of its whole image, though it may not show all of them.
 
     Args:
-        stream: of images.
-        tags: class ids of each of its images.
-        num_classes: C, with the background.
+        stream: of images; opens no masks.
+        tags: class ids of each image.
+        num_classes: C = 1 + K, including background.
     """
 
     def __init__(self, stream: Stream, tags: Mapping[str, Set[int]], num_classes: int) -> None:

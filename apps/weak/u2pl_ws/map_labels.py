@@ -1,4 +1,8 @@
-"""Masks from activation maps: refined by the image, or spread by the learned affinity first (AFA, Ru et al. 2022; 000, sec. 4.3)."""
+"""Pseudo-labels from activation maps, by refinement and random walk (AFA; U2PL+ sec. 4.3).
+
+B H W h w as in u2pl.notation; K: foreground classes, class id = index + 1; C = 1 + K; S: tagged
+classes of an image, padded to the largest number of tags; n: tokens of a feature map, row by row.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +18,21 @@ from u2pl_ws.pixel_refinement import Kernel, refine
 
 
 class Levels(NamedTuple):
-    """Two scores of the background: what is foreground even against the high one is certain, what is not against the low one neither."""
+    """Two background scores, to tell certain pixels from uncertain ones.
+
+    Foreground even at the high score is certain; background even at the low score is certain;
+    between them is uncertain.
+    """
 
     high: float = 0.55
     low: float = 0.35
 
 
 class TaggedMaps(NamedTuple):
-    """Activation maps of the classes that an image is tagged with, first; S maps of each image, as many as the most tags of one."""
+    """Maps of each image's tagged classes, padded to S, the largest number of tags."""
 
     cam_BSHW: Tensor  # float32
-    tagged_BS: Tensor  # bool; False fills up images of fewer tags, and nothing reads their maps
+    tagged_BS: Tensor  # bool; False on padding, whose maps are never used
     class_BS: Tensor  # int64 class ids
 
 
@@ -32,10 +40,10 @@ def tagged_maps(cam_BKHW: Tensor, tags_BK: Tensor, most: int | None = None) -> T
     """Gather the maps of the tagged classes, in the order of their ids.
 
     Args:
-        cam_BKHW: maps of the K foreground classes; class id = index + 1.
+        cam_BKHW: float maps.
         tags_BK: bool, which classes an image shows.
-        most: the highest number of tags of an image; known before training, it saves the time and memory of all other classes. An
-            image with more of them loses those of the highest ids. None keeps all K.
+        most: S; known before training, it saves time and memory. An image with more tags loses
+            those with the highest ids. None keeps all K.
     """
     first = tags_BK.bool().int().argsort(dim=1, descending=True, stable=True)[:, :most]
     cam = cam_BKHW.take_along_dim(first[:, :, None, None], dim=1)
@@ -43,31 +51,34 @@ def tagged_maps(cam_BKHW: Tensor, tags_BK: Tensor, most: int | None = None) -> T
 
 
 def class_probability(cam_BKhw: Tensor, tags_BK: Tensor, background: float) -> Tensor:
-    """softmax over the background, whose score is a constant, and the tagged classes: float32 [B, 1 + K, h, w]; 0 for the others."""
+    """softmax over a constant background score and the tagged classes, float32 [B, 1 + K, h, w].
+
+    Classes without tag get 0.
+    """
     scores = torch.where(tags_BK.bool()[:, :, None, None], cam_BKhw.float(), -torch.inf)
     return F.pad(scores, (0, 0, 0, 0, 1, 0), value=background).softmax(dim=1)
 
 
 @torch.no_grad()
 def random_walk(
-    map_BChw: Tensor, affinity_BNN: Tensor, near_NN: Tensor | None = None, smoothing: float = 0.1
+    map_BChw: Tensor, affinity_Bnn: Tensor, near_nn: Tensor | None = None, smoothing: float = 0.1
 ) -> Tensor:
-    """Spread maps along the affinity of tokens, one step: float32 [B, C, h, w] (AFA).
+    """One step of a random walk over the tokens, float32 [B, C, h, w] (AFA).
 
-        A[i][j] = (A[i][j] * near[i][j])^2;  new[j] = sum over i of old[i] * A[i][j] / (sum over i of A[i][j] + smoothing)
+        A[i][j] = (A[i][j] * near[i][j])^2
+        new[j] = sum over i of old[i] * A[i][j] / (sum over i of A[i][j] + smoothing)
 
     Args:
-        map_BChw: maps on the grid of tokens, N = h w.
-        affinity_BNN: of each pair of tokens, in [0, 1].
-        near_NN: bool or 0/1, which pairs are within the radius; all when None.
-        smoothing: keeps a token that is like no other from dividing by 0.
+        map_BChw: maps at the tokens, n = h w.
+        affinity_Bnn: of each pair of tokens, in [0, 1].
+        near_nn: bool or 0/1, which pairs are within the radius; None: all.
+        smoothing: avoids division by 0 at tokens without affinity to any other.
     """
-    affinity = affinity_BNN.float().square()
-    affinity = affinity if near_NN is None else affinity * near_NN
+    affinity = affinity_Bnn.float().square()
+    affinity = affinity if near_nn is None else affinity * near_nn
     with torch.autocast(affinity.device.type, enabled=False):
-        spread = (
-            map_BChw.float().flatten(2) @ affinity / (affinity.sum(dim=1, keepdim=True) + smoothing)
-        )
+        total = affinity.sum(dim=1, keepdim=True) + smoothing
+        spread = map_BChw.float().flatten(2) @ affinity / total
     return spread.unflatten(2, map_BChw.shape[2:])
 
 
@@ -75,13 +86,15 @@ def random_walk(
 def refined_label(
     maps: TaggedMaps, kernel: Kernel, valid_BHW: Tensor, levels: Levels | None = None
 ) -> Tensor:
-    """Labels from the maps refined by the image: int64 [B, H, W], 255 = uncertain or padding.
+    """Pseudo-labels from the maps after pixel-adaptive refinement, int64 [B, H, W].
+
+    255 = uncertain or padding.
 
     Args:
         maps: of the tagged classes, at the image's size.
         kernel: of the half-size image.
-        valid_BHW: bool, False on padding. Its colour takes part in the refinement like any other.
-        levels: the background's scores.
+        valid_BHW: bool, False on padding, whose colour affects the refinement like any other.
+        levels: background scores.
     """
     small = F.interpolate(maps.cam_BSHW, kernel.size, mode="bilinear", align_corners=False)
     return agreed_label(_at_both(small, maps.tagged_BS, levels), maps.class_BS, kernel, valid_BHW)
@@ -91,9 +104,9 @@ def refined_label(
 def refined_maps_label(
     maps: TaggedMaps, kernel: Kernel, valid_BHW: Tensor, background: float
 ) -> Tensor:
-    """A class for every pixel from the refined maps, against one score of the background: int64 [B, H, W]; to score the maps themselves.
+    """As `refined_label`, with one background score, so that every pixel gets a class.
 
-    Args as for `refined_label`.
+    For scoring the maps themselves.
     """
     return refined_label(maps, kernel, valid_BHW, Levels(background, background))
 
@@ -101,43 +114,44 @@ def refined_maps_label(
 @torch.no_grad()
 def walked_label(
     maps: TaggedMaps,
-    affinity_BNN: Tensor,
-    near_NN: Tensor,
+    affinity_Bnn: Tensor,
+    near_nn: Tensor,
     grid: tuple[int, int],
     kernel: Kernel,
     valid_BHW: Tensor,
     levels: Levels | None = None,
 ) -> Tensor:
-    """Labels from the maps spread by the random walk, then refined by the image: int64 [B, H, W], 255 = uncertain or padding.
+    """Pseudo-labels from the maps after random walk and refinement, int64 [B, H, W].
 
-    (Released: images are cut out of their padding before the refinement.)
+    255 = uncertain or padding. (Released: padding is cut off before the refinement.)
 
     Args:
         maps: of the tagged classes, at the image's size.
-        affinity_BNN: of the tokens, in [0, 1].
-        near_NN: which pairs of them are within the radius.
+        affinity_Bnn: of each pair of tokens, in [0, 1].
+        near_nn: bool, which pairs are within the radius.
         grid: h, w of the tokens.
         kernel: of the half-size image.
         valid_BHW: bool, False on padding.
-        levels: the background's scores.
+        levels: background scores.
     """
     small = F.interpolate(maps.cam_BSHW, grid, mode="bilinear", align_corners=False)
-    spread = random_walk(_at_both(small, maps.tagged_BS, levels), affinity_BNN, near_NN)
+    spread = random_walk(_at_both(small, maps.tagged_BS, levels), affinity_Bnn, near_nn)
     spread = F.interpolate(spread, valid_BHW.shape[1:], mode="bilinear", align_corners=False)
     return agreed_label(spread, maps.class_BS, kernel, valid_BHW)
 
 
 def agreed_label(both_BChw: Tensor, class_BS: Tensor, kernel: Kernel, valid_BHW: Tensor) -> Tensor:
-    """Refine two sets of maps and merge what they say.
+    """Refine the probabilities at both background scores, and merge their argmax, int64 [B, H, W].
 
-    | against the high background | against the low one | label |
+    | argmax at the high score | at the low score | label |
     |---|---|---|
     | class c | any | c |
     | background | background | 0 |
     | background | a class | 255 |
 
     Args:
-        both_BChw: maps of background and S classes against the high background, then those against the low one; C = 2 (1 + S).
+        both_BChw: probabilities of background and S classes at the high score, then at the low one;
+            C = 2 (1 + S) here.
         class_BS: ids of the S classes.
         kernel: of the half-size image.
         valid_BHW: bool, False on padding, where the label is 255.

@@ -1,4 +1,7 @@
-"""How good the labels are that a run learnt from."""
+"""Scores of the activation maps and pseudo-labels that a run was trained on.
+
+H W as in u2pl.notation; K: foreground classes.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +29,19 @@ from u2pl_ws.map_labels import refined_label, refined_maps_label, tagged_maps
 from u2pl_ws.pixel_refinement import affinity_kernel, half_size
 from u2pl_ws.task import find_tags
 
-#: Score of the background where every pixel must get a class (AFA's).
+#: Background score at which every pixel gets a class (AFA).
 BACKGROUND = 0.45
 COLUMNS = ("CAM", "refined", "certain labels", "masks")
 
 
 def score_maps(request: MapsRequest) -> None:
-    """Print and write down the scores of maps, labels and masks on tagged images that have masks."""
+    """Print and save the scores of maps, pseudo-labels and predictions, on images with masks."""
     console = standard_output()
     model = load(request.checkpoint, choose_device(request.cpu))
     if model.network.tagger is None:
         raise UserError(
-            f"{request.checkpoint} has no image-level classifier, so no activation maps: give a run "
+            f"{request.checkpoint} has no image-level classifier, so no activation maps: give a "
+            "run "
             "of u2pl-ws"
         )
     source, ids = model.open_scored(request.data, None)
@@ -83,20 +87,18 @@ def labels_of(
     options: ActivationConfig,
     protocol: EvaluationProtocol,
 ) -> dict[str, Tensor]:
-    """What the maps of one tagged image, the refined maps, the labels of training and the network say, int64 [H, W] each.
+    """Labels of one tagged image by the keys of `COLUMNS`, int64 [H, W] each.
 
-    Maps and refined maps give every pixel a class, by a background of `BACKGROUND`; labels leave uncertain pixels 255. All are of the
-    image as the protocol shrinks it, and brought to its own size.
+    `CAM` and `refined` use the background score `BACKGROUND`; `certain labels`, those of training,
+    are 255 where uncertain. All but the network's own `masks` are computed on the image as shrunk
+    by the protocol, and resized to the image's own size.
     """
     size = (image_3HW.shape[1], image_3HW.shape[2])
     shrink = shrink_factor(size, protocol.long_side)
     shown = tuple(max(2, round(side * shrink)) for side in size)
-    # in floats: on a GPU there is no antialiasing of bytes
-    image = (
-        F.interpolate(image_3HW[None].float(), shown, mode="bilinear", antialias=True)
-        .round()
-        .to(torch.uint8)
-    )
+    # in float32: antialiasing of uint8 is not implemented on GPUs
+    image = F.interpolate(image_3HW[None].float(), shown, mode="bilinear", antialias=True)
+    image = image.round().to(torch.uint8)
     cam = activation_maps(network, image, tags_1K, options.scales)
     maps, kernel = tagged_maps(cam, tags_1K), affinity_kernel(half_size(image))
     everywhere = torch.ones_like(image[:, 0], dtype=torch.bool)
@@ -109,6 +111,5 @@ def labels_of(
         name: F.interpolate(label[None, None].float(), size, mode="nearest")[0, 0].long()
         for name, label in labels.items()
     }
-    return own_size | {
-        "masks": top_class(predict_probabilities(network, image_3HW, protocol)[None])[0]
-    }
+    prob = predict_probabilities(network, image_3HW, protocol)
+    return own_size | {"masks": top_class(prob[None])[0]}

@@ -1,4 +1,7 @@
-"""Which pixels serve the contrast when only tags are known (000 Eqs 29-31)."""
+"""Selecting anchors, positives and negatives from activation maps and tags (U2PL+ Eqs 29-31).
+
+B H W as in u2pl.notation; K: foreground classes, from 0.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +20,25 @@ class WeakContrastConfig(ContrastConfig):
     """Pixel contrast of the foreground classes."""
 
     queue: int = Field(
-        5_000, gt=0, description="keys remembered for each class (ours; the paper gives none)"
+        5_000, gt=0, description="keys remembered per class (ours; the paper gives none)"
     )
-    keys: int = Field(512, gt=0, description="new keys of a class and step at most (ours)")
+    keys: int = Field(512, gt=0, description="maximum number of new keys per class and step (ours)")
 
     def new_keys(self, num_classes: int) -> int:
         return min(self.keys, self.queue)
 
 
 class TagNegativesConfig(BaseModel):
-    """What makes a pixel a negative of a class; every row of 000 Tab. 14 is a combination of these."""
+    """Which pixels are negatives of a class; each row of U2PL+ Tab. 14 is one combination."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     untagged: bool = Field(
-        True, description="pixels of images without the class's tag, 1[y_c = 0] in 000 Eq 31"
+        True, description="pixels of images without the class's tag, 1[y_c = 0] in U2PL+ Eq 31"
     )
     unreliable: bool = Field(
-        True, description="pixels whose map of the class is below beta, 1[M_c < beta] in 000 Eq 31"
+        True,
+        description="pixels whose map of the class is below beta, 1[M_c < beta] in U2PL+ Eq 31",
     )
 
 
@@ -47,18 +51,19 @@ def select_by_tags(
     beta: float,
     negatives: TagNegativesConfig,
 ) -> Candidates:
-    """Candidates at feature size, for the K foreground classes from 0.
+    """Candidates at feature size.
 
-    A pixel is an anchor of c where M_c > beta is the highest map (Eq 29), and belongs to c's prototype then (Eq 30); it is a negative of c
-    where the image has no tag c, or M_c < beta (Eq 31). Padding is neither.
+    A pixel is an anchor of c if M_c is the highest map and M_c > beta (U2PL+ Eq 29); the prototype
+    of c is the mean of its anchors (U2PL+ Eq 30). A pixel is a negative of c if the image has no
+    tag c, or M_c < beta (U2PL+ Eq 31). Padding is neither.
 
     Args:
-        cam_BKHW: normalised maps M of the tagged classes, 0 for the others.
+        cam_BKHW: normalised maps M, 0 for classes without tag.
         tags_BK: bool.
         valid_BHW: bool, False on padding.
         size: (h, w) of the embeddings.
-        beta: what the map of a reliable pixel exceeds.
-        negatives: which of the two conditions count.
+        beta: threshold on the map above which a pixel is reliable.
+        negatives: which of the two conditions are used.
     """
     cam = F.interpolate(cam_BKHW, size, mode="bilinear", align_corners=False)
     valid = downsample(valid_BHW)
@@ -68,6 +73,6 @@ def select_by_tags(
     if negatives.untagged:
         negative = negative | untagged
     if negatives.unreliable:
-        # the map of a class without tag is 0 throughout and says nothing; its pixels are negatives by the other condition alone
+        # maps of classes without tag are 0 everywhere: only the other condition applies to them
         negative = negative | ((cam < beta) & ~untagged)
     return Candidates(anchor, anchor, negative & valid.unsqueeze(1))

@@ -1,4 +1,4 @@
-"""Tags for data that has masks."""
+"""Deriving tags from masks."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from u2pl_ws.app import TagsRequest
 
 
 def tag_from_masks(request: TagsRequest) -> None:
-    """Write the classes that occur in each mask of a list of images.
+    """Write a CSV of the classes that occur in each mask of a split.
 
-    Raises UserError if some have no mask, or the file exists.
+    Raises UserError if an image has no mask, or the file exists.
     """
-    source, reporter, out = (
-        open_source(request.data),
-        ConsoleReporter(standard_output()),
-        request.out,
-    )
+    source, out = open_source(request.data), request.out
+    reporter = ConsoleReporter(standard_output())
     ids = source.split(request.split or source.train_split)
     if out.exists():
         raise UserError(f"{out} is there already: remove it, or write another file with --out")

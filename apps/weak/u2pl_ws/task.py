@@ -71,8 +71,8 @@ class WeakTask(Task):
         absent = [name for k, name in enumerate(self.classes) if k and not seen[k]]
         if absent:
             raise UserError(
-                f"{self.source.name}: no image is tagged with {', '.join(absent)}: tag some, or take "
-                "the classes out of classes.txt"
+                f"{self.source.name}: no image is tagged with {', '.join(absent)}: tag some, or "
+                "take the classes out of classes.txt"
             )
 
     def tables(self) -> Iterator[Table | str]:

@@ -1,6 +1,7 @@
 """Label-efficient semantic segmentation with unreliable pseudo-labels: the core of the three apps.
 
-`u2pl.train` trains, `u2pl.load` loads a model; see docs/python.md. Both import torch when first used.
+`u2pl.train` trains, `u2pl.load` loads a model; see docs/python.md. Torch is imported when either is
+first used.
 """
 
 from __future__ import annotations

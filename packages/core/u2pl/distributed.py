@@ -1,6 +1,7 @@
-"""The one file that touches `torch.distributed`: numbers that must be the same on every process.
+"""The only file that uses `torch.distributed`: collectives over the training processes.
 
-Without a process group (or with one process) each function is the identity, so nothing else asks how many processes there are.
+Without a process group, or with a single process, each collective is the identity or does nothing,
+so callers need not branch on the number of processes.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Number of training processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process among them, from 0."""
+    """Rank of this process, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def device() -> torch.device:
-    """Where tensors must lie to be sent: on the GPU when the processes talk through NCCL, else in main memory."""
+    """Device that collectives work on: the GPU with the NCCL backend, else the CPU."""
     return torch.device("cuda" if world_size() > 1 and dist.get_backend() == "nccl" else "cpu")
 
 
 def total(value: Tensor) -> Tensor:
-    """Sum over processes; carries no gradient."""
+    """Sum over processes (all-reduce), detached."""
     if world_size() == 1:
         return value.detach()
     value = value.detach().clone()
@@ -37,10 +38,10 @@ def total(value: Tensor) -> Tensor:
 
 
 def average(value: Tensor) -> Tensor:
-    """Mean over processes; carries no gradient.
+    """Mean over processes (all-reduce), detached.
 
-    A loss that divides its local sum by the average of the local counts has, after the averaging of gradients over processes,
-    the gradient of the one global mean.
+    A loss that divides its local sum by the average of the local counts has, once gradients are
+    averaged over processes, the gradient of the global mean.
     """
     if world_size() == 1:
         return value.detach()
@@ -48,7 +49,10 @@ def average(value: Tensor) -> Tensor:
 
 
 def gather(value: Tensor) -> Tensor:
-    """Concatenate over processes along the first axis, in rank order; every process holds the same number of rows."""
+    """Concatenate along the first axis in rank order (all-gather), detached.
+
+    Every process must hold the same number of rows.
+    """
     if world_size() == 1:
         return value.detach()
     value = value.detach().contiguous()
@@ -60,7 +64,7 @@ def gather(value: Tensor) -> Tensor:
 
 @torch.no_grad()
 def average_all(values: Sequence[Tensor]) -> None:
-    """Average float tensors over processes, in place, in one exchange (BatchNorm statistics)."""
+    """Average float tensors over processes in place, in one all-reduce (BatchNorm statistics)."""
     if world_size() > 1 and values:
         mean = average(torch.cat([value.flatten().float() for value in values]))
         for value, part in zip(values, mean.split([v.numel() for v in values]), strict=True):
@@ -68,13 +72,13 @@ def average_all(values: Sequence[Tensor]) -> None:
 
 
 def barrier() -> None:
-    """Wait for every process."""
+    """Wait for all processes."""
     if world_size() > 1:
         dist.barrier()
 
 
 def next_in_batch(value: Tensor) -> Tensor:
-    """For each image of this process the value of the next image of the global batch; the last one is followed by the first."""
+    """Roll the global batch by one: each image gets the next one's value, the last the first's."""
     if world_size() == 1:
         return value.roll(-1, dims=0)
     first = gather(value[:1])[(rank() + 1) % world_size()]
@@ -82,6 +86,6 @@ def next_in_batch(value: Tensor) -> Tensor:
 
 
 def local_rows(value: Tensor) -> Tensor:
-    """This process's share of the rows of something drawn alike on all of them."""
+    """This process's rows of a tensor drawn identically on every process: an equal share each."""
     size = value.shape[0] // world_size()
     return value[rank() * size : (rank() + 1) * size]

@@ -1,4 +1,4 @@
-"""Writing files so that a kill or a full disk leaves either the old one or the new one whole."""
+"""Atomic writes: after a kill or on a full disk the old or the new version is there, complete."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
 from u2pl.errors import UserError
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then put it in its place.
+    """Let `write` fill a temporary file beside `path`, then rename it to `path`.
 
-    Raises UserError if the disk is full or the folder cannot be written; what was there before is
-    untouched.
+    Raises UserError if the disk is full or the folder not writable; the old file is untouched then.
     """
     beside = path.with_name(f".{path.name}.part")
     try:
@@ -29,12 +26,13 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         if path.parent.is_dir():
             beside.unlink(missing_ok=True)
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another "
+            "folder"
         ) from error
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those around it; UserError if it cannot be made."""
+    """Make a folder and its parents; UserError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -42,14 +40,14 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"cannot make the folder {folder}: {reason}; choose another one") from error
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON, whole or not at all."""
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON, atomically."""
     text = json.dumps(plain(value), indent=2) + "\n"
     replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
-def plain(value: Any) -> Any:
-    """The value with tuples as lists, and None for numbers that JSON cannot hold (NaN, infinity)."""
+def plain(value: object) -> object:
+    """The value as JSON can hold it: tuples become lists, NaN and infinity None."""
     if isinstance(value, dict):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -58,10 +56,10 @@ def plain(value: Any) -> Any:
 
 
 def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder of these files, or replace it as a whole.
+    """Write a folder with these files, replacing an existing one as a whole.
 
-    At every moment a whole folder can be read at what `whole_folder` returns, the old one or the
-    new one. Raises UserError if the disk is full or refuses; the folder is as it was.
+    At any moment `whole_folder` finds a complete folder, the old one or the new one. Raises
+    UserError if the disk is full or the folder not writable; the old folder is untouched then.
     """
     new, old = _beside(folder, "new"), _beside(folder, "old")
     try:
@@ -83,7 +81,7 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def whole_folder(folder: Path) -> Path:
-    """`folder`, or what it was before a replacement that was cut short."""
+    """`folder`, or its previous version if a replacement was interrupted."""
     return folder if folder.exists() else _beside(folder, "old")
 
 
@@ -92,7 +90,7 @@ def _beside(folder: Path, role: str) -> Path:
 
 
 def _settle(folder: Path) -> None:
-    """Undo or finish a replacement that was cut short."""
+    """Undo or finish a replacement that was interrupted."""
     old = _beside(folder, "old")
     if old.exists() and not folder.exists():
         old.rename(folder)

@@ -4,20 +4,24 @@
 |---|---|
 | B | images in a batch |
 | C | classes |
-| D | channels of an embedding |
-| H, W | size of an image in pixels |
-| h, w | size of a feature map, `OUTPUT_STRIDE` times smaller |
-| N | pixels of a flattened batch |
-| M | anchors per class; K negatives per anchor |
+| D | channels of an embedding or feature map |
+| H, W | height and width of an image in pixels |
+| h, w | height and width of a feature map, `OUTPUT_STRIDE` times smaller unless said otherwise |
+| N | pixels of a flattened batch; after B, those of each image |
+| n | tokens of a feature map, h x w in row-major order |
+| M | anchors per class |
+| A | anchors of all classes, C x M |
+| K | negatives per anchor, which the papers call N |
 
-A suffix on a name is its shape: `label_BHW`, `embed_BDhw`, `prob_NC`.
+A suffix on a name is its shape: `label_BHW`, `embed_BDhw`, `prob_NC`; a digit is the length of an
+axis: `image_B3HW`. A file that needs another letter defines it in its docstring.
 """
 
-#: Label of a pixel that takes part in nothing: no loss, no anchor, no key, no score. Padding carries it too.
+#: Ignore label: the pixel contributes to no loss, anchor, key or score. Padding carries it too.
 IGNORE = 255
 
-#: Every network of this project predicts at a quarter of the image's size.
+#: Image pixels per pixel of a network's logits and embeddings, the same for every network.
 OUTPUT_STRIDE = 4
 
-#: RGB of 255 around an image that is smaller than what is cut from it: ImageNet's mean colour.
+#: RGB, 0 to 255, that pads an image smaller than the crop: ImageNet's mean colour.
 PADDING = (124, 116, 104)

@@ -75,7 +75,7 @@ def test_fixture_afa(fixture):
 
 
 def test_fixture_u2pl_counts_absent_classes_as_zero(fixture):
-    """U2PL's mean runs over all classes, so each absent class pulls it down; ours times the share of classes that occur equals theirs."""
+    """U2PL's mean is over all classes: ours times the share of classes that occur equals theirs."""
     classes = int(fixture["cfg_num_classes"])
     confusion = of(fixture["in_pred"], fixture["in_gt"], classes)
     matrix, score = confusion.matrix, confusion.scores()

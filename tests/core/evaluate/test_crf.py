@@ -51,7 +51,7 @@ def test_the_package_is_told_everything_in_its_own_layout(fake: type[_FakeCrf]) 
     prob = torch.rand(5, 4, 6).softmax(dim=0)
     prob[2] = 0
     image = torch.randint(0, 256, (3, 4, 6), dtype=torch.uint8)
-    found = crf.refine(prob.transpose(1, 2).contiguous().transpose(1, 2), image)
+    found = crf.apply_crf(prob.transpose(1, 2).contiguous().transpose(1, 2), image)
     (told,) = fake.made
     assert told.size == (6, 4, 5)
     assert told.told == {"gaussian": (3, 3), "bilateral": (64, 5, 4), "steps": 10}
@@ -69,12 +69,12 @@ def test_the_package_is_told_everything_in_its_own_layout(fake: type[_FakeCrf]) 
 
 def test_an_image_of_floats_is_the_same_image(fake: type[_FakeCrf]) -> None:
     prob, image = torch.rand(2, 3, 5), torch.randint(0, 256, (3, 3, 5), dtype=torch.uint8)
-    crf.refine(prob.half(), image / 255)
+    crf.apply_crf(prob.half(), image / 255)
     assert np.array_equal(fake.made[0].image, image.permute(1, 2, 0))
 
 
 @pytest.mark.parametrize(
-    "call", [lambda: crf.refine(torch.ones(2, 4, 4), torch.zeros(3, 4, 4)), crf.load_crf]
+    "call", [lambda: crf.apply_crf(torch.ones(2, 4, 4), torch.zeros(3, 4, 4)), crf.load_crf]
 )
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, call: Any) -> None:
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
@@ -96,7 +96,7 @@ def test_a_broken_package_says_why(monkeypatch: pytest.MonkeyPatch, error: Excep
     monkeypatch.setattr(crf, "import_module", broken)
     with pytest.raises(
         UserError,
-        match=r"which cannot be loaded \((no libm|numpy\.dtype size changed|no reason given)\): pip",
+        match=r"cannot be loaded \((no libm|numpy\.dtype size changed|no reason given)\): pip",
     ) as found:
         crf.load_crf()
     assert "\n" not in str(found.value)

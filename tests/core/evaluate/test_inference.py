@@ -22,7 +22,7 @@ from u2pl.networks.segmentor import SegOutput
 
 
 class Quarter(nn.Module):
-    """A convolution with the interface of a Segmentor: float images in, logits at a quarter of the size out."""
+    """A convolution with a Segmentor's interface: float images in, quarter-size logits out."""
 
     def __init__(self, classes: int = 4) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def test_a_crf_refines_the_average_once_by_the_image_at_its_own_size(
 ):
     calls = []
     monkeypatch.setattr(
-        inference, "refine", lambda *given: calls.append(given) or given[0].roll(1, dims=0)
+        inference, "apply_crf", lambda *given: calls.append(given) or given[0].roll(1, dims=0)
     )
     image, protocol = an_image(), EvaluationProtocol(scales=(0.5, 1.25), flip=True)
     average = predict_probabilities(network, image, protocol)
@@ -129,7 +129,7 @@ def test_fixture_slide_u2pl(shared, monkeypatch, image, logits):
     mean = torch.tensor(PADDING)[:, None, None] / 255
 
     class Toy(nn.Module):
-        """The fixture's network, at full size; its images are normalised, and there the padding is 0."""
+        """The fixture's network, at full size; its images are normalised, and padding is 0."""
 
         def forward(self, image: Tensor, embed: bool) -> SegOutput:
             image = image - mean

@@ -28,10 +28,10 @@ def test_take_first_equals_its_loop(classes, size, limit, share):
         taken = take_first(member, limit, given)
         for c, expected in enumerate(slow_take(member, limit, in_order)):
             assert taken.count_C[c] == len(expected)
-            assert taken.index_CK[c, : len(expected)].tolist() == expected
-        assert taken.index_CK.shape[1] >= taken.count_C.max()
+            assert taken.index_CM[c, : len(expected)].tolist() == expected
+        assert taken.index_CM.shape[1] >= taken.count_C.max()
         assert (
-            (taken.index_CK >= 0) & (taken.index_CK < size)
+            (taken.index_CM >= 0) & (taken.index_CM < size)
         ).all()  # what lies beyond the count must be safe to look up
 
 
@@ -41,7 +41,7 @@ def test_a_random_order_makes_it_a_fair_sample():
     seen = torch.zeros(10)
     draw = torch.Generator().manual_seed(0)
     for _ in range(900):
-        seen[take_first(member, 3, torch.randperm(10, generator=draw)).index_CK[0]] += 1
+        seen[take_first(member, 3, torch.randperm(10, generator=draw)).index_CM[0]] += 1
     assert seen[3] == 0
     assert (seen[member[0]] - 300).abs().max() < 60  # 300 +- 14
 
@@ -201,7 +201,7 @@ def test_both_ways_to_write_leave_the_same_rows():
         taken = take_first(torch.rand(3, 12, generator=draw) < 0.4, 9)
         count = torch.minimum(taken.count_C, full.length)
         runs.push(taken, lambda index, keys=keys: keys[index])
-        full._write_all(taken.index_CK, count, lambda index, keys=keys: keys[index])
+        full._write_all(taken.index_CM, count, lambda index, keys=keys: keys[index])
         full.head.copy_((full.head + count) % full.length)
         assert torch.equal(runs.head, full.head)
         assert torch.equal(runs.rows[:-1], full.rows[:-1])

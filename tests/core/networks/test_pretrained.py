@@ -15,7 +15,7 @@ from torch import nn
 from u2pl.errors import UserError
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
-from u2pl.networks.encoder import build_encoder
+from u2pl.networks.encoder import Encoder, family_of
 from u2pl.networks.encoders.mit import VARIANTS
 from u2pl.networks.pretrained import (
     hub_weights,
@@ -30,6 +30,10 @@ from u2pl.networks.pretrained import (
 def resnet() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     return timm.create_model("resnet10t").state_dict()
+
+
+def build_encoder(name: str, output_stride: int) -> Encoder:
+    return family_of(name).build(name, output_stride)
 
 
 def refused(match: str) -> pytest.RaisesExc[UserError]:
@@ -102,15 +106,24 @@ def test_a_larger_relative_with_the_same_names_and_shapes_is_refused() -> None:
         load_encoder(encoder, state, "resnet34.pth")
 
 
+class Layers(nn.ParameterDict):
+    """Parameters as an encoder holds them."""
+
+    def own_key(self, key: str) -> str:
+        return key
+
+
+def two_hundred() -> Layers:
+    return Layers({key: torch.zeros_like(value) for key, value in hundred(0, 200).items()})
+
+
 def hundred(start: int, stop: int) -> dict[str, torch.Tensor]:
     return {f"layer{index}": torch.full((2,), float(index)) for index in range(start, stop)}
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 200), (2, 200), (0, 202), (1, 201)])
 def test_one_key_in_a_hundred_may_be_missing_or_unknown(start: int, stop: int) -> None:
-    encoder = nn.ParameterDict(
-        {key: torch.zeros_like(value) for key, value in hundred(0, 200).items()}
-    )
+    encoder = two_hundred()
     report = load_encoder(encoder, hundred(start, stop), "file")
     assert (len(report.matched), len(report.missing), len(report.unexpected)) == (
         200 - start,
@@ -126,9 +139,7 @@ def test_one_key_in_a_hundred_may_be_missing_or_unknown(start: int, stop: int) -
 def test_more_or_any_other_shape_is_refused_and_copies_nothing(
     wrong: dict[str, torch.Tensor],
 ) -> None:
-    encoder = nn.ParameterDict(
-        {key: torch.zeros_like(value) for key, value in hundred(0, 200).items()}
-    )
+    encoder = two_hundred()
     with refused("does not fit the encoder"):
         load_encoder(encoder, wrong, "file")
     assert not any(parameter.any() for parameter in encoder.parameters())
@@ -166,7 +177,7 @@ DIMS = {"mit_b0": (32, 64, 160, 256), "mit_b1": (64, 128, 320, 512)}
 
 
 def released(name: str) -> dict[str, torch.Tensor]:
-    """Tensors under the names, and of the shapes, in SegFormer's files of B0 and B1, the ImageNet classifier included."""
+    """Tensors with the names and shapes of SegFormer's files of B0 and B1, and a classifier's."""
     shapes: dict[str, tuple[int, ...]] = {"head": (1000, DIMS[name][-1])}
     before = 3
     for stage, (dim, reduction) in enumerate(zip(DIMS[name], (8, 4, 2, 1), strict=True), 1):
@@ -256,7 +267,8 @@ def test_hub_out_of_reach_is_one_line_that_says_what_to_do(
     with refused("no ImageNet weights"):
         hub_weights("resnet50t")
     with refused(
-        "ImageNet weights of mit_b5 are not in the cache and the hub is out of reach.*--set network.encoder_weights=FILE"
+        "ImageNet weights of mit_b5 are not in the cache and the hub is out of reach"
+        ".*--set network.encoder_weights=FILE"
     ):
         hub_weights("mit_b5")
 

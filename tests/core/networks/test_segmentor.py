@@ -7,6 +7,7 @@ from torch import nn
 from u2pl.errors import UserError
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
+from u2pl.networks.encoders.pyramid import Pyramid
 from u2pl.networks.segmentor import Segmentor
 
 DECODERS = {"deeplabv3plus": 8, "deeplabv3plus_light": 16, "daformer": 32, "segformer": 16}
@@ -18,7 +19,7 @@ def network(request: pytest.FixtureRequest) -> Segmentor:
     torch.manual_seed(0)
     config = NetworkConfig(
         decoder=request.param,
-        encoder="resnet10t",
+        encoder="test_resnet",
         encoder_weights="none",
         output_stride=DECODERS[request.param],
         embed_dim=CHANNELS,
@@ -92,7 +93,7 @@ def test_images_do_not_touch_each_other_in_evaluation(network: Segmentor) -> Non
     )
 
 
-def test_gradient_reaches_every_parameter_and_the_two_lists_hold_each_once(
+def test_gradient_reaches_every_parameter_and_encoder_and_heads_share_them_out(
     network: Segmentor,
 ) -> None:
     network.train()
@@ -106,9 +107,7 @@ def test_gradient_reaches_every_parameter_and_the_two_lists_hold_each_once(
         for part in (network.classifier, network.embedder)
         for parameter in part.parameters()
     )
-    listed = [
-        id(parameter) for parameter in network.encoder_parameters() + network.head_parameters()
-    ]
+    listed = [id(value) for value in (*network.encoder.parameters(), *network.head_parameters())]
     assert sorted(listed) == sorted(id(parameter) for parameter in network.parameters())
     network.zero_grad(set_to_none=True)
 
@@ -117,7 +116,7 @@ def test_gradient_reaches_every_parameter_and_the_two_lists_hold_each_once(
 def test_without_a_representation_there_is_no_head_and_nothing_unused(decoder: str) -> None:
     config = NetworkConfig(
         decoder=decoder,
-        encoder="resnet10t",
+        encoder="test_resnet",
         encoder_weights="none",
         output_stride=16,
         embed_dim=0,
@@ -127,10 +126,7 @@ def test_without_a_representation_there_is_no_head_and_nothing_unused(decoder: s
     output = network(photo(48, 48))
     output.logits.square().mean().backward()
     assert output.embed is None and network.embed_dim == 0
-    assert all(
-        parameter.grad is not None
-        for parameter in network.encoder_parameters() + network.head_parameters()
-    )
+    assert all(parameter.grad is not None for parameter in network.parameters())
     assert not any(key.startswith("embedder") for key in network.state_dict())
 
 
@@ -147,10 +143,8 @@ def test_one_image_cannot_be_pooled_over_and_the_error_says_so(network: Segmento
 
 def test_normalisation_over_processes_may_see_one_image_each() -> None:
     part = nn.Identity()
-    decoder = nn.SyncBatchNorm(3)
-    network = Segmentor(
-        part, decoder, part, part, mean=(0, 0, 0), std=(1, 1, 1), divisor=1, min_images=2
-    )
+    encoder = Pyramid("test_resnet", 32)
+    network = Segmentor(encoder, nn.SyncBatchNorm(3), part, part, min_images=2)
     network._check_batch(1)
     network.decoder = nn.BatchNorm2d(3)
     with pytest.raises(UserError):
@@ -166,7 +160,7 @@ def test_image_level_classifier_looks_at_the_last_map(decoder: str) -> None:
     stride = DECODERS[decoder]
     config = NetworkConfig(
         decoder=decoder,
-        encoder="resnet10t",
+        encoder="test_resnet",
         encoder_weights="none",
         output_stride=stride,
         embed_dim=0,
@@ -197,7 +191,7 @@ def test_without_tags_there_is_no_classifier_of_them(network: Segmentor) -> None
 def test_same_seed_same_network(decoder: str) -> None:
     config = NetworkConfig(
         decoder=decoder,
-        encoder="resnet10t",
+        encoder="test_resnet",
         encoder_weights="none",
         output_stride=16,
         embed_dim=8,

@@ -226,7 +226,7 @@ def test_a_permutation_of_the_classes_changes_nothing(
                 method.contrast.queue, "draw", lambda uniform, draw=draw: draw(uniform[order])
             )
             monkeypatch.setattr(
-                "u2pl_da.self_training.half_of_classes",
+                "u2pl_da.adaptation.half_of_classes",
                 lambda label, score: half_of_classes(label, score[:, order]),
             )
         optimizer = build_optimizer(method, TrainConfig(optimizer="sgd"))

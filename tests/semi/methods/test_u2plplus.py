@@ -56,7 +56,7 @@ def run(
 ) -> list[dict[str, torch.Tensor]]:
     """Take steps without an optimizer; of each: the prototypes before it, what moved them, and the labels the contrast was given."""
     notes: list[dict[str, torch.Tensor]] = []
-    update, select = method.prototypes.update, u2plplus.select
+    update, select = method.prototypes.update, u2plplus.select_candidates
 
     def note_update(embed, label):
         notes[-1].update(embed=embed, moved_by=label, during=method.prototypes.center.clone())
@@ -67,7 +67,7 @@ def run(
         return select(config, prob, label_l, label_u, part, alpha)
 
     monkeypatch.setattr(method.prototypes, "update", note_update)
-    monkeypatch.setattr(u2plplus, "select", note_select)
+    monkeypatch.setattr(u2plplus, "select_candidates", note_select)
     for step in range(steps):
         notes.append(
             {"before": method.prototypes.center.clone(), "known": method.prototypes.known.clone()}
@@ -142,12 +142,7 @@ def test_defaults_are_the_papers():
         config.unsupervised.xi_2,
         config.unsupervised.alpha_0,
         config.unsupervised.eta,
-    ) == (
-        1.0,
-        0.1,
-        0.2,
-        1.0,
-    )
+    ) == (1.0, 0.1, 0.2, 1.0)
     assert (config.lambda_c, config.prototypes.momentum, config.teacher.momentum) == (
         0.1,
         0.999,

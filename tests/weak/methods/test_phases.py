@@ -19,7 +19,7 @@ from u2pl_ws.batches import TagBatch
 CALLS = {
     "cam": ("activation_maps", "affinity_kernel", "refined_label", "balanced_cross_entropy"),
     "afa": ("activation_maps", "attention_of", "refined_label", "walked_label", "affinity_target"),
-    "u2plplus": ("select",),
+    "u2plplus": ("select_by_tags",),
 }
 WARM, LATER, WALK = 2, 3, 5
 
@@ -63,7 +63,7 @@ BOTH = {
 }
 SEEN = BOTH | {"balanced_cross_entropy": 1}
 AFFINE = SEEN | {"attention_of": 1, "affinity": 1, "affinity_target": 1}
-CONTRASTED = {"embedder": 1, "select": 1, "contrast": 1}
+CONTRASTED = {"embedder": 1, "select_by_tags": 1, "contrast": 1}
 WALKED = {"walked_label": 1}
 
 

@@ -1,4 +1,7 @@
-"""DAFormer: self-training on ClassMix images, rare classes first, ImageNet not forgotten (Hoyer et al., CVPR 2022; 000 sec. 4.2)."""
+"""DAFormer: self-training with ClassMix, rare-class sampling and ImageNet feature distance.
+
+Hoyer et al., CVPR 2022; the baseline of U2PL+ sec. 4.2.
+"""
 
 from __future__ import annotations
 
@@ -21,37 +24,25 @@ class DAFormer(Adaptation):
     def forward(self, batch: DomainBatch, progress: Progress) -> StepResult:
         generator, size = progress.generator(batch.image_l.device), batch.label_l.shape[-2:]
 
-        # 1. the teacher labels clean target images; q, the share of confident pixels, says how far it is believed
-        prob_t = (
-            upsample(self.teacher(batch.image_t, embed=False).logits, size).float().softmax(dim=1)
-        )
-        believed = self.believed(prob_t, batch)
+        # 1. pseudo-labels of clean target images, weighted by q, the share of confident pixels
+        prob_t = upsample(self.teacher(batch.image_t, embed=False).logits, size)
+        prob_t = prob_t.float().softmax(dim=1)
+        pseudo = self.pseudo_labels(prob_t, batch)
 
-        # 2. ClassMix pastes source pixels and their labels onto the target images; colours and blur of the result are changed
-        mixed = self.mix(generator, batch, believed.label_BHW, believed.weight_BHW)
+        # 2. ClassMix pastes source pixels and labels onto target images, then the strong view
+        mixed = self.mix(generator, batch, pseudo.label_BHW, pseudo.weight_BHW)
 
-        # 3. the student sees source and mixed images
-        source, target = (
-            self.student(batch.image_l, embed=False),
-            self.student(mixed.image_B3HW, embed=False),
-        )
+        # 3. the student predicts source and mixed images
+        source = self.student(batch.image_l, embed=False)
+        target = self.student(mixed.image_B3HW, embed=False)
 
-        # 4. L = L_s + L_t + lambda_FD L_FD
+        # 4. L = L_s + L_t + lambda_FD L_FD; L_t divides by all pixels, ignored ones included
         sup = self.supervised_loss(upsample(source.logits, size), batch.label_l)
-        every = mixed.weight_BHW.new_full(
-            (), mixed.weight_BHW.numel()
-        )  # pixels that do not count are in the mean all the same
-        unsup = cross_entropy(
-            upsample(target.logits, size), mixed.label_BHW, every, mixed.weight_BHW
-        )
+        weight = mixed.weight_BHW
+        count = weight.new_full((), weight.numel())
+        unsup = cross_entropy(upsample(target.logits, size), mixed.label_BHW, count, weight)
         distance = self.distance(batch, source)
-        result = weighted_sum(
-            {"distance": self.config.feature_distance.weight},
-            sup=sup,
-            unsup=unsup,
-            distance=distance,
-        )
-        return result.log(
-            q=believed.share_B.mean(),
-            **{"accuracy/target": label_accuracy(believed.label_BHW, batch.truth_t, batch.valid_t)},
-        )
+        weights = {"distance": self.config.feature_distance.weight}
+        result = weighted_sum(weights, sup=sup, unsup=unsup, distance=distance)
+        accuracy = label_accuracy(pseudo.label_BHW, batch.truth_t, batch.valid_t)
+        return result.log(q=pseudo.share_B.mean(), **{"accuracy/target": accuracy})

@@ -1,4 +1,4 @@
-"""Source only: trained on the source images and asked about the target's; the baseline that adaptation has to beat."""
+"""Source only: trained on source images, evaluated on the target; baseline without adaptation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SourceOnlyConfig(BaselineConfig):
 
     teacher: AverageConfig = Field(
         AverageConfig(momentum=0.999),
-        description="the moving average that is evaluated beside the student",
+        description="moving average of the student, evaluated too",
     )
 
 

@@ -1,4 +1,4 @@
-"""CutMix: a mean teacher on mixed images (the row CutMix of 004 Tab. 1; "CutMix-Seg", French et al. 2020)."""
+"""CutMix: mean teacher on mixed images (French et al. 2020; row CutMix of U2PL Tab. 1)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class CutMixConfig(SelfTrainingConfig):
         0.97,
         ge=0,
         lt=1,
-        description="the loss is weighted by the share of pixels above this top probability",
+        description="the consistency loss is weighted by the share of pixels above this top "
+        "probability",
     )
 
 
@@ -39,17 +40,14 @@ class CutMix(SelfTraining):
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         if self.warming_up(progress):
             return self.supervised_step(batch.image_l, batch.label_l)
-        size = batch.label_l.shape[-2:]
+        generator, size = progress.generator(batch.image_l.device), batch.label_l.shape[-2:]
 
-        # 1. the teacher labels clean images; CutMix mixes images, probabilities and validity alike
-        target = (
-            upsample(self.teacher(batch.image_u, embed=False).logits, size).float().softmax(dim=1)
-        )
-        image_u, valid_u, (target,) = self.mix(
-            progress.generator(target.device), batch.image_u, batch.valid_u, target
-        )
+        # 1. the teacher's probabilities of clean images; CutMix mixes images and probabilities
+        target = upsample(self.teacher(batch.image_u, embed=False).logits, size)
+        target = target.float().softmax(dim=1)
+        image_u, valid_u, (target,) = self.mix(generator, batch.image_u, batch.valid_u, target)
 
-        # 2. the student sees the labelled and the mixed images
+        # 2. the student predicts labelled and mixed images
         images = torch.cat([batch.image_l, image_u])
         logits_l, logits_u = upsample(self.student(images, embed=False).logits, size).chunk(2)
 
@@ -58,6 +56,5 @@ class CutMix(SelfTraining):
         confident, valid = confident_share(target, valid_u, self.config.confidence)
         share = distributed.total(confident) / distributed.total(valid).clamp(min=1)
         unsup = share * probability_distance(logits_u, target, valid_u, distributed.average(valid))
-        return weighted_sum({"unsup": self.config.lambda_u}, sup=sup, unsup=unsup).log(
-            confident_share=share
-        )
+        result = weighted_sum({"unsup": self.config.lambda_u}, sup=sup, unsup=unsup)
+        return result.log(confident_share=share)

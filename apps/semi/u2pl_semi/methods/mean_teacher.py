@@ -1,4 +1,4 @@
-"""Mean teacher: the student agrees with its own moving average on unlabelled images (the row MT of 004 Tab. 1)."""
+"""Mean teacher: consistency with the student's own moving average (row MT of U2PL Tab. 1)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class MeanTeacherConfig(SelfTrainingConfig):
 
     mix: MixConfig = Field(
         MixConfig(kind="none"),
-        description="strong augmentation of the unlabelled images; none here",
+        description="strong augmentation of the unlabelled images; none by default",
     )
     lambda_u: float = Field(
-        1.0, ge=0, description="weight of the consistency loss once the ramp is over"
+        1.0, ge=0, description="weight of the consistency loss after the ramp-up"
     )
     ramp: float = Field(
         0.1,
         ge=0,
         le=1,
-        description="share of the steps after the warm start over which the weight grows",
+        description="share of the steps after the warm start over which the weight ramps up",
     )
 
 
@@ -42,20 +42,16 @@ class MeanTeacher(SelfTraining):
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         if self.warming_up(progress):
             return self.supervised_step(batch.image_l, batch.label_l)
-        size = batch.label_l.shape[-2:]
+        generator, size = progress.generator(batch.image_l.device), batch.label_l.shape[-2:]
 
         # 1. the teacher's probabilities are the target
-        target = (
-            upsample(self.teacher(batch.image_u, embed=False).logits, size).float().softmax(dim=1)
-        )
-        image_u, valid_u, (target,) = self.mix(
-            progress.generator(target.device), batch.image_u, batch.valid_u, target
-        )
+        target = upsample(self.teacher(batch.image_u, embed=False).logits, size)
+        target = target.float().softmax(dim=1)
+        image_u, valid_u, (target,) = self.mix(generator, batch.image_u, batch.valid_u, target)
 
-        # 2. the student sees both groups of images
-        logits_l, logits_u = upsample(
-            self.student(torch.cat([batch.image_l, image_u]), embed=False).logits, size
-        ).chunk(2)
+        # 2. the student predicts labelled and unlabelled images
+        images = torch.cat([batch.image_l, image_u])
+        logits_l, logits_u = upsample(self.student(images, embed=False).logits, size).chunk(2)
 
         # 3. L = L_s + lambda_u(t) L_u
         sup = self.supervised_loss(logits_l, batch.label_l)

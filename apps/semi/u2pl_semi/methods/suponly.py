@@ -1,4 +1,4 @@
-"""SupOnly: the labelled images alone, the baseline of every table (004 Tab. 1)."""
+"""SupOnly: supervised training on the labelled images only, the baseline (U2PL Tab. 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""U2PL: Semi-Supervised Semantic Segmentation Using Unreliable Pseudo-Labels (Wang et al., CVPR 2022; paper 004, supplement 003)."""
+"""U2PL: pixel contrast that uses unreliable pseudo-labels as negatives (Wang et al., CVPR 2022).
+
+"Semi-Supervised Semantic Segmentation Using Unreliable Pseudo-Labels".
+"""
 
 from __future__ import annotations
 
@@ -24,16 +27,18 @@ class U2PLConfig(SelfTrainingConfig):
     """Options of u2pl."""
 
     unsupervised: PseudoLossConfig = Field(
-        PseudoLossConfig(), description="partition and L_u (004 Eqs 3, 6-8)"
+        PseudoLossConfig(), description="partition and L_u (U2PL Eqs 3, 6-8)"
     )
     contrast: SemiContrastConfig = Field(
-        SemiContrastConfig(), description="contrastive loss L_c (004 Eqs 4, 9-16)"
+        SemiContrastConfig(), description="contrastive loss L_c (U2PL Eqs 4, 9-16)"
     )
-    lambda_c: float = Field(0.1, ge=0, description="weight of L_c (003 Tab. A1; released code: 1)")
+    lambda_c: float = Field(
+        0.1, ge=0, description="weight of L_c (U2PL supp. Tab. A1; released code: 1)"
+    )
 
 
 class U2PL(SelfTraining):
-    """L = L_s + lambda_u L_u + lambda_c L_c (004 Eq 1, Algorithm 1)."""
+    """L = L_s + lambda_u L_u + lambda_c L_c (U2PL Eq 1 and Algorithm 1)."""
 
     Config = U2PLConfig
     config: U2PLConfig
@@ -46,43 +51,33 @@ class U2PL(SelfTraining):
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         if self.warming_up(progress):
             return self.supervised_step(batch.image_l, batch.label_l)
-        generator, size = progress.generator(batch.image_l.device), batch.label_l.shape[-2:]
+        config, size = self.config, batch.label_l.shape[-2:]
+        generator = progress.generator(batch.image_l.device)
 
-        # 1. the teacher labels clean images; CutMix mixes images, labels and validity alike
+        # 1. pseudo-labels of clean images; CutMix mixes images and labels
         label_u = top_class(upsample(self.teacher(batch.image_u, embed=False).logits, size))
         image_u, valid_u, (label_u, truth_u) = self.mix(
             generator, batch.image_u, batch.valid_u, label_u, batch.truth_u
         )
 
-        # 2. student and teacher look at the same pixels
+        # 2. student and teacher see the same labelled and mixed images
         images = torch.cat([batch.image_l, image_u])
         student, teacher = self.student(images), self.teacher(images)
         logits_l, logits_u = upsample(student.logits, size).chunk(2)
 
-        # 3. reliable | unreliable by entropy percentile, alpha_t = alpha_0 (1 - t/T)
-        alpha_t = unreliable_share(self.config.unsupervised.alpha_0, progress.fraction)
+        # 3. reliable | unreliable at entropy percentile 1 - alpha_t, alpha_t = alpha_0 (1 - t/T)
+        alpha_t = unreliable_share(config.unsupervised.alpha_0, progress.fraction)
         prob_u = upsample(teacher.logits.chunk(2)[1], size).float().softmax(dim=1)
         part = partition(prob_u, valid_u, alpha_t, distributed.gather)
 
         # 4. L = L_s + lambda_u L_u + lambda_c L_c
         sup = self.supervised_loss(logits_l, batch.label_l)
-        unsup, lambda_u = unsupervised_loss(self.config.unsupervised, logits_u, label_u, part)
-        chosen = select_candidates(
-            self.config.contrast,
-            teacher.logits.float().softmax(dim=1),
-            batch.label_l,
-            label_u,
-            part,
-            alpha_t,
-        )
+        unsup, lambda_u = unsupervised_loss(config.unsupervised, logits_u, label_u, part)
+        prob = teacher.logits.float().softmax(dim=1)
+        chosen = select_candidates(config.contrast, prob, batch.label_l, label_u, part, alpha_t)
         positive, _ = class_means(teacher.embed, chosen.positive_Bhw, self.num_classes)
         contrast = self.contrast(student.embed, teacher.embed, chosen, positive, generator)
-        result = weighted_sum(
-            {"unsup": lambda_u, "contrast": self.config.lambda_c},
-            sup=sup,
-            unsup=unsup,
-            contrast=contrast.loss,
-        )
-        return result.log(
-            alpha_t=alpha_t, **partition_scalars(part, label_u, truth_u), **contrast.scalars
-        )
+        losses = {"sup": sup, "unsup": unsup, "contrast": contrast.loss}
+        result = weighted_sum({"unsup": lambda_u, "contrast": config.lambda_c}, **losses)
+        quality = partition_scalars(part, label_u, truth_u)
+        return result.log(alpha_t=alpha_t, **quality, **contrast.scalars)

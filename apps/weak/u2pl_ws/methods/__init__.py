@@ -1,1 +1,1 @@
-"""One file per method; a file here is a method, by its file name."""
+"""The methods, one per file, named after their files."""

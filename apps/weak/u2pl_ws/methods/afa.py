@@ -1,4 +1,7 @@
-"""AFA: affinity learned from self-attention spreads the activation maps (Ru et al., CVPR 2022; baseline of 000 sec. 4.3)."""
+"""AFA: activation maps spread along an affinity learned from self-attention (Ru et al., CVPR 2022).
+
+The baseline of U2PL+ sec. 4.3. B H W as in u2pl.notation; n: tokens of the feature map, row by row.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +27,19 @@ from u2pl_ws.methods.cam import Cam, CamConfig, Terms
 
 
 class AffinityConfig(BaseModel):
-    """Affinity of pairs of tokens."""
+    """The affinity of pairs of tokens, and the random walk along it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    weight: float = Field(0.1, ge=0, description="weight of the affinity loss")
-    radius: int = Field(8, gt=0, description="rows and columns that a pair of tokens may lie apart")
+    weight: float = Field(0.1, ge=0, description="lambda_aff, weight of the affinity loss")
+    radius: int = Field(
+        8, gt=0, description="maximum distance of a pair of tokens, in rows and in columns"
+    )
     walk_start: float = Field(
         0.3,
         ge=0,
         le=1,
-        description="share of the steps before maps are spread by the affinity; 6 000 of 20 000 in AFA",
+        description="share of the steps before the random walk is used; 6 000 of 20 000 in AFA",
     )
 
 
@@ -64,34 +69,29 @@ class Afa(Cam):
             return self.tags_alone(batch)
         options, levels = self.config.affinity, self.config.cam.levels
 
-        # 1. the classifier learns from the tags; attention says which tokens are alike
+        # 1. classification loss on the tags; affinity of the tokens from self-attention
         with attention_of(self.student.encoder) as blocks:
             output = self.student(batch.image, embed=self.uses_embedding)
         tags, affinity = self.tag_loss(output, batch), self.affinity(blocks)
-        height, width = output.deep.shape[-2:]
+        grid = (output.deep.shape[-2], output.deep.shape[-1])
 
-        # 2. activation maps, refined by the image, are labels; the affinity learns from them
+        # 2. refined activation maps give pseudo-labels, which supervise the affinity
         cam = activation_maps(self.student, batch.image, batch.tags, self.config.cam.scales)
         maps, kernel = self.prepared(cam, batch)
         label = refined_label(maps, kernel, batch.valid, levels)
-        alike = self.affinity_loss(affinity, label, (height, width))
+        aff = self.affinity_loss(affinity, label, grid)
 
-        # 3. later the maps are spread by the affinity before they are refined
+        # 3. later, a random walk along the affinity comes before the refinement
         if progress.after(options.walk_start) >= 0:
-            near = radius_mask(height, width, options.radius, label.device)
-            label = walked_label(
-                maps, affinity.detach(), near, (height, width), kernel, batch.valid, levels
-            )
+            near = radius_mask(*grid, options.radius, label.device)
+            label = walked_label(maps, affinity.detach(), near, grid, kernel, batch.valid, levels)
 
-        # 4. the segmentation head learns from the labels
-        return Terms(
-            {"tags": tags, "seg": self.segmentation_loss(output, label), "affinity": alike},
-            output,
-            cam,
-        )
+        # 4. the segmentation head learns from the pseudo-labels
+        seg = self.segmentation_loss(output, label)
+        return Terms({"tags": tags, "seg": seg, "affinity": aff}, output, cam)
 
     def affinity_loss(self, prob_Bnn: Tensor, label_BHW: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Whether the tokens of the h x w grid are of one class, over the pairs of all processes."""
+        """L_aff: whether pairs of tokens of an h x w grid are of one class, over all processes."""
         stride = -(-label_BHW.shape[-1] // grid[1])
         target = affinity_target(token_label(label_BHW, grid, stride), self.config.affinity.radius)
         divisors = (distributed.total(pair_counts(target)) + 1) / distributed.world_size()

@@ -1,4 +1,4 @@
-"""CAM: the classifier's activation maps, refined by the image, are the labels of the segmentation head (the baseline)."""
+"""CAM: the classifier's refined activation maps supervise the segmentation head (the baseline)."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class CamConfig(MethodConfig):
         0.1,
         ge=0,
         le=1,
-        description="share of the steps that learn from tags alone; 2 000 of 20 000 in AFA",
+        description="share of the steps with the classification loss only; 2 000 of 20 000 in AFA",
     )
     cam: ActivationConfig = Field(
-        ActivationConfig(), description="activation maps and the labels they make (000 Eqs 5, 8)"
+        ActivationConfig(), description="activation maps and their pseudo-labels (U2PL+ Eqs 5, 8)"
     )
-    lambda_seg: float = Field(0.1, ge=0, description="weight of the segmentation loss (000 Eq 7)")
+    lambda_seg: float = Field(0.1, ge=0, description="weight of the segmentation loss (U2PL+ Eq 7)")
     freeze_norms: bool = Field(
-        False, description="the encoder's normalisation layers keep their pretrained weights"
+        False, description="freeze the weights of the encoder's normalisation layers"
     )
 
 
 class Terms(NamedTuple):
-    """What a step has computed."""
+    """What a step computes."""
 
     losses: dict[str, Tensor]
     output: SegOutput
-    cam_BKHW: Tensor | None = None  # None in a step that learns from tags alone
+    cam_BKHW: Tensor | None = None  # None during the warm start
 
 
 class Cam(Method[TagBatch]):
@@ -68,58 +68,51 @@ class Cam(Method[TagBatch]):
         if self.warming_up(progress):
             return self.tags_alone(batch)
 
-        # 1. the classifier learns from the tags
+        # 1. classification loss on the tags
         output = self.student(batch.image, embed=self.uses_embedding)
         tags = self.tag_loss(output, batch)
 
-        # 2. its activation maps, refined by the image, are labels where they are certain
+        # 2. refined activation maps give pseudo-labels, 255 where uncertain
         cam = activation_maps(self.student, batch.image, batch.tags, self.config.cam.scales)
         maps, kernel = self.prepared(cam, batch)
         label = refined_label(maps, kernel, batch.valid, self.config.cam.levels)
 
-        # 3. the segmentation head learns from them
+        # 3. the segmentation head learns from the pseudo-labels
         return Terms({"tags": tags, "seg": self.segmentation_loss(output, label)}, output, cam)
 
     def tags_alone(self, batch: TagBatch) -> Terms:
-        """The encoder and the classifier; nothing else is computed."""
+        """A step of the warm start: runs the encoder and the image-level classifier only."""
         deep = self.student.encoder(self.student.prepare(batch.image))[-1]
         busy = ("student.encoder.", "student.tagger.")
-        idle = connected_zero(
-            *(
-                p
-                for name, p in self.named_parameters()
-                if p.requires_grad and not name.startswith(busy)
-            )
-        )
+        trained = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        idle = connected_zero(*(p for name, p in trained if not name.startswith(busy)))
         output = SegOutput(deep, None, deep)
         return Terms({"tags": self.tag_loss(output, batch) + idle}, output)
 
     def tag_loss(self, output: SegOutput, batch: TagBatch) -> Tensor:
-        """Multi-label soft margin loss of the tags (000 Eq 6)."""
+        """L_tags: multi-label soft margin loss of the classifier (U2PL+ Eq 6)."""
         assert output.deep is not None
-        return F.multilabel_soft_margin_loss(
-            self.student.tag_logits(output.deep).float(), batch.tags.float()
-        )
+        logits = self.student.tag_logits(output.deep).float()
+        return F.multilabel_soft_margin_loss(logits, batch.tags.float())
 
     def prepared(self, cam_BKHW: Tensor, batch: TagBatch) -> tuple[TaggedMaps, Kernel]:
-        """The maps of the classes that occur, and the half-size image's kernel that refines them."""
+        """The maps of the tagged classes, and the half-size image's kernel that refines them."""
         maps = tagged_maps(cam_BKHW, batch.tags, self.config.cam.most_tags or None)
         return maps, affinity_kernel(half_size(batch.image))
 
     def segmentation_loss(self, output: SegOutput, label_BHW: Tensor) -> Tensor:
-        """Half the mean over the background and half that over the rest, of all processes (000 Eq 7)."""
+        """L_seg: balanced cross entropy over the pixels of all processes (U2PL+ Eq 7)."""
         logits = upsample(output.logits, label_BHW.shape[-2:])
-        return balanced_cross_entropy(
-            logits, label_BHW, distributed.average(balance_counts(label_BHW))
-        )
+        counts = distributed.average(balance_counts(label_BHW))
+        return balanced_cross_entropy(logits, label_BHW, counts)
 
     def weights(self) -> dict[str, float]:
-        """Of the losses; the tags' is 1."""
+        """Weights of the losses; that of L_tags is 1."""
         return {"seg": self.config.lambda_seg}
 
 
 def freeze_norms(encoder: nn.Module) -> None:
-    """Take the normalisation layers' weights out of the training."""
+    """Exclude the weights of normalisation layers from training."""
     kinds = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
     for module in encoder.modules():
         if isinstance(module, kinds):

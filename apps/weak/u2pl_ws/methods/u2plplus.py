@@ -1,4 +1,4 @@
-"""U2PL+ for weak supervision: a host (afa or cam), and a contrast that learns from what its maps leave uncertain (000 sec. 3.5.2)."""
+"""U2PL+ for weak supervision: a pixel contrast on top of afa or cam (U2PL+ sec. 3.5.2)."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ class U2PLPlusConfig(AfaConfig):
     """Options of u2plplus."""
 
     host: Literal["afa", "cam"] = Field(
-        "afa", description="the method whose labels and losses are kept; cam runs on any encoder"
+        "afa", description="the method that the contrast is added to; cam runs on any encoder"
     )
     contrast: WeakContrastConfig = Field(
-        WeakContrastConfig(), description="contrastive loss L_c (000 Eqs 10, 29-31)"
+        WeakContrastConfig(), description="contrastive loss L_c (U2PL+ Eqs 10, 29-31)"
     )
     prototypes: PrototypeConfig = Field(
-        PrototypeConfig(), description="positive keys (000 Eqs 18, 30)"
+        PrototypeConfig(), description="positive keys (U2PL+ Eqs 18, 30)"
     )
     negatives: TagNegativesConfig = Field(
-        TagNegativesConfig(), description="what makes a negative key (000 Tab. 14)"
+        TagNegativesConfig(), description="which pixels become negatives (U2PL+ Tab. 14)"
     )
     beta: float = Field(
         0.45,
         ge=0,
         le=1,
-        description="what the map of a reliable pixel exceeds (000 Eqs 29, 31; value: AFA's background)",
+        description="threshold on the map above which a pixel is reliable (U2PL+ Eqs 29, 31; "
+        "value: AFA's background score)",
     )
-    lambda_c: float = Field(0.1, ge=0, description="weight of L_c (000 Eq 9)")
+    lambda_c: float = Field(0.1, ge=0, description="weight of L_c (U2PL+ Eq 9)")
 
 
 class U2PLPlus(Afa):
@@ -50,13 +51,13 @@ class U2PLPlus(Afa):
 
     def __init__(self, config: U2PLPlusConfig, student: Segmentor, num_classes: int) -> None:
         self.host: type[Cam] = {"afa": Afa, "cam": Cam}[config.host]
-        # the host's own beginning: on cam nothing of the affinity is built
+        # the host's own constructor: on cam no affinity head is built
         self.host.__init__(self, config, student, num_classes)
         self.contrast = PixelContrast(config.contrast, num_classes - 1, student.embed_dim)
         self.prototypes = Prototypes(config.prototypes, num_classes - 1, student.embed_dim)
 
     def forward(self, batch: TagBatch, progress: Progress) -> StepResult:
-        # 1. the host's losses, its maps, and the representations of the same pass
+        # 1. the host's losses, activation maps and representations, from one pass
         terms = self.host.terms(self, batch, progress)
         weights = self.host.weights(self) | {"contrast": self.config.lambda_c}
         if terms.cam_BKHW is None:
@@ -64,7 +65,8 @@ class U2PLPlus(Afa):
         embed = terms.output.embed
         assert embed is not None
 
-        # 2. sure pixels are anchors and move the prototypes; pixels that a class is not, or may not be, are its negatives
+        # 2. reliable pixels are anchors and update the prototypes; negatives of a class: pixels of
+        #    images without its tag, and unreliable ones
         size = (embed.shape[-2], embed.shape[-1])
         chosen = select_by_tags(
             terms.cam_BKHW, batch.tags, batch.valid, size, self.config.beta, self.config.negatives

@@ -55,9 +55,10 @@ def show_result(app: App, run: Run, console: Console) -> None:
     """Print the table of scores of a finished run, and what can be typed next."""
     summary, classes = run.summary, run.summary["classes"]
     spent = f"after {summary['steps']} steps and {summary['seconds']:.0f} s"
+    folder = shlex.quote(str(run.folder))
     lines = [
         f"pictures: {run.folder / PICTURES}",
-        f"next: {app.name} predict {shlex.quote(str(run.folder))} IMAGE_OR_FOLDER --out predictions",
+        f"next: {app.name} predict {folder} IMAGE_OR_FOLDER --out predictions",
     ]
     if run.scores:
         console.print(f"\n{summary['evaluation']}, {summary['split']}, {spent}:", highlight=False)
@@ -67,9 +68,7 @@ def show_result(app: App, run: Run, console: Console) -> None:
             0, f"mIoU of the {summary['network']}: last {summary['miou_last']:.2f}, {best}"
         )
     else:
-        lines.insert(
-            0, f"\n{summary['split']}, {spent}; not scored: no image to score on has a mask"
-        )
+        lines.insert(0, f"\n{summary['split']}, {spent}; not scored: there is no mask to score on")
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
@@ -143,7 +142,10 @@ def predict(request: PredictRequest) -> None:
 
 
 def _possible(protocols: list[EvaluationProtocol], console: Console) -> list[EvaluationProtocol]:
-    """The protocols without those whose dense CRF is missing, which is said; UserError if none is left."""
+    """The protocols without those whose dense CRF is missing, which is printed.
+
+    Raises UserError if none is left.
+    """
     if not any(protocol.crf for protocol in protocols):
         return protocols
     try:

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a progress bar on a terminal, plain lines elsewhere, nothing on the other processes."""
+"""What a person sees during a run: a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -25,6 +25,7 @@ from u2pl.counting import OnProgress
 if TYPE_CHECKING:
     from u2pl.evaluate.confusion import Score
     from u2pl.run.recipe import OptionRow
+    from u2pl.training.journal import Entries
 
 #: Seconds between two plain lines.
 PAUSE = 5.0
@@ -32,7 +33,7 @@ PAUSE = 5.0
 SOON = 1.0
 
 
-def loss_words(entries: dict[str, Any]) -> str:
+def loss_words(entries: Entries) -> str:
     """The loss terms of a step in a few words."""
     terms = [
         f"{name.removeprefix('loss/')} {value:.3f}"
@@ -53,9 +54,14 @@ class TerminalReporter:
 
     def __init__(self, console: Console) -> None:
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"), console=console,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
         self.training: TaskID | None = None
         self.scoring: TaskID | None = None
 
@@ -66,14 +72,14 @@ class TerminalReporter:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def step(self, step: int, total: int, entries: dict[str, Any]) -> None:
+    def step(self, step: int, total: int, entries: Entries) -> None:
         """Show a logged step."""
         if self.training is None:
             self.training = self.bar.add_task("training", total=total, completed=step, note="")
         self.bar.update(self.training, completed=step, note=loss_words(entries))
 
     def evaluating(self, done: int, total: int) -> None:
-        """Show how far an evaluation is."""
+        """Show the progress of an evaluation."""
         if self.scoring is None:
             self.scoring = self.bar.add_task("scoring", total=total, note="")
         self.bar.update(self.scoring, completed=done, total=total)
@@ -87,7 +93,7 @@ class TerminalReporter:
 
 
 class PlainReporter:
-    """A line now and then, for files and pipes."""
+    """A line every few seconds, for files and pipes."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -100,7 +106,7 @@ class PlainReporter:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def step(self, step: int, total: int, entries: dict[str, Any]) -> None:
+    def step(self, step: int, total: int, entries: Entries) -> None:
         """Print a logged step, at most every few seconds."""
         now = time.monotonic()
         self.first = self.first or (step, now)

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from u2pl.cli.requests import EvaluateRequest, NoRequest, PredictRequest, ShowRequest
 from u2pl.errors import UserError
 from u2pl.run.app import App
-from u2pl.run.request import default_of, parameters
+from u2pl.run.request import Request, default_of, parameters
 
 Asked = TypeVar("Asked")
 
@@ -59,7 +59,7 @@ def new_program(app: App) -> typer.Typer:
     )
 
     @command(program, app.request)
-    def train(request: Any) -> int:
+    def train(request: Request) -> int:
         """Train, score and keep a network. Starts on several GPUs with `accelerate launch`."""
         from u2pl.cli.commands import train as body
 
@@ -68,7 +68,7 @@ def new_program(app: App) -> typer.Typer:
     method = Annotated[str, typer.Option(help="a method, see `methods`")]
 
     @command(program, app.request, left_out=DOCTOR_IGNORES, instead={"method": method})
-    def doctor(request: Any) -> int:
+    def doctor(request: Request) -> int:
         """Check whether this data and this recipe will work, before they cost hours."""
         from u2pl.cli.commands import doctor as body
 
@@ -117,7 +117,7 @@ def command(
     request: type[Asked],
     *,
     left_out: tuple[str, ...] = (),
-    instead: Mapping[str, Any] | None = None,
+    instead: Mapping[str, object] | None = None,
 ) -> Callable[[Callable[[Asked], int | None]], Callable[..., None]]:
     """Add a command whose arguments and options are the fields of a request class.
 
@@ -129,7 +129,7 @@ def command(
     """
 
     def add(body: Callable[[Asked], int | None]) -> Callable[..., None]:
-        def run(**values: Any) -> None:
+        def run(**values: object) -> None:
             code = guarded(lambda: body(request(**values)))
             if code:
                 raise typer.Exit(code)
@@ -158,12 +158,12 @@ def command(
     return add
 
 
-def _hints(request: type) -> dict[str, Any]:
+def _hints(request: type) -> dict[str, object]:
     hints = get_type_hints(request, include_extras=True)
     return {name: hints[name] for name in parameters(request)}
 
 
-def _default(request: type, name: str) -> Any:
+def _default(request: type, name: str) -> object:
     value = default_of(request, name)
     return inspect.Parameter.empty if value is dataclasses.MISSING else value
 

@@ -1,4 +1,4 @@
-"""Cityscapes' 19 classes, which other data sets of streets are labelled with or mapped to."""
+"""Cityscapes' 19 classes, which other street data sets are labelled with or mapped to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from u2pl.data.reading import check_range, read_ids
 from u2pl.errors import UserError
 from u2pl.notation import IGNORE
 
-# label id, name, colour; the order is the train id
+# label id, name, colour; the position is the train id
 _CLASSES = (
     (7, "road", (128, 64, 128)),
     (8, "sidewalk", (244, 35, 232)),
@@ -36,11 +36,11 @@ _CLASSES = (
     (33, "bicycle", (119, 11, 32)),
 )
 NAMES = tuple(name for _, name, _ in _CLASSES)
-#: Label id -> train id; 255 where the class is not evaluated.
+#: Label id -> train id; 255 for classes that are not evaluated.
 TRAIN_ID = np.full(IGNORE + 1, IGNORE, np.uint8)
 TRAIN_ID[[label for label, _, _ in _CLASSES]] = np.arange(len(_CLASSES))
 
-# SYNTHIA shows three of the classes hardly ever; older papers leave out three more that are thin or rare in it.
+# SYNTHIA hardly contains three of the classes; older papers omit three more, thin or rare ones.
 _SYNTHIA_16 = tuple(name for name in NAMES if name not in ("terrain", "truck", "train"))
 _SYNTHIA_13 = tuple(name for name in _SYNTHIA_16 if name not in ("wall", "fence", "pole"))
 
@@ -48,11 +48,11 @@ _TRAIN_IDS = "_labelTrainIds"
 
 
 class CityClasses(FileSource):
-    """Masks as train ids: read from `*_labelTrainIds.png` as they are, translated from the data set's own ids otherwise."""
+    """Masks as train ids: `*_labelTrainIds.png` as they are, others translated."""
 
     classes = NAMES
     palette = np.array([colour for _, _, colour in _CLASSES], np.uint8)
-    # The classes whose features DAFormer holds on to.
+    # DAFormer's thing classes.
     things = (
         *("traffic light", "traffic sign"),
         *("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
@@ -62,17 +62,20 @@ class CityClasses(FileSource):
     )
 
     def decode_mask(self, file: Path) -> np.ndarray:
-        """Train ids, uint8 [H, W], 255 for what is not evaluated."""
+        """Train ids, uint8 [H, W], 255 for classes that are not evaluated."""
         if file.stem.endswith(_TRAIN_IDS):
             return check_range(read_ids(file), len(NAMES), str(file))
         return self.translate_mask(file)
 
     @abstractmethod
     def translate_mask(self, file: Path) -> np.ndarray:
-        """Read a mask in the data set's own ids: train ids, uint8 [H, W]; UserError when it holds anything else."""
+        """Train ids, uint8 [H, W], of a mask in the data set's ids; UserError for other ids."""
 
     def _index_pairs(self, images: Path, labels: Path, advice: str) -> None:
-        """Fill images, masks and one list `train` from two folders of equal names; UserError with `advice` when there is no image."""
+        """Index two folders with matching file names; all images are `train`.
+
+        Raises UserError with `advice` if there is no image.
+        """
         self.images = files_by_id(images, (".png",))
         if not self.images:
             raise UserError(f"{images} holds no *.png: {advice}")

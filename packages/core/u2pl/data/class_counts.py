@@ -1,4 +1,4 @@
-"""How many pixels of each class every mask holds: counted once, then kept in the user's cache folder."""
+"""Pixels of each class in each mask: counted once, then kept in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from u2pl.errors import UserError
 from u2pl.files import replace_file
 from u2pl.notation import IGNORE
 
-# Raised whenever the same files decode to other masks.
+# Increase whenever the same files decode to different masks.
 _FORMAT = 1
 
 
@@ -31,24 +31,25 @@ def class_counts(
 ) -> np.ndarray:
     """Count the pixels of each class in each mask: int64 [len(ids), C]; 255 is not counted.
 
-    Each process decodes its share of the masks. The result is kept in $U2PL_CACHE, else $XDG_CACHE_HOME/u2pl, else ~/.cache/u2pl, by
-    the source's fingerprint and the ids. The fingerprint knows files by name and size alone: a mask that is painted over without
-    changing its size in bytes keeps its old counts until the cached file is deleted. A damaged file there is counted anew; a folder
-    that cannot be written means counting each time.
+    Each process decodes its share of the masks. The counts are cached in $U2PL_CACHE, else
+    $XDG_CACHE_HOME/u2pl, else ~/.cache/u2pl, under the source's fingerprint and the ids. The
+    fingerprint covers names and sizes of the files, not their content: a mask edited without
+    changing its size in bytes keeps its old counts until the cached file is deleted. If the cached
+    file is damaged or the folder not writable, the masks are counted again.
 
     Args:
         source: where the masks come from.
         ids: images with masks.
-        progress: called after each mask of this process with how many are done and how many there are to do.
+        progress: called after each mask of this process with the numbers done and to do.
         device: where processes exchange their counts.
 
-    Raises UserError when a mask is missing or broken, on every process.
+    Raises UserError on every process if a mask is missing or broken.
     """
     key, shape = _key(source, ids), (len(ids), len(source.classes))
     folder = _cache_folder()
     file = folder / f"class-counts-{key}.safetensors" if folder else None
     cached = _load(file, key, shape) if file else None
-    # Each process sees its own disk, and either all of them count or none.
+    # Each process may see another disk, but either all of them count or none does.
     if (
         distributed.gather(torch.tensor([cached is not None], device=device)).all()
         and cached is not None
@@ -65,7 +66,7 @@ def _count(
 ) -> np.ndarray:
     share = -(-len(ids) // distributed.world_size())
     own = ids[distributed.rank() * share :][:share]
-    # Shares are padded to equal rows; only the last ones are, so the ids end where the padding begins.
+    # Shares are padded to equal length; the padding comes last, behind the rows of all ids.
     rows = np.zeros((share, len(source.classes)), np.int64)
     for done, id in enumerate(own):
         try:
@@ -76,7 +77,7 @@ def _count(
         if progress is not None:
             progress(done + 1, len(own))
     counts = distributed.gather(torch.from_numpy(rows).to(device)).cpu().numpy()[: len(ids)]
-    # A broken mask is opened again on all processes: each stops with its error, and none waits for one that is gone.
+    # All processes open a broken mask again: each raises its error, and none waits for another.
     for row in np.flatnonzero(counts[:, 0] < 0).tolist():
         counts[row] = _pixels(source, ids[row])
     return counts
@@ -87,7 +88,7 @@ def _pixels(source: Source, id: str) -> np.ndarray:
 
 
 def _key(source: Source, ids: Sequence[str]) -> str:
-    # The kind of source too: two kinds can read one file differently.
+    # Includes the source's class: two classes may decode the same file differently.
     listed = hashlib.sha256(
         "\n".join((str(_FORMAT), type(source).__name__, *ids)).encode()
     ).hexdigest()
@@ -95,7 +96,7 @@ def _key(source: Source, ids: Sequence[str]) -> str:
 
 
 def _cache_folder() -> Path | None:
-    """None where there is no home."""
+    """None if the user has no home folder."""
     try:
         if os.environ.get("U2PL_CACHE"):
             return Path(os.environ["U2PL_CACHE"]).expanduser()

@@ -12,7 +12,10 @@ from u2pl.notation import IGNORE
 
 
 def bit_palette(count: int) -> np.ndarray:
-    """PASCAL VOC's colours of ids 0..count-1, uint8 [count, 3]: the id's bits, dealt to r, g, b from the highest bit down."""
+    """PASCAL VOC's colour map of ids 0 to count - 1, uint8 [count, 3].
+
+    Bits 0, 1, 2 of the id are the highest bits of r, g, b; bits 3, 4, 5 the next ones, and so on.
+    """
     ids = np.arange(count)
     palette = np.zeros((count, 3), np.uint8)
     for triple in range(8):
@@ -24,18 +27,21 @@ def bit_palette(count: int) -> np.ndarray:
 
 
 def read_classes(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
-    """Read classes.txt, line k = class k, each `name` or `name r g b`: the names and the palette, uint8 [C, 3].
+    """Read classes.txt, whose line k is class k, as `name` or `name r g b`.
 
-    Raises UserError when the file is missing, has a gap, a repeated name, a colour out of range, or not 2..255 classes.
+    Returns the names and the palette, uint8 [C, 3]. Raises UserError if the file is missing, has a
+    blank line, a repeated name or a colour out of range, or does not hold 2 to 255 classes.
     """
     if not path.is_file():
         raise UserError(
-            f"{path} does not exist: write it, one class name per line, line 1 = id 0 (optionally 'name r g b')"
+            f"{path} does not exist: write it, one class name per line, line 1 = id 0 (optionally "
+            "'name r g b')"
         )
     lines = read_lines(path, keep_blank=True)
     if not 2 <= len(lines) <= IGNORE:
         raise UserError(
-            f"{path} names {len(lines)} classes: 2 to {IGNORE} are possible, background is one of them (line 1 = id 0)"
+            f"{path} names {len(lines)} classes: 2 to {IGNORE} are possible, including background "
+            "(line 1 = id 0)"
         )
     palette = bit_palette(len(lines))
     names = []
@@ -43,12 +49,14 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
         name, colour = _name_and_colour(line)
         if not name:
             raise UserError(
-                f"{path}, line {number + 1} is blank: line k names class k, so no line may be left out"
+                f"{path}, line {number + 1} is blank: line k names class k, so no line may be left "
+                "out"
             )
         if colour is not None:
             if max(colour) > 255:
                 raise UserError(
-                    f"{path}, line {number + 1}: colour {colour} must be three numbers from 0 to 255"
+                    f"{path}, line {number + 1}: colour {colour} must be three numbers from 0 to "
+                    "255"
                 )
             palette[number] = colour
         names.append(name)

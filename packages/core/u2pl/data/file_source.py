@@ -18,16 +18,16 @@ from u2pl.errors import UserError
 
 
 class IdList(NamedTuple):
-    """The lines of a split as written, and where."""
+    """A split as written."""
 
-    where: str
+    where: str  # the file or folder it comes from, for errors
     lines: list[str]
 
 
 class FileSource(Source):
-    """Image and mask files by id, and lists that are checked when they are first asked for.
+    """Image and mask files by id, and splits whose ids are checked when they are used.
 
-    A subclass fills `images`, `masks` and `lists` (and name, classes, palette) when it is made.
+    A subclass's constructor sets `images`, `masks` and `lists` (and name, classes, palette).
     """
 
     images: dict[str, Path]
@@ -35,30 +35,30 @@ class FileSource(Source):
     lists: dict[str, IdList]
 
     def splits(self) -> tuple[str, ...]:
-        """Name the lists of ids there are."""
         return tuple(sorted(self.lists))
 
     def split(self, name: str) -> list[str]:
-        """Give a list's ids in the order written; UserError when it is unknown, empty, or names what is not there."""
+        """The ids in the order written; UserError if the split is unknown, empty or invalid."""
         if name not in self.lists:
             raise self.unknown_split(name)
         where, lines = self.lists[name]
         return check_ids(lines, self.images, where, self.id_ending)
 
     def ids(self) -> Collection[str]:
-        """Every image's id."""
         return self.images.keys()
 
     def image(self, id: str) -> Image.Image:
-        """Decode an image to RGB; UserError when it is missing or broken."""
         return read_rgb(self._image_file(id))
 
     def has_mask(self, id: str) -> bool:
-        """Whether there is a mask file."""
         return id in self.masks
 
     def mask(self, id: str) -> np.ndarray:
-        """Decode a mask: uint8 [H, W], class ids or 255; UserError when missing, broken, of another size, or with foreign ids."""
+        """Class ids, uint8 [H, W], 255 = ignore.
+
+        Raises UserError if the mask is missing or broken, differs in size from its image, or holds
+        ids that are no classes.
+        """
         if id not in self.masks:
             raise UserError(
                 f"{self.name}: image {id!r} has no mask: add one, or use the image without label"
@@ -67,15 +67,14 @@ class FileSource(Source):
         return self.match_size(self.decode_mask(file), file, image)
 
     def decode_mask(self, file: Path) -> np.ndarray:
-        """Class ids, uint8 [H, W], of one mask file; sources with another encoding override this."""
+        """Class ids, uint8 [H, W], of a mask file; sources with another encoding override this."""
         return check_range(read_ids(file), len(self.classes), str(file))
 
     def match_size(self, ids: np.ndarray, file: Path, image: Path) -> np.ndarray:
-        """Return the mask when it is as large as its image, UserError when not; a source of known faults overrides this."""
+        """The mask; UserError if its size differs from its image's; sources may override this."""
         return check_size(ids, image, str(file), str(image))
 
     def fingerprint(self) -> str:
-        """12 hex digits over classes, ids, lists and file sizes."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for files in (self.images, self.masks):
             for id in sorted(files):
@@ -91,9 +90,9 @@ class FileSource(Source):
 
 
 def files_by_id(folder: Path, suffixes: tuple[str, ...], ending: str = "") -> dict[str, Path]:
-    """Index the files below `folder` by path without suffix and `ending`, sorted; hidden files and other endings are left out.
+    """Index the files below `folder` by id, sorted; an id is the path without suffix and `ending`.
 
-    Raises UserError when two files have the same id.
+    Skips hidden files, other suffixes and other endings. Raises UserError if an id occurs twice.
     """
     found: dict[str, Path] = {}
     for where, folders, names in os.walk(folder):

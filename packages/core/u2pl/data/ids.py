@@ -1,4 +1,4 @@
-"""Lists of image ids: read, matched to what is there, checked; and the images held out when nobody wrote a list."""
+"""Lists of image ids: reading, matching, checking; holding out images if there is no list."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def read_lines(path: Path, keep_blank: bool = False) -> list[str]:
-    """Read a text file's lines, stripped; blank ones are left out, with `keep_blank` only those at the end.
+    """Read a text file's lines, stripped, without blank ones.
 
-    Raises UserError when the file cannot be read as UTF-8 text.
+    With `keep_blank` only trailing blank lines are dropped. Raises UserError if the file cannot be
+    read as UTF-8 text.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
@@ -32,9 +33,10 @@ def read_lines(path: Path, keep_blank: bool = False) -> list[str]:
 
 
 def match_id(line: str, known: Collection[str], ending: str = "") -> str | None:
-    """Find the id that a line of a list means, None when there is none.
+    """The id that a line of a list refers to; None if there is none.
 
-    Besides the id itself a line may be a file name, or the `image mask` path pairs of the papers' published lists.
+    Besides the id itself, a line may be a file name, or a pair of paths `image mask` as in the
+    papers' published lists.
     """
     return next((id for id in _readings(line, ending) if id in known), None)
 
@@ -52,7 +54,8 @@ def _readings(line: str, ending: str) -> Iterator[str]:
 def check_ids(lines: list[str], known: Collection[str], where: str, ending: str = "") -> list[str]:
     """Turn the lines of a list into ids, in their order.
 
-    Raises UserError when the list is empty, or a line is an absolute path, holds `..`, is listed twice or names no image.
+    Raises UserError if the list is empty, or if a line is an absolute path, contains `..`, repeats
+    an id or matches no image.
     """
     if not lines:
         raise UserError(f"{where} is empty: write at least one id into it, one per line")
@@ -63,13 +66,15 @@ def check_ids(lines: list[str], known: Collection[str], where: str, ending: str 
     ]
     if outside:
         raise UserError(
-            f"{where} leads out of the data folder: {first_three(outside)}: write ids relative to the images, without '..'"
+            f"{where} leads out of the data folder: {first_three(outside)}: write ids relative to "
+            "the images, without '..'"
         )
     matched = [(line, match_id(line, known, ending)) for line in lines]
     unknown = [line for line, id in matched if id is None]
     if unknown:
         raise UserError(
-            f"{where} names images that are not there: {first_three(unknown)} of {len(lines)}: remove or correct these lines"
+            f"{where} names images that are not there: {first_three(unknown)} of {len(lines)}: "
+            "remove or correct these lines"
         )
     ids = [id for _, id in matched if id is not None]
     if len(set(ids)) < len(ids):
@@ -82,15 +87,16 @@ def check_ids(lines: list[str], known: Collection[str], where: str, ending: str 
 
 
 def first_three(items: list[str]) -> str:
-    """Name the first three of a long list and say how many there are."""
+    """The first three items, quoted, and the total number."""
     named = ", ".join(repr(item) for item in items[:3])
     return f"{named}{', …' if len(items) > 3 else ''} ({len(items)})"
 
 
 def hold_out(masked: Collection[str], free: Collection[str]) -> list[str]:
-    """Choose a fifth of the `masked` ids (rounded up) from the `free` ones for validation, sorted; none when fewer than two are masked.
+    """Choose validation ids from the `free` ones, sorted: a fifth of the `masked` ids, rounded up.
 
-    An id's own hash decides, so the choice depends on no order and hardly changes when images are added.
+    None if fewer than two are masked. The ids' hashes decide, so the choice does not depend on
+    their order and hardly changes when images are added.
     """
     if len(masked) < 2:
         return []

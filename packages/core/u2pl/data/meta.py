@@ -1,4 +1,4 @@
-"""What a folder of photos may say of itself beyond its classes: meta.toml."""
+"""meta.toml: optional facts about a folder of photos."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from u2pl.errors import UserError
 
 
 class Meta(NamedTuple):
-    """The values of `Source` of the same names; by default there is nothing to say."""
+    """Values of the attributes of `Source` with the same names."""
 
     things: tuple[str, ...] = ()
     void_rows: tuple[float, float] = (0.0, 0.0)
 
 
 def read_meta(path: Path, classes: tuple[str, ...]) -> Meta:
-    """Read meta.toml: `things`, names out of `classes`, and `void_top` and `void_bottom`, shares of the image's height.
+    """Read meta.toml: `things`, some of `classes`; `void_top`, `void_bottom`, shares of the height.
 
-    A file that is not there says nothing. Raises UserError when it is no TOML, or holds an unknown key, class or share.
+    Without the file the defaults hold. Raises UserError if it is not valid TOML, or has an unknown
+    key or class or an invalid share.
     """
     if not path.exists():
         return Meta()
@@ -28,17 +29,20 @@ def read_meta(path: Path, classes: tuple[str, ...]) -> Meta:
         found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(
-            f'{path} cannot be read as TOML ({error}): write lines such as things = ["car"] and void_top = 0.03'
+            f'{path} cannot be read as TOML ({error}): write lines such as things = ["car"] and '
+            "void_top = 0.03"
         ) from None
     unknown = sorted(found.keys() - {"things", "void_top", "void_bottom"})
     if unknown:
         raise UserError(
-            f"{path} has an unknown key {unknown[0]!r}: it may hold things, void_top and void_bottom"
+            f"{path} has an unknown key {unknown[0]!r}: it may hold things, void_top and "
+            "void_bottom"
         )
     top, bottom = (_share(path, key, found.get(key, 0.0)) for key in ("void_top", "void_bottom"))
     if top + bottom >= 1:
         raise UserError(
-            f"{path}: void_top {top} and void_bottom {bottom} leave nothing of the image: together they must be below 1"
+            f"{path}: void_top {top} and void_bottom {bottom} leave nothing of the image: their "
+            "sum must be below 1"
         )
     return Meta(_things(path, found.get("things", []), classes), (top, bottom))
 
@@ -57,6 +61,7 @@ def _things(path: Path, value: Any, classes: tuple[str, ...]) -> tuple[str, ...]
     unknown = [name for name in value if name not in classes]
     if unknown:
         raise UserError(
-            f"{path}: things names classes that classes.txt does not have: {first_three(unknown)}: correct the names"
+            f"{path}: things names classes that classes.txt does not have: {first_three(unknown)}: "
+            "correct the names"
         )
     return tuple(dict.fromkeys(value))

@@ -1,4 +1,4 @@
-"""How a data source is named on the command line. `sources/` is the registry: each file is a scheme."""
+"""Data sources by name, as on the command line; each file in sources/ is a scheme `NAME:PATH`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_source(text: str) -> Source:
     """Open a demo (`demo`, `demo-source`, `demo-target`, `demo-tags`), a folder, or `SCHEME:PATH`.
 
     A scheme may take options: `voc:PATH?protocol=blender`. Raises UserError if there is no such
-    source, or what it needs is missing.
+    source or it is incomplete.
     """
     if text in DEMOS:
         look, seed, objects = DEMOS[text]
@@ -35,19 +35,20 @@ def open_source(text: str) -> Source:
         known = ", ".join(f"{name}:PATH" for name in schemes())
         near = did_you_mean(scheme, schemes())
         raise UserError(
-            f"unknown data source {scheme!r} in {text!r}{near}: write {', '.join(DEMOS)}, a folder, or "
+            f"unknown data source {scheme!r} in {text!r}{near}: write {', '.join(DEMOS)}, a "
+            "folder, or "
             f"{known}"
         )
     return source_class(PLAIN)(text)
 
 
 def schemes() -> list[str]:
-    """The files of the folder."""
+    """The schemes: the names of the files in sources/."""
     return [found.name for found in pkgutil.iter_modules(sources.__path__)]
 
 
 def source_class(scheme: str) -> Callable[..., Source]:
-    """The one source that a scheme's file defines."""
+    """The one subclass of Source in a scheme's file."""
     module = import_module(f"{sources.__name__}.{scheme}")
     (found,) = (
         kind
@@ -61,7 +62,7 @@ def source_class(scheme: str) -> Callable[..., Source]:
 
 def _open(text: str, scheme: str, rest: str) -> Source:
     kind = source_class(scheme)
-    _, *allowed = inspect.signature(kind).parameters  # behind the path
+    _, *allowed = inspect.signature(kind).parameters  # after the path
     location, _, query = rest.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     wrong = sorted(set(options) - set(allowed)) or ([query] if query and not options else [])

@@ -1,4 +1,4 @@
-"""Where images and masks come from: what every source answers."""
+"""Where images and masks come from: the interface of all data sources."""
 
 from __future__ import annotations
 
@@ -15,42 +15,46 @@ from u2pl.errors import UserError
 
 
 class Source(ABC):
-    """Images, some of them with masks, and named lists of their ids."""
+    """Images, some of them with masks, and splits: named lists of their ids."""
 
-    name: str  # printed with every number
-    classes: tuple[str, ...]  # class id -> name
-    palette: np.ndarray  # uint8 [C, 3], display colours
-    train_split: str = "train"  # every image that training may see
-    label_pool: str = "train"  # the images among which labelled ones are drawn
-    protocol: str = (
-        ""  # the benchmark protocol that the two above follow, printed in front of the split's name
-    )
-    held_out: tuple[
-        str, ...
-    ] = ()  # masked images that became val because no list says which are; `train` lacks them
-    notes: tuple[str, ...] = ()  # what the source decided by itself; commands print these once
-    id_ending: str = ""  # what file names have behind the id
-    tags: Path | None = None  # where the images' tags are, for `read_tags`
-    things: tuple[str, ...] = ()  # names of the classes whose objects can be counted
-    void_rows: tuple[float, float] = (
-        0.0,
-        0.0,
-    )  # shares of the height at top and bottom that show nothing of the scene
-    subsets: Mapping[str, tuple[str, ...]] = MappingProxyType(
-        {}
-    )  # name -> the classes over which a benchmark reports mIoU too
+    #: Printed with every score.
+    name: str
+    #: Class names by id.
+    classes: tuple[str, ...]
+    #: Display colours, uint8 [C, 3].
+    palette: np.ndarray
+    #: The split of all images that training may use.
+    train_split: str = "train"
+    #: The split that labelled images are drawn from.
+    label_pool: str = "train"
+    #: The benchmark protocol that these two follow, printed before the split's name.
+    protocol: str = ""
+    #: Images with masks that became `val`, and are not in `train`, because no list names any.
+    held_out: tuple[str, ...] = ()
+    #: Decisions that the source took by itself; commands print them once.
+    notes: tuple[str, ...] = ()
+    #: What follows the id in file names, before the suffix.
+    id_ending: str = ""
+    #: File or folder of the images' tags, for `read_tags`.
+    tags: Path | None = None
+    #: Names of the thing classes, those of countable objects.
+    things: tuple[str, ...] = ()
+    #: Shares of the height at the top and the bottom that show nothing of the scene.
+    void_rows: tuple[float, float] = (0.0, 0.0)
+    #: Name -> classes, for each subset of the classes that benchmarks report an mIoU of as well.
+    subsets: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     @abstractmethod
     def splits(self) -> tuple[str, ...]:
-        """Name the lists of ids there are."""
+        """The names of the splits."""
 
     @abstractmethod
     def split(self, name: str) -> list[str]:
-        """Give a list's ids; UserError when the list is unknown or wrong."""
+        """The ids of a split; UserError if it is unknown or invalid."""
 
     @abstractmethod
     def image(self, id: str) -> Image.Image:
-        """Decode an image to RGB; UserError when it is missing or broken."""
+        """Decode an image to RGB; UserError if it is missing or broken."""
 
     @abstractmethod
     def has_mask(self, id: str) -> bool:
@@ -58,31 +62,32 @@ class Source(ABC):
 
     @abstractmethod
     def mask(self, id: str) -> np.ndarray:
-        """Decode a mask: uint8 [H, W], class ids or 255; UserError when it is missing or does not fit."""
+        """Decode a mask: uint8 [H, W], class ids or 255; UserError if it is missing or invalid."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """12 hex digits over classes, ids and file sizes: the same data, the same digits; decodes nothing."""
+        """12 hex digits over classes, ids and file sizes, to identify the data; decodes nothing."""
 
     def ids(self) -> Collection[str]:
-        """Every id there is."""
+        """The ids of all images."""
         return {id for name in self.splits() for id in self.split(name)}
 
     def read_list(self, path: Path) -> list[str]:
-        """Read the ids in a user's file; UserError when it is empty or names images that are not there."""
+        """Read the ids in a user's file; UserError if it is empty or names unknown images."""
         return check_ids(read_lines(path), self.ids(), str(path), self.id_ending)
 
     def unknown_split(self, name: str) -> UserError:
-        """The error for a list that does not exist."""
+        """The error for a split that does not exist."""
         return UserError(
             f"{self.name} has no split {name!r}: it has {', '.join(self.splits()) or 'none'}"
         )
 
     def scoring_notes(self) -> tuple[str, ...]:
-        """What a person should know before networks are scored on this source."""
+        """What a user should know before networks are scored on this source."""
         if not self.held_out:
             return self.notes
         return (
             *self.notes,
-            f"{self.name} has no val list: {len(self.held_out)} masked images are held out to score on",
+            f"{self.name} has no val list: {len(self.held_out)} masked images are held out to "
+            "score on",
         )

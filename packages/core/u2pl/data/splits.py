@@ -1,4 +1,4 @@
-"""Which images count as labelled: by number, by fraction, by a split's name, or by a file of ids."""
+"""Choosing the labelled images: by number, by fraction, by a split's name, or by a file of ids."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from u2pl.notation import IGNORE
 
 
 class LabeledSplit(NamedTuple):
-    """Images trained with masks, images trained without, and the name that is printed with every number."""
+    """Labelled and unlabelled images, and the protocol's name, printed with every score."""
 
     labeled: list[str]
     unlabeled: list[str]
@@ -27,11 +27,14 @@ class LabeledSplit(NamedTuple):
 
 
 def choose_labeled(source: Source, which: str | None, seed: int) -> LabeledSplit:
-    """Read `which` as a whole number, a fraction (`1/16`, `0.1`), a split's name or a file of ids, in this order.
+    """Take `which` as an integer, a fraction (`1/16`, `0.1`), a split or a file, in this order.
 
-    None is the split `labeled` where there is one, else all masked images. Numbers and fractions are drawn by `seed` from the source's
-    label pool so that every class occurs that its masks hold. The rest of the training images is unlabelled.
-    Raises UserError when `which` is none of these, asks for no image or more than there are, or names images without mask or of val.
+    None means the split `labeled` if there is one, else all images with masks. Integers and
+    fractions are drawn by `seed` from the source's label pool, such that every class of the pool
+    occurs if possible. The other training images are unlabelled.
+
+    Raises UserError if `which` is none of these, asks for no image or for more than there are, or
+    includes images without mask or images of val.
     """
     if which is None:
         which = "labeled" if "labeled" in source.splits() else "1/1"
@@ -47,7 +50,8 @@ def choose_labeled(source: Source, which: str | None, seed: int) -> LabeledSplit
     else:
         known = ", ".join(source.splits())
         raise UserError(
-            f"labeled {which!r} is no number, no fraction, no file and no split of {source.name}, which has {known}"
+            f"labeled {which!r} is no number, no fraction, no file and no split of {source.name}, "
+            f"which has {known}"
         )
     _check_labeled(source, labeled, which)
     chosen = set(labeled)
@@ -58,7 +62,7 @@ def choose_labeled(source: Source, which: str | None, seed: int) -> LabeledSplit
 
 
 def _pool(source: Source) -> list[str]:
-    # Sorted, so that neither the file system nor the order of a list decides what a seed draws.
+    # Sorted, so that what a seed draws depends on neither the file system nor a list's order.
     return sorted(id for id in source.split(source.label_pool) if source.has_mask(id))
 
 
@@ -68,13 +72,15 @@ def _count(which: str, source: Source) -> int | None:
     available = len(_pool(source))
     if not available:
         raise UserError(
-            f"no image of {source.name}'s split {source.label_pool!r} has a mask: add masks, or name a split or a file of ids"
+            f"no image of {source.name}'s split {source.label_pool!r} has a mask: add masks, or "
+            "name a split or a file of ids"
         )
     if re.fullmatch(r"[+-]?\d+", which):
         count = int(which)
         if not 1 <= count <= available:
             raise UserError(
-                f"labeled {which}: {source.name} has {available} masked images in {source.label_pool!r}; ask for 1 to {available}"
+                f"labeled {which}: {source.name} has {available} masked images in "
+                f"{source.label_pool!r}; ask for 1 to {available}"
             )
         return count
     fraction = Fraction(which) if not re.search(r"/0+$", which) else Fraction(0)
@@ -82,9 +88,8 @@ def _count(which: str, source: Source) -> int | None:
         raise UserError(
             f"labeled {which}: a fraction must be above 0 and at most 1, such as 1/16 or 0.1"
         )
-    return math.ceil(
-        fraction * available
-    )  # as the published lists round: 92 of 1 464, 662 of 10 582
+    # rounded up, like the published lists: 92 of 1 464, 662 of 10 582
+    return math.ceil(fraction * available)
 
 
 def _draw(source: Source, which: str, count: int, seed: int) -> tuple[list[str], str]:
@@ -99,7 +104,7 @@ def _draw(source: Source, which: str, count: int, seed: int) -> tuple[list[str],
 
 
 def absent_classes(source: Source, ids: Iterable[str]) -> list[str]:
-    """Names of the classes that occur in none of the masks; opens only as many as it takes to see all."""
+    """Names of the classes that occur in no mask; stops decoding once all have been seen."""
     missing = set(range(len(source.classes)))
     for id in ids:
         missing -= _classes_in(source, id)
@@ -111,9 +116,10 @@ def absent_classes(source: Source, ids: Iterable[str]) -> list[str]:
 def draw_stratified(
     source: Source, pool: list[str], count: int, seed: int
 ) -> tuple[list[str], list[int]]:
-    """Draw `count` ids of `pool` by `seed`; for each class they lack, a later draw that has it replaces one that is not needed.
+    """Draw `count` ids of `pool` by `seed`, such that every class occurs if possible.
 
-    Returns the ids and the classes that could not be covered. Opens only as many masks as that takes.
+    For a missing class, swaps in a later draw that contains it for one that is redundant. Returns
+    the ids and the classes that could not be covered. Decodes only as many masks as needed.
     """
     order = [pool[i] for i in np.random.default_rng(seed).permutation(len(pool))]
     chosen = order[:count]
@@ -150,11 +156,13 @@ def _check_labeled(source: Source, labeled: list[str], which: str) -> None:
     bare = [id for id in labeled if not source.has_mask(id)]
     if bare:
         raise UserError(
-            f"labeled {which}: images without mask: {first_three(bare)}: add their masks or take them out"
+            f"labeled {which}: images without mask: {first_three(bare)}: add their masks or take "
+            "them out"
         )
     scored = set(source.split("val")) if "val" in source.splits() else set()
     leaked = [id for id in labeled if id in scored]
     if leaked:
         raise UserError(
-            f"labeled {which}: images of the val split: {first_three(leaked)}: scores would be measured on training images"
+            f"labeled {which}: images of the val split: {first_three(leaked)}: scores would be "
+            "measured on training images"
         )

@@ -1,6 +1,6 @@
-"""Endless samples addressed by position.
+"""Endless streams of samples, addressed by position.
 
-What a step sees depends on the seed and the step alone, never on workers, processes or the past.
+What a step sees depends on the seed and the step alone, not on workers, processes or earlier steps.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ _ORDER, _AUGMENT = 0, 1
 
 
 class Stream(Dataset[TrainSample]):
-    """Sample g of an endless pass over `ids`, newly shuffled every epoch.
+    """Sample g of an endless pass over `ids`, reshuffled every epoch.
 
     Args:
         source: where images and masks come from.
         ids: the images of one epoch.
         transform: cuts a training sample.
         seed: of the run.
-        name: of the stream; two streams of a run differ in it, so their orders are independent.
-        masks: "needed": of each image; a broken one raises UserError. "extra": opened where there is one, for the journal alone, so a
-            broken one counts as none. "never": not opened. Without a mask every label is 255.
+        name: of the stream; streams of a run have different names, hence independent orders.
+        masks: "needed": every existing mask is opened; a broken one raises UserError. "extra": the
+            same, but only the journal uses them, so a broken one counts as missing. "never": none
+            is opened. Without a mask every label is 255.
 
-    Raises UserError when `ids` is empty.
+    Raises UserError if `ids` is empty.
     """
 
     def __init__(
@@ -47,7 +48,8 @@ class Stream(Dataset[TrainSample]):
     ) -> None:
         if not ids:
             raise UserError(
-                f"there are no {name} images in {source.name}: choose fewer labelled ones, or another split"
+                f"there are no {name} images in {source.name}: choose fewer labelled ones, or "
+                "another split"
             )
         self.source, self.ids, self.transform, self.masks = source, tuple(ids), transform, masks
         self._key = (seed, zlib.crc32(name.encode()))
@@ -71,7 +73,7 @@ class Stream(Dataset[TrainSample]):
         return self.transform(image, self._mask(id), self.generator(position))
 
     def generator(self, position: int) -> np.random.Generator:
-        """The position's own random numbers, always from their beginning."""
+        """A new random generator, seeded by the position."""
         return np.random.default_rng([*self._key, _AUGMENT, position])
 
     def _mask(self, id: str) -> np.ndarray | None:
@@ -86,10 +88,11 @@ class Stream(Dataset[TrainSample]):
 
 
 class StepSampler(Sampler[list[int]]):
-    """One list of global positions per step in [start, stop): those of this process, `batch` each.
+    """For each step in [start, stop) the `batch` global positions of this process.
 
-    Step s of `world` processes covers the positions [s * batch * world, (s + 1) * batch * world), rank by rank,
-    so 2 x 4 sees what 1 x 8 sees, and a run that starts at step s sees what an uninterrupted one would.
+    Step s of `world` processes covers positions [s * batch * world, (s + 1) * batch * world), rank
+    by rank. So 2 processes x 4 samples see what 1 x 8 sees, and a run resumed at step s sees what
+    an uninterrupted one does.
     """
 
     def __init__(self, start: int, stop: int, batch: int, rank: int = 0, world: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""What is really in the images and masks: sizes, pixels per class, and everything that would stop a run."""
+"""What images and masks contain: sizes, pixels per class, and every file that would stop a run."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from u2pl.notation import IGNORE
 
 
 class Survey(NamedTuple):
-    """Findings over the images that were looked at."""
+    """Findings over the images that were opened."""
 
-    looked_at: int
-    masked: int  # of these, how many have a readable mask
+    looked_at: int  # images
+    masked: int  # those with a readable mask
     pixels: np.ndarray  # int64 [C], mask pixels per class
     images: np.ndarray  # int64 [C], masks in which the class occurs
     ignored: int  # mask pixels that are 255
     sizes: Counter[tuple[int, int]]  # (width, height) -> images
     absent: tuple[str, ...]  # classes in no mask
-    problems: tuple[str, ...]  # one line each, as the error would say
+    problems: tuple[str, ...]  # error messages of one line each
 
 
 def survey(source: Source, ids: Sequence[str], limit: int | None = None) -> Survey:
-    """Decode the images and masks of `ids`, at most `limit` of them, evenly spread; errors are collected, not raised."""
+    """Decode the images and masks of at most `limit` ids, evenly spread; collects errors."""
     if limit is not None and len(ids) > limit:
         ids = [ids[i * len(ids) // limit] for i in range(limit)]
     per_id = np.zeros(IGNORE + 1, np.int64)
@@ -48,7 +48,8 @@ def survey(source: Source, ids: Sequence[str], limit: int | None = None) -> Surv
     pixels = per_id[: len(source.classes)]
     if pixels[0] and per_id[IGNORE] and not pixels[1:].any():
         problems.append(
-            "the masks hold only 0 and 255, and 255 means ignore: write the class's id instead of 255"
+            "the masks hold only 0 and 255, and 255 means ignore: write the class's id instead of "
+            "255"
         )
     absent = tuple(
         name for name, count in zip(source.classes, pixels, strict=True) if masked and not count

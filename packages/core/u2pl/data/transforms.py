@@ -1,4 +1,4 @@
-"""Random geometry for training: scale, crop, flip; image, label and validity alike."""
+"""Random scale, crop and flip for training, the same for image, label and validity."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class TrainSample(NamedTuple):
     """One crop."""
 
     image: Tensor  # uint8 [3, crop, crop]
-    label: Tensor  # uint8 [crop, crop]; 255 everywhere when there is no mask
+    label: Tensor  # uint8 [crop, crop]; 255 everywhere if there is no mask
     valid: Tensor  # bool [crop, crop]; False on padding
-    border: Tensor  # bool [crop]; True on rows among the image's void ones
+    border: Tensor  # bool [crop]; True on the image's void rows
 
 
 class Geometry(NamedTuple):
-    """Which part of an image becomes a crop."""
+    """Where a crop is cut from an image."""
 
     full: tuple[int, int]  # width and height of the whole image, scaled
-    corner: tuple[int, int]  # left and top of the part in it
-    size: tuple[int, int]  # width and height of the part, at most the crop's
-    box: tuple[float, float, float, float]  # the part in the image's own pixels
-    mirror: bool  # whether left and right are swapped
+    corner: tuple[int, int]  # left and top of the part, in pixels of the scaled image
+    size: tuple[int, int]  # width and height of the part; smaller than the crop if padded
+    box: tuple[float, float, float, float]  # the part, in pixels of the stored image
+    mirror: bool  # left-right flip
 
 
 class TrainTransform:
@@ -38,12 +38,13 @@ class TrainTransform:
 
     Args:
         crop: side of the square in pixels; a smaller image is padded at the right and the bottom.
-        scale: smallest and largest factor, drawn uniformly.
-        flip: whether to mirror left and right half of the time.
-        long_side: an image whose longer side exceeds this is shrunk to it before anything else; 0 leaves every image as it is.
-        void_rows: shares of the image's height at its top and its bottom that become a sample's `border`.
+        scale: smallest and largest factor; drawn uniformly.
+        flip: whether to flip left-right with probability 0.5.
+        long_side: images whose longer side exceeds this, in pixels, are shrunk to it first; 0: off.
+        void_rows: shares of the image's height at the top and the bottom that become a sample's
+            `border`.
 
-    Raises UserError when crop is not positive or scale is not a range of positive factors.
+    Raises UserError if crop is not positive or scale is not a range of positive factors.
     """
 
     def __init__(
@@ -58,22 +59,17 @@ class TrainTransform:
             raise UserError(f"crop {crop} must be at least 1 pixel")
         if not 0 < scale[0] <= scale[1]:
             raise UserError(f"scale {scale} must be two positive factors, the smaller one first")
-        self.crop, self.scale, self.flip, self.long_side, self.void_rows = (
-            crop,
-            scale,
-            flip,
-            long_side,
-            void_rows,
-        )
+        self.crop, self.scale, self.flip = crop, scale, flip
+        self.long_side, self.void_rows = long_side, void_rows
 
     def __call__(
         self, image: Image.Image, mask: np.ndarray | None, rng: np.random.Generator
     ) -> TrainSample:
-        """Cut one sample from an RGB image and its mask, uint8 [H, W]; four draws of `rng`, whatever the image."""
+        """Cut a sample from an RGB image and its mask, uint8 [H, W]; always draws four numbers."""
         return self.cut(image, mask, self.draw(image.size, rng))
 
     def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Geometry:
-        """Draw what is cut from an image of `size`, width and height; four draws of `rng`, whatever the size."""
+        """Draw the crop of an image of `size`, width and height; always draws four numbers."""
         zoom, left, top, mirror = rng.random(4)
         factor = (self.scale[0] + zoom * (self.scale[1] - self.scale[0])) * shrink_factor(
             size, self.long_side
@@ -92,7 +88,7 @@ class TrainTransform:
         return Geometry((width, height), (x, y), part, box, bool(self.flip and mirror < 0.5))
 
     def cut_mask(self, mask: np.ndarray, geometry: Geometry) -> np.ndarray:
-        """Cut from a mask, uint8 [H, W], alone: uint8 [crop, crop], 255 on padding."""
+        """Cut a mask, uint8 [H, W]: uint8 [crop, crop], 255 on padding."""
         label = np.full((self.crop, self.crop), IGNORE, np.uint8)
         ids = np.asarray(
             Image.fromarray(mask).resize(geometry.size, Image.Resampling.NEAREST, box=geometry.box)
@@ -101,7 +97,7 @@ class TrainTransform:
         return label
 
     def cut(self, image: Image.Image, mask: np.ndarray | None, geometry: Geometry) -> TrainSample:
-        """Cut from an RGB image and its mask, uint8 [H, W], what was drawn for the image's size."""
+        """Cut an RGB image and its mask, uint8 [H, W], as drawn for the image's size."""
         width, height = geometry.size
         pixels = np.asarray(
             image.resize(geometry.size, Image.Resampling.BILINEAR, box=geometry.box)
@@ -123,7 +119,7 @@ class TrainTransform:
         )
 
     def _border(self, geometry: Geometry) -> np.ndarray:
-        """A row is void when its centre is; padding is not."""
+        """bool [crop]: rows whose centre is void; padding is not."""
         border = np.zeros(self.crop, np.bool_)
         height = geometry.size[1]
         centres = (geometry.corner[1] + np.arange(height) + 0.5) / geometry.full[1]

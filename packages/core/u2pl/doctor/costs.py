@@ -23,7 +23,7 @@ from u2pl.doctor.trial import (
     try_steps,
 )
 from u2pl.errors import UserError
-from u2pl.methods.method import Method
+from u2pl.methods.method import AnyMethod
 from u2pl.run.task import Task
 from u2pl.schedules import Progress
 
@@ -31,7 +31,7 @@ from u2pl.schedules import Progress
 BUSY = 0.5
 
 
-def say_state(task: Task, method: Method[Any], diagnosis: Diagnosis) -> None:
+def say_state(task: Task, method: AnyMethod, diagnosis: Diagnosis) -> None:
     """Print how many processes may share a batch, and what memories and checkpoints take."""
     train, student = task.recipe.sections.train, method.student
     # SyncBatchNorm, which GPUs use, normalises over all processes.
@@ -51,8 +51,8 @@ def say_state(task: Task, method: Method[Any], diagnosis: Diagnosis) -> None:
     # Each file is written beside the one it replaces.
     needed, free = 2 * state + 3 * model, shutil.disk_usage(Path.cwd()).free
     diagnosis.say(
-        f"disk: {amount(state)} for the state to resume from, {amount(model)} for each of two models; "
-        f"{amount(free)} free here"
+        f"disk: {amount(state)} for the state to resume from, {amount(model)} for each of two "
+        f"models; {amount(free)} free here"
     )
     if free < needed:
         diagnosis.fix(
@@ -63,7 +63,7 @@ def say_state(task: Task, method: Method[Any], diagnosis: Diagnosis) -> None:
         )
 
 
-def say_costs(task: Task, method: Method[Any], scored: list[str], diagnosis: Diagnosis) -> None:
+def say_costs(task: Task, method: AnyMethod, scored: list[str], diagnosis: Diagnosis) -> None:
     """Train some steps on the real data and print time and memory.
 
     On a CPU that is too slow for it, what one image tells.
@@ -87,8 +87,8 @@ def say_costs(task: Task, method: Method[Any], scored: list[str], diagnosis: Dia
     except torch.OutOfMemoryError:
         diagnosis.fix(
             [
-                f"a step does not fit into the GPU's {amount(memory_of(device))}: lower train.batch "
-                "or data.crop, or share the batch between GPUs"
+                f"a step does not fit into the GPU's {amount(memory_of(device))}: lower "
+                "train.batch or data.crop, or share the batch between GPUs"
             ]
         )
         return
@@ -132,7 +132,7 @@ def _batch(dataset: Dataset[Any], size: int, device: torch.device) -> Any:
 
 
 def _can_be_tried(
-    task: Task, method: Method[Any], image_3HW: torch.Tensor, diagnosis: Diagnosis
+    task: Task, method: AnyMethod, image_3HW: torch.Tensor, diagnosis: Diagnosis
 ) -> bool:
     """Whether a step fits into main memory and takes seconds; says what to expect if not."""
     student, train = method.student, task.recipe.sections.train
@@ -140,8 +140,8 @@ def _can_be_tried(
     if batch < student.min_images:
         diagnosis.fix(
             [
-                f"train.batch is {batch}: the decoder normalises over at least {student.min_images} "
-                "images"
+                f"train.batch is {batch}: the decoder normalises over at least "
+                f"{student.min_images} images"
             ]
         )
         return False
@@ -199,12 +199,13 @@ def _say_times(
     training = warm * early_step + (task.total - warm) * full_step
     evaluating = train.evaluations * scored * scoring
     diagnosis.say(
-        f"a run takes about {duration(training + evaluating)}: {duration(training)} for {task.total} "
-        f"steps, {duration(evaluating)} to score {scored} val images {train.evaluations} times"
+        f"a run takes about {duration(training + evaluating)}: {duration(training)} for "
+        f"{task.total} steps, {duration(evaluating)} to score {scored} val images "
+        f"{train.evaluations} times"
     )
 
 
-def _still_to_fill(method: Method[Any]) -> str:
+def _still_to_fill(method: AnyMethod) -> str:
     """Memory that the operating system hands out only once a queue's rows are written."""
     more = sum(queue.nbytes for queue in method.queues())
     if not more or method.device.type == "cuda":

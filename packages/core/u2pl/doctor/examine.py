@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
 from rich.console import Console
 
@@ -21,7 +20,7 @@ from u2pl.doctor.findings import (
 )
 from u2pl.errors import UserError
 from u2pl.evaluate.crf import load_crf
-from u2pl.methods.method import Method
+from u2pl.methods.method import AnyMethod
 from u2pl.model.model import choose_device
 from u2pl.networks.config import RANDOM
 from u2pl.run.app import App
@@ -64,7 +63,7 @@ def examine(app: App, request: Request, console: Console, counting: Counting) ->
 
 
 def look(task: Task, diagnosis: Diagnosis) -> Part | None:
-    """Look at images and masks of all parts; returns what is scored on, None if that is an error."""
+    """Look at images and masks of all parts; returns the scored part, None if it is in error."""
     scored = None
     try:
         scored = task.scored
@@ -76,10 +75,10 @@ def look(task: Task, diagnosis: Diagnosis) -> Part | None:
     found = {part.role: look_at(part, diagnosis) for part in parts}
     looked_at = ", ".join(f"{found[p.role].looked_at} of {len(p.ids)} {p.role}" for p in parts)
     diagnosis.say(f"looked at: {looked_at} images")
-    for parts_of_one, data in task.crops():
-        sizes = [found[part.role].sizes for part in parts_of_one if part.role in found]
-        roles = " and ".join(part.role for part in parts_of_one)
-        say_sizes(roles, sum(sizes, Counter()), diagnosis, data)
+    for crops in task.crops():
+        sizes = [found[part.role].sizes for part in crops.parts if part.role in found]
+        roles = " and ".join(part.role for part in crops.parts)
+        say_sizes(roles, sum(sizes, Counter()), diagnosis, crops)
     if scored is not None and scored.ids:
         say_sizes(scored.role, found[scored.role].sizes, diagnosis)
     masked = {part.role: found[part.role] for part in parts if part.masked}
@@ -126,7 +125,7 @@ def _warn_of_absent(
 
 
 def _say_recipe(
-    task: Task, method: Method[Any] | None, scored: Part | None, diagnosis: Diagnosis
+    task: Task, method: AnyMethod | None, scored: Part | None, diagnosis: Diagnosis
 ) -> None:
     """Print what the recipe means for this data."""
     sections = task.recipe.sections
@@ -137,8 +136,8 @@ def _say_recipe(
         f"{seen / len(part.ids):.1f} over the {part.role} images" for part in task.streams
     )
     diagnosis.say(
-        f"{task.request.method} with preset {task.recipe.preset}: {task.total} steps of {crops} crops "
-        f"of {crop} pixels; passes: {passes}"
+        f"{task.request.method} with preset {task.recipe.preset}: {task.total} steps of {crops} "
+        f"crops of {crop} pixels; passes: {passes}"
     )
     if task.warm_steps:
         warming = task.recipe.kind.warming
@@ -146,13 +145,13 @@ def _say_recipe(
     rest = train.scaled_lr * train.head_lr_factor
     diagnosis.say(
         f"learning rate: {train.scaled_lr:g} for the encoder, {rest:g} for the rest "
-        f"({train.optimizer}; train.lr={train.lr:g} is meant for a batch of {train.reference_batch})"
+        f"({train.optimizer}; train.lr={train.lr:g} is for a batch of {train.reference_batch})"
     )
     for note in task.notes(method, scored):
         diagnosis.say(f"note: {note}")
 
 
-def _build(task: Task, diagnosis: Diagnosis) -> tuple[Method[Any] | None, str]:
+def _build(task: Task, diagnosis: Diagnosis) -> tuple[AnyMethod | None, str]:
     """The method, and a line on its network.
 
     If the encoder's weights cannot be had it starts from random ones, so that the rest can still be

@@ -1,4 +1,4 @@
-"""What the apps' `doctor` commands have in common: look at the data, collect what would stop a run, say what to do about it."""
+"""Findings about the data: what would stop a run, and what a person should know."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from u2pl.data.ids import first_three
 from u2pl.data.source import Source
 from u2pl.data.survey import Survey, survey
 from u2pl.maps import shrink_factor
-from u2pl.run.task import Part
+from u2pl.run.task import Crops, Part
 from u2pl.training.config import DataConfig
 
 #: Problems of one kind that are printed; the rest are counted.
@@ -31,7 +31,7 @@ SMALL_VIEW = 0.03
 
 
 class Diagnosis:
-    """Prints findings as they come, and at the end what must be fixed, or the command that will work."""
+    """Prints findings as they come, and last what must be fixed, or the command that will work."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -42,11 +42,11 @@ class Diagnosis:
         self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def warn(self, text: str) -> None:
-        """Print what a run survives, and a person should know."""
+        """Print what does not stop a run, but a person should know."""
         self.say(f"warning: {text}")
 
     def fix(self, problems: Sequence[str], kind: str = "problems") -> None:
-        """Remember what would stop a run: ten problems, of each sort one first, and how many more there are."""
+        """Remember what would stop a run: ten problems, one of each kind first; count the rest."""
         self.faults += [
             problem for problem in varied(problems)[:SHOWN] if problem not in self.faults
         ]
@@ -73,13 +73,16 @@ class Diagnosis:
 
 
 def varied(problems: Sequence[str]) -> list[str]:
-    """The problems, the first of each sort in front, then the second, and so on; sorts differ in more than paths and numbers."""
+    """The problems, the first of each kind in front, then the second, and so on.
+
+    Kinds differ in more than paths and numbers.
+    """
     times: Counter[str] = Counter()
     turns = []
     for problem in problems:
-        sort = re.sub(r"\S*[/\\]\S*|\d+", "", problem)
-        turns.append(times[sort])
-        times[sort] += 1
+        kind = re.sub(r"\S*[/\\]\S*|\d+", "", problem)
+        turns.append(times[kind])
+        times[kind] += 1
     return [
         problem
         for _, problem in sorted(zip(turns, problems, strict=True), key=lambda pair: pair[0])
@@ -109,7 +112,7 @@ def look_at(part: Part, diagnosis: Diagnosis, quiet: bool = False) -> Survey:
 
 
 def class_table(classes: Sequence[str], found: Mapping[str, Survey]) -> Table:
-    """For each class its share of the labelled pixels, and in how many masks it occurs."""
+    """For each class its share of the labelled pixels, and the number of masks that show it."""
     table = Table("id", "class", box=None)
     for name in found:
         table.add_column(f"{name}: pixels %", justify="right")
@@ -127,9 +130,9 @@ def class_table(classes: Sequence[str], found: Mapping[str, Survey]) -> Table:
 
 
 def say_sizes(
-    name: str, sizes: Counter[tuple[int, int]], diagnosis: Diagnosis, data: DataConfig | None = None
+    name: str, sizes: Counter[tuple[int, int]], diagnosis: Diagnosis, crops: Crops | None = None
 ) -> None:
-    """Print smallest, median and largest image; with `data`, how its training crops fit them."""
+    """Print smallest, median and largest image, and how training crops fit them."""
     ordered = sorted(sizes.elements(), key=lambda size: (size[0] * size[1], size))
     if not ordered:
         return
@@ -138,18 +141,19 @@ def say_sizes(
         for width, height in (ordered[0], ordered[len(ordered) // 2], ordered[-1])
     )
     diagnosis.say(f"{name} images: {small} (smallest), {middle} (median), {large} (largest)")
-    if data is None:
+    if crops is None:
         return
+    data = crops.data
     factors = [shrink_factor(size, data.long_side) for size in ordered]
     short = sorted(min(size) * factor for size, factor in zip(ordered, factors, strict=True))
-    shrunk = (
-        f" after {sum(factor < 1 for factor in factors)} are shrunk to {data.long_side}"
-        if min(factors) < 1
-        else ""
-    )
     padding = padded_share(sizes, data)
-    smaller = f"{sum(side < data.crop for side in short)} of {len(ordered)} are smaller than the crop of {data.crop}{shrunk}"
-    diagnosis.say(f"crops: {smaller}; {100 * padding:.0f} % of the crops is padding")
+    smaller = f"{sum(side < data.crop for side in short)} of {len(ordered)}"
+    shrunk = sum(factor < 1 for factor in factors)
+    after = f" after {shrunk} are shrunk to {data.long_side}" if shrunk else ""
+    diagnosis.say(
+        f"crops: {smaller} are smaller than the crop of {data.crop}{after}; {100 * padding:.0f} % "
+        "of the crops is padding"
+    )
     width, height = (side * factors[len(ordered) // 2] for side in ordered[len(ordered) // 2])
     if padding > MUCH_PADDING:
         fitting = max(32, int(short[len(short) // 2]) // 32 * 32)
@@ -157,12 +161,13 @@ def say_sizes(
     elif data.crop**2 < SMALL_VIEW * width * height:
         seen = 100 * data.crop**2 / (width * height)
         diagnosis.warn(
-            f"a crop shows {seen:.1f} % of an image; see more of it with --set data.long_side={4 * data.crop}"
+            f"a crop shows {seen:.1f} % of an image; see more of it with --set "
+            f"{crops.option}={4 * data.crop}"
         )
 
 
 def padded_share(sizes: Counter[tuple[int, int]], data: DataConfig) -> float:
-    """Share of the training crops' pixels that lie outside their images, averaged over images and scales."""
+    """Share of the training crops that is padding, averaged over images and scales."""
     low, high = data.scale
     filled = 0.0
     for size, count in sizes.items():
@@ -179,7 +184,7 @@ def padded_share(sizes: Counter[tuple[int, int]], data: DataConfig) -> float:
 def warn_of_twins(
     source: Source, training: Sequence[str], scored: Sequence[str], diagnosis: Diagnosis
 ) -> None:
-    """Warn of images that are trained on and scored: in both lists, or files with the same content."""
+    """Warn of images that are trained on and scored: in both lists, or with the same content."""
     both = sorted(set(training) & set(scored))
     if both:
         diagnosis.warn(
@@ -189,7 +194,8 @@ def warn_of_twins(
         twins = _same_files(source, [id for id in training if id not in set(both)], scored)
         if twins:
             diagnosis.warn(
-                f"training images with the same content as val images: {first_three(twins)}; scores will be too high"
+                f"training images with the same content as val images: {first_three(twins)}; "
+                "scores will be too high"
             )
 
 

@@ -1,4 +1,4 @@
-"""What a run will cost in time, memory and disk, from a few real steps, or from one image where these would take minutes."""
+"""Measuring what a run will cost: a few real steps, or one image if steps would take minutes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from u2pl.data.source import Source
 from u2pl.evaluate.inference import evaluating
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.evaluate.scoring import evaluate
-from u2pl.methods.method import Method
+from u2pl.methods.method import AnyMethod
 from u2pl.schedules import Progress, step_seed
 from u2pl.training.config import TrainConfig
 from u2pl.training.guard import FiniteGuard
@@ -51,7 +51,7 @@ def try_one_image(student: nn.Module, image_3HW: Tensor) -> OneImage:
         return tensor
 
     with evaluating([student]):
-        # A batch of one is no batch to normalise over, so BatchNorm stays in evaluation mode; it keeps the same tensors.
+        # BatchNorm cannot train on one image; in evaluation mode it keeps the same tensors
         with (
             torch.enable_grad(),
             torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
@@ -67,7 +67,7 @@ def try_one_image(student: nn.Module, image_3HW: Tensor) -> OneImage:
 
 
 def try_steps(
-    method: Method[Any], train: TrainConfig, batch: Any, total: int, seed: int
+    method: AnyMethod, train: TrainConfig, batch: tuple[Tensor, ...], total: int, seed: int
 ) -> StepTimes:
     """Train on one batch, forward, backward and optimizer; the method is not the same afterwards.
 
@@ -113,8 +113,8 @@ def try_scoring(
     return _seconds(lambda: score(ids[-2:]), device) / len(ids[-2:])
 
 
-def state_bytes(method: Method[Any], train: TrainConfig) -> int:
-    """Size of the file that a run resumes from: networks, memories, and what the optimizer remembers of each weight."""
+def state_bytes(method: AnyMethod, train: TrainConfig) -> int:
+    """Size of the file that a run resumes from: networks, memories and optimizer state."""
     trained = sum(parameter.nbytes for parameter in method.parameters() if parameter.requires_grad)
     return tensor_bytes(method) + trained * (2 if train.optimizer == "adamw" else 1)
 
@@ -150,7 +150,7 @@ def _typical(run: Callable[[], None], device: torch.device) -> float:
     return sum(counted) / len(counted)
 
 
-def _seconds(run: Callable[[], Any], device: torch.device) -> float:
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
     begin = time.perf_counter()
     run()
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Counts of (true class, predicted class), streamed on the device, and the scores that follow from them."""
+"""The confusion matrix, accumulated on the device, and the scores computed from it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from u2pl.notation import IGNORE
 
 
 class Score(NamedTuple):
-    """What a split says about a network; every number is in percent."""
+    """Scores of a network on a split, in percent."""
 
-    per_class_iou: list[
-        float | None
-    ]  # by class id; None: the class does not occur in the split's ground truth
+    #: By class id; None if the class does not occur in the ground truth.
+    per_class_iou: list[float | None]
     miou: float  # mean over the classes that occur in the ground truth
     pixel_accuracy: float
 
@@ -26,7 +25,7 @@ class Score(NamedTuple):
 def subset_mious(
     score: Score, classes: Sequence[str], subsets: Mapping[str, Sequence[str]]
 ) -> dict[str, float | None]:
-    """mIoU over each named subset of the classes, in percent; None where none of its classes occurs in the ground truth."""
+    """mIoU in percent over each named subset of the classes; None if none of them occurs."""
     iou = dict(zip(classes, score.per_class_iou, strict=True))
     values = {
         name: [value for value in map(iou.__getitem__, members) if value is not None]
@@ -36,14 +35,13 @@ def subset_mious(
 
 
 class Confusion:
-    """A confusion matrix of `num_classes` classes that lives on `device`; pixels labelled 255 count nowhere."""
+    """A confusion matrix of `num_classes` classes on `device`; pixels labelled 255 are ignored."""
 
     def __init__(self, num_classes: int, device: torch.device | str = "cpu") -> None:
         assert 1 <= num_classes <= IGNORE
         self.num_classes = num_classes
-        self._counts = torch.zeros(
-            num_classes * num_classes + 1, dtype=torch.int64, device=device
-        )  # the last bin takes what is ignored
+        # the last bin counts ignored pixels
+        self._counts = torch.zeros(num_classes**2 + 1, dtype=torch.int64, device=device)
 
     @property
     def matrix(self) -> Tensor:
@@ -51,13 +49,14 @@ class Confusion:
         return self._counts[:-1].view(self.num_classes, self.num_classes)
 
     def update(self, pred_BHW: Tensor, label_BHW: Tensor) -> None:
-        """Count the pixels of a batch without waiting for the device.
+        """Count the pixels of a batch; does not synchronise with the device.
+
+            for truth, pred in zip(label, pred):
+                if truth != 255: matrix[truth, pred] += 1
 
         Args:
-            pred_BHW: class ids, any integer dtype and any shape.
-            label_BHW: class ids or 255, same shape.
-
-        The same, slowly: `for truth, pred in zip(label, pred): if truth != 255: matrix[truth, pred] += 1`.
+            pred_BHW: class ids, of any integer dtype and any shape.
+            label_BHW: class ids, 255 = ignore, of the same shape.
         """
         assert pred_BHW.shape == label_BHW.shape
         label = label_BHW.reshape(-1).long()
@@ -72,17 +71,18 @@ class Confusion:
         return summed
 
     def scores(self) -> Score:
-        """IoU per class, their mean and the pixel accuracy; raises UserError when no labelled pixel was seen."""
+        """IoU per class, mIoU and pixel accuracy; UserError if no labelled pixel was counted."""
         matrix = self.matrix.cpu().double()
-        hit, truth, said = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+        hit, truth, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
         occurs = truth > 0
         if not occurs.any():
             raise UserError(
-                "these masks hold no labelled pixel (all are 255): there is nothing to score; choose another split"
+                "these masks hold no labelled pixel (all are 255): there is nothing to score; "
+                "choose another split"
             )
-        iou = 100 * hit / (truth + said - hit).clamp(min=1)
+        iou = 100 * hit / (truth + predicted - hit).clamp(min=1)
         per_class = [
-            value if there else None
-            for value, there in zip(iou.tolist(), occurs.tolist(), strict=True)
+            value if seen else None
+            for value, seen in zip(iou.tolist(), occurs.tolist(), strict=True)
         ]
         return Score(per_class, iou[occurs].mean().item(), (100 * hit.sum() / truth.sum()).item())

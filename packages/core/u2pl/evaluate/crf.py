@@ -1,4 +1,4 @@
-"""Dense CRF: predictions follow the image's edges (Krähenbühl and Koltun 2011); needs the optional package pydensecrf2."""
+"""Dense CRF (Krähenbühl and Koltun 2011): predictions follow image edges; needs pydensecrf2."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from torch import Tensor
 
 from u2pl.errors import UserError
 
-# Those of the released AFA: mean-field steps; smoothness: distance in pixels, weight; appearance: distance in pixels, in colours, weight.
+# As in AFA's released code: standard deviations in pixels (sxy) and in levels of 255 (srgb), and
+# weights of the kernels (compat).
 _STEPS = 10
 _NEAR = {"sxy": 3, "compat": 3}
 _ALIKE = {"sxy": 64, "srgb": 5, "compat": 4}
 
 
 def load_crf() -> Any:
-    """The module pydensecrf.densecrf; UserError when it is missing or broken, so that a command can ask before its work begins."""
+    """The module pydensecrf.densecrf; UserError if it is missing or broken."""
     try:
         return import_module("pydensecrf.densecrf")
     except ModuleNotFoundError:
@@ -26,21 +27,23 @@ def load_crf() -> Any:
     except (ImportError, ValueError) as error:  # ValueError: compiled for another numpy
         reason = f"which cannot be loaded ({(str(error).splitlines() or ['no reason given'])[0]})"
     raise UserError(
-        f"dense CRF needs the optional package pydensecrf2, {reason}: pip install 'u2pl[crf]', or score without it"
+        f"dense CRF needs the optional package pydensecrf2, {reason}: pip install 'u2pl[crf]', or "
+        "score without it"
     ) from None
 
 
 def apply_crf(prob_CHW: Tensor, image_3HW: Tensor) -> Tensor:
-    """Class probabilities after the mean-field inference of a dense CRF, float32 [C, H, W] on the device of `prob_CHW`; works on the CPU.
+    """Class probabilities after 10 mean-field steps of a dense CRF, float32 [C, H, W].
 
-    10 steps. A pixel is drawn to the class of near ones (Gaussian of 3 pixels, weight 3), and of near ones of its colour (Gaussian of
-    64 pixels and of 5 levels of 255, weight 4), as in the released AFA.
+    The smoothness kernel has a standard deviation of 3 pixels and weight 3; the appearance kernel
+    64 pixels, 5 levels of 255 and weight 4, as in AFA's released code. Computed on the CPU, and
+    returned on the device of `prob_CHW`.
 
     Args:
         prob_CHW: probabilities at the image's size.
         image_3HW: uint8, or float in [0, 1].
 
-    Raises UserError when pydensecrf2 is missing.
+    Raises UserError if pydensecrf2 is missing.
     """
     classes, height, width = prob_CHW.shape
     pixels = (

@@ -1,4 +1,4 @@
-"""One image through one network: whole or by windows, at several sizes, mirrored."""
+"""Inference on one image: whole or by sliding window, multi-scale, with flip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from u2pl.notation import IGNORE, PADDING
 
 @contextmanager
 def evaluating(networks: Iterable[nn.Module]) -> Iterator[None]:
-    """Networks in eval mode and without gradients inside; afterwards every module is in the mode it was in."""
+    """Eval mode and no gradients inside; afterwards every module is back in its previous mode."""
     modules = [module for network in networks for module in network.modules()]
     modes = [module.training for module in modules]
     try:
@@ -33,14 +33,13 @@ def evaluating(networks: Iterable[nn.Module]) -> Iterator[None]:
 def predict_probabilities(
     network: nn.Module, image_3HW: Tensor, protocol: EvaluationProtocol
 ) -> Tensor:
-    """Class probabilities of one image: the softmax of each view (size, mirrored or not), averaged.
+    """Class probabilities of one image, float32 [C, H, W]: mean softmax over scales and flips.
 
     Args:
-        network: in eval mode (see `evaluating`); answers float images [1, 3, H, W] in [0, 1] with a SegOutput.
+        network: in eval mode (see `evaluating`); maps float images [1, 3, H, W] in [0, 1] to a
+            SegOutput.
         image_3HW: uint8, or float in [0, 1], on the network's device.
-        protocol: `center-crop` means the whole of what is given here; `center_crop` cuts it out first.
-
-    Returns: float32 [C, H, W].
+        protocol: its mode `center-crop` is treated as `whole`; cut with `center_crop` before.
     """
     image = (image_3HW.float() / 255 if image_3HW.dtype == torch.uint8 else image_3HW)[None]
     size = (image.shape[-2], image.shape[-1])
@@ -66,20 +65,20 @@ def predict_probabilities(
 
 
 def center_crop(image_3HW: Tensor, label_HW: Tensor, crop: int) -> tuple[Tensor, Tensor]:
-    """The middle crop x crop pixels of a uint8 image and its label; what the image does not reach is `PADDING` and 255."""
+    """Centre crop of a uint8 image and its label, padded with `PADDING` and 255."""
     height, width = label_HW.shape
     top, left = max(height - crop, 0) // 2, max(width - crop, 0) // 2
     image = image_3HW[:, top : top + crop, left : left + crop]
     label = label_HW[top : top + crop, left : left + crop]
-    return _padded(image, crop), F.pad(
-        label, _margins(label.shape[0], label.shape[1], crop), value=IGNORE
-    )
+    margins = _margins(label.shape[0], label.shape[1], crop)
+    return _padded(image, crop), F.pad(label, margins, value=IGNORE)
 
 
 def slide_logits(network: nn.Module, image_13HW: Tensor, crop: int, stride: int) -> Tensor:
-    """Logits [1, C, H, W], float32: mean over the windows that see a pixel.
+    """Logits of sliding windows, float32 [1, C, H, W], averaged where windows overlap.
 
-    The last window of a row or column is shifted inside; an image smaller than the window is padded on both sides.
+    The last window of a row or column is shifted back inside the image; an image smaller than the
+    window is padded on both sides.
     """
     height, width = image_13HW.shape[-2:]
     left, _, top, _ = _margins(height, width, crop)
@@ -113,7 +112,7 @@ def _starts(size: int, crop: int, stride: int) -> list[int]:
 
 
 def _padded(image_3HW: Tensor, crop: int) -> Tensor:
-    """The image, uint8 or float, in the middle of at least crop x crop pixels."""
+    """The image, uint8 or float in [0, 1], padded evenly to at least crop x crop pixels."""
     height, width = image_3HW.shape[-2:]
     left, _, top, _ = _margins(height, width, crop)
     colour = image_3HW.new_tensor(PADDING) / (255 if image_3HW.is_floating_point() else 1)
@@ -125,6 +124,6 @@ def _padded(image_3HW: Tensor, crop: int) -> Tensor:
 
 
 def _margins(height: int, width: int, crop: int) -> tuple[int, int, int, int]:
-    """(left, right, top, bottom) that bring a smaller image to the crop, the odd pixel at the end."""
+    """Padding (left, right, top, bottom) to the crop's size; odd pixels go right and bottom."""
     missing_y, missing_x = max(crop - height, 0), max(crop - width, 0)
     return missing_x // 2, missing_x - missing_x // 2, missing_y // 2, missing_y - missing_y // 2

@@ -1,4 +1,4 @@
-"""How a network is asked: the words that are printed beside every score."""
+"""The evaluation protocol: sizes, windows and flips of the images; printed with every score."""
 
 from __future__ import annotations
 
@@ -8,36 +8,40 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class EvaluationProtocol(BaseModel):
-    """How an image is shown to a network when it is scored or predicted.
+    """How images are passed to a network for evaluation and prediction.
 
-    An unknown key, a scale that is not positive, or a mode whose crop is missing raises pydantic's ValidationError.
+    Raises pydantic's ValidationError for an unknown key, a scale that is not positive, or a mode
+    without the crop it needs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Literal["whole", "center-crop", "slide"] = Field(
         "whole",
-        description="whole image; its centre only (image and label, evaluation only); or overlapping windows",
+        description="whole image; its centre crop (image and label, evaluation only); or "
+        "overlapping windows",
     )
     crop: int | None = Field(
         None,
         ge=1,
-        description="side in pixels of the centre crop or of the sliding window; whole images ignore it",
+        description="side in pixels of the centre crop or sliding window; ignored for whole images",
     )
     scales: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
         (1.0,),
         min_length=1,
-        description="sizes at which the image is shown, relative to its own; their softmax is averaged",
+        description="scales of multi-scale inference, relative to the image's size; their softmax "
+        "is averaged",
     )
     long_side: int = Field(
         0,
         ge=0,
-        description="larger images are shown shrunk to this long side, and scored or predicted at their own size; 0 = never",
+        description="shrink larger images to this long side for the network, and score or predict "
+        "at their own size; 0 = never",
     )
-    flip: bool = Field(False, description="show the mirrored image too")
+    flip: bool = Field(False, description="average with the flipped image too")
     crf: bool = Field(
         False,
-        description="a dense CRF pulls the averaged softmax to the image's edges; needs pip install 'u2pl[crf]'",
+        description="refine the averaged softmax with a dense CRF; needs pip install 'u2pl[crf]'",
     )
 
     @model_validator(mode="after")
@@ -47,16 +51,16 @@ class EvaluationProtocol(BaseModel):
         return self
 
     def side(self) -> int:
-        """The crop of a mode that has one, in pixels."""
+        """The crop, in pixels, of a mode that needs one."""
         assert self.crop is not None
         return self.crop
 
     def stride(self) -> int:
-        """Distance between sliding windows in pixels, two thirds of the crop rounded up (as U2PL does)."""
+        """Stride of the sliding window in pixels: 2/3 of the crop, rounded up (as in U2PL)."""
         return -(-2 * self.side() // 3)
 
     def describe(self) -> str:
-        """The protocol in words, e.g. `sliding window 769, stride 513, scales 0.5 1 1.5, with flip`."""
+        """The protocol in words: `sliding window 769, stride 513, scales 0.5 1 1.5, with flip`."""
         words = {
             "whole": lambda: "whole image",
             "center-crop": lambda: f"center crop {self.side()}",

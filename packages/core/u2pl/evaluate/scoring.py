@@ -32,15 +32,16 @@ class Example(NamedTuple):
 
 
 def check_scored(source: Source, ids: Sequence[str]) -> None:
-    """Raise UserError unless there are images to score on and each has a mask; decodes nothing."""
+    """Raise UserError if there is no image or some have no mask; decodes nothing."""
     if not ids:
         raise UserError(
-            f"{source.name}: there is no image to evaluate on; choose a split that holds some"
+            f"{source.name}: there is no image to evaluate on; choose a split that has some"
         )
     bare = [id for id in ids if not source.has_mask(id)]
     if bare:
         raise UserError(
-            f"{source.name}: images without mask: {first_three(bare)}: add their masks, or score on another split"
+            f"{source.name}: images without mask: {first_three(bare)}: add their masks, or score "
+            "on another split"
         )
 
 
@@ -53,12 +54,20 @@ def evaluate(
     num_classes: int,
     progress: OnProgress | None = None,
 ) -> dict[str, Score]:
-    """Score every network on the same pass over the images; each process takes its share and all get the same scores.
+    """Score several networks in one pass over the images.
+
+    Each process takes its share of the images; all return the same scores.
 
     Args:
-        networks: by name, on `device`; put into eval mode and back.
-        ids: images with masks. An empty list, or masks without a labelled pixel, raises UserError.
+        networks: by name, on `device`; in eval mode meanwhile.
+        source: where images and masks come from.
+        ids: images with masks.
+        protocol: how images are passed to the networks.
+        device: of the networks and the counts.
         num_classes: C of the networks' logits.
+        progress: called after each image of this process with the numbers done and to do.
+
+    Raises UserError if `ids` is empty, an image has no mask, or no pixel is labelled.
     """
     check_scored(source, ids)
     mine = [ids[index] for index in range(distributed.rank(), len(ids), distributed.world_size())]
@@ -76,7 +85,7 @@ def evaluate(
 
 
 def decoded(source: Source, ids: Sequence[str], protocol: EvaluationProtocol) -> Iterator[Example]:
-    """Examples in the order of `ids`; one thread decodes the next ones while the network works (a source need not be thread-safe)."""
+    """Examples in the order of `ids`; one thread decodes ahead (sources may not be thread-safe)."""
     with ThreadPoolExecutor(1) as worker:
         waiting = deque(worker.submit(_example, source, id, protocol) for id in ids[:2])
         for index in range(len(ids)):
@@ -87,7 +96,7 @@ def decoded(source: Source, ids: Sequence[str], protocol: EvaluationProtocol) ->
 
 
 def load_example(source: Source, id: str) -> Example:
-    """Decode an image and its mask; all is 255 where there is none."""
+    """Decode an image and its mask; without a mask every label is 255."""
     image = torch.from_numpy(np.array(source.image(id))).permute(2, 0, 1)
     label = (
         torch.from_numpy(np.array(source.mask(id)))

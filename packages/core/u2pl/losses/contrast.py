@@ -1,4 +1,7 @@
-"""Pixel contrast: how well an anchor tells its class's positive from its negatives."""
+"""Contrastive losses of anchor pixels against a positive key and negative keys.
+
+Shapes: A = anchors, K = negatives per anchor (the papers' N), R = rows of the bank of keys.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Rows of the bank that are in flight at once: small enough to stay in a CPU's cache, large enough to fill a GPU.
+#: Gathered rows per chunk: small enough for a CPU's cache, large enough to keep a GPU busy.
 CHUNK = {"cpu": 2_048, "cuda": 131_072}
 
 
 def info_nce(positive_A: Tensor, negative_AK: Tensor, tau: float = 0.5) -> Tensor:
-    """-log( e^{s+/tau} / (e^{s+/tau} + sum_k e^{s-/tau}) ) for each anchor (004 Eq 4, 000 Eq 10).
+    """-log( e^{s+/tau} / (e^{s+/tau} + sum_k e^{s-/tau}) ) of each anchor (U2PL Eq 4, U2PL+ Eq 10).
 
     Args:
-        positive_A: cosine similarity to the positive.
-        negative_AK: cosine similarities to the negatives.
+        positive_A: float, cosine similarity to the positive key.
+        negative_AK: float, cosine similarities to the negative keys.
         tau: temperature.
 
     Returns:
-        The loss of each anchor, [A].
+        InfoNCE loss of each anchor, [A], not yet averaged.
     """
     return (
         torch.cat([positive_A.unsqueeze(1), negative_AK], dim=1).div(tau).logsumexp(dim=1)
@@ -31,14 +34,14 @@ def info_nce(positive_A: Tensor, negative_AK: Tensor, tau: float = 0.5) -> Tenso
 
 
 def binary_contrast(positive_A: Tensor, negative_AK: Tensor, tau: float = 0.5) -> Tensor:
-    """-log( e^{s+/tau} / (e^{s+/tau} + e^{s-/tau}) ), averaged over the negatives of each anchor (003 Eq 1).
+    """-log( e^{s+/tau} / (e^{s+/tau} + e^{s-/tau}) ), mean over an anchor's negatives.
 
-    Args and result as for `info_nce`.
+    U2PL supp. Eq 1. Arguments and result as for `info_nce`.
     """
     return F.softplus((negative_AK - positive_A.unsqueeze(1)) / tau).mean(dim=1)
 
 
-#: The two ways to score an anchor, by the name used in a config.
+#: Contrastive losses by their name in a config: (positive, negatives, tau) -> loss of each anchor.
 CONTRASTS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "info_nce": info_nce,
     "binary": binary_contrast,
@@ -51,7 +54,7 @@ class _BankSimilarity(torch.autograd.Function):
         ctx.save_for_backward(bank_RD, index_AK)
         out = anchor_AD.new_empty(index_AK.shape)
         for part in _anchor_chunks(index_AK):
-            # a row times a matrix; the same as matrix times column is ten times slower on a CPU
+            # row-by-matrix bmm: matrix-by-column is ten times slower on a CPU
             torch.bmm(
                 anchor_AD[part].unsqueeze(1),
                 _rows(bank_RD, index_AK[part], anchor_AD).mT,
@@ -74,14 +77,18 @@ class _BankSimilarity(torch.autograd.Function):
 
 
 def bank_similarity(anchor_AD: Tensor, bank_RD: Tensor, index_AK: Tensor) -> Tensor:
-    """Dot products of each anchor with its own rows of a bank, `out[a, k] = anchor[a] . bank[index[a, k]]`.
+    """Dot products of anchors with rows of a bank: `out[a, k] = anchor[a] . bank[index[a, k]]`.
 
-    The A x K x D gathered rows are never held at once, neither forward nor backward; the bank gets no gradient.
+    Forward and backward gather in chunks, so the [A, K, D] rows are never in memory at once. The
+    bank gets no gradient.
 
     Args:
         anchor_AD: float32 anchors.
-        bank_RD: rows in any floating dtype, on the anchors' device or another.
-        index_AK: int64 row numbers on the bank's device.
+        bank_RD: keys in any floating dtype, on the anchors' device or another.
+        index_AK: int64 row numbers, on the bank's device.
+
+    Returns:
+        [A, K] in the anchors' dtype, on the anchors' device.
     """
     result: Tensor = _BankSimilarity.apply(anchor_AD, bank_RD, index_AK)
     return result
@@ -93,6 +100,6 @@ def _anchor_chunks(index_AK: Tensor) -> list[slice]:
 
 
 def _rows(bank_RD: Tensor, index_AK: Tensor, like: Tensor) -> Tensor:
-    # sums of single rows: the same as index_select, which on a CPU does not fetch ahead
+    # index_select, written as sums of single rows: embedding_bag prefetches on a CPU
     rows = F.embedding_bag(index_AK.view(-1, 1), bank_RD, mode="sum").view(*index_AK.shape, -1)
     return rows.to(device=like.device, dtype=like.dtype)

@@ -1,4 +1,4 @@
-"""Losses on pseudo-labelled pixels."""
+"""Losses on pseudo-labelled pixels, and their weight lambda_u."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from u2pl.notation import IGNORE
 
 
 def adaptive_weight(valid: Tensor, reliable: Tensor, eta: float = 1.0) -> Tensor:
-    """lambda_u = eta x all pixels / reliable pixels (004 Eq 8, 000 Eq 14); 0 where none is reliable.
+    """lambda_u = eta x pixels / reliable pixels (U2PL Eq 8, U2PL+ Eq 14); 0 if none is reliable.
 
     Args:
-        valid: number of pixels counted (ours: those that are not padding; the paper's text: all).
-        reliable: number of reliable ones among them.
+        valid: number of pixels without padding (ours; the papers count all pixels).
+        reliable: number of reliable pixels among them.
         eta: base weight.
+
+    Returns:
+        Float scalar.
     """
     return torch.where(reliable > 0, eta * valid / reliable.clamp(min=1), 0.0)
 
@@ -29,14 +32,16 @@ def reverse_cross_entropy(
     floor: float = 1e-4,
     weight_BHW: Tensor | None = None,
 ) -> Tensor:
-    """Mean of -sum_c p_c log y_c with log 0 read as log `floor`, so -log(floor) (1 - p_y) (000 Eq 4, second term).
+    """-sum_c p_c log y_c, mean over labelled pixels: a term of `symmetric_cross_entropy`.
+
+    With zeros of the one-hot label y raised to `floor`, this is -log(floor) (1 - p_y).
 
     Args:
-        logits_BCHW: float scores; computed in float32.
+        logits_BCHW: logits in any floating dtype; computed in float32.
         label_BHW: integer class ids, 255 = ignore.
-        count: what to divide by; the labelled pixels of this batch when None.
-        floor: what a zero of the one-hot label is raised to.
-        weight_BHW: float factor of each pixel's term; it does not change what is divided by.
+        count: divisor; the labelled pixels of this batch when None.
+        floor: value that replaces the zeros of the one-hot label.
+        weight_BHW: float weight of each pixel's term; it does not change the divisor.
     """
     valid = label_BHW != IGNORE
     safe = torch.where(valid, label_BHW, 0).long()
@@ -55,19 +60,20 @@ def symmetric_cross_entropy(
     count: Tensor | None = None,
     weight_BHW: Tensor | None = None,
 ) -> Tensor:
-    """xi_1 CE(p, y) + xi_2 CE(y, p) over labelled pixels (000 Eq 4); (1, 0) is plain cross entropy (004 Eq 3).
+    """xi_1 CE(p, y) + xi_2 CE(y, p), mean over labelled pixels (U2PL+ Eq 4).
+
+    With weights (1, 0) it is plain cross entropy (U2PL Eq 3).
 
     Args:
-        logits_BCHW: float scores.
+        logits_BCHW: logits in any floating dtype; computed in float32.
         label_BHW: integer class ids, 255 = ignore.
         xi_1: weight of the cross entropy.
-        xi_2: weight of the reverse cross entropy; 0 leaves it out.
-        count: what to divide by; the labelled pixels of this batch when None.
-        weight_BHW: float factor of each pixel's term; it does not change what is divided by.
+        xi_2: weight of the reverse cross entropy; 0 skips it.
+        count: divisor; the labelled pixels of this batch when None.
+        weight_BHW: float weight of each pixel's term; it does not change the divisor.
     """
     loss = xi_1 * cross_entropy(logits_BCHW, label_BHW, count, weight_BHW)
-    return (
-        loss + xi_2 * reverse_cross_entropy(logits_BCHW, label_BHW, count, weight_BHW=weight_BHW)
-        if xi_2
-        else loss
-    )
+    if xi_2 == 0:
+        return loss
+    reverse = reverse_cross_entropy(logits_BCHW, label_BHW, count, weight_BHW=weight_BHW)
+    return loss + xi_2 * reverse

@@ -1,7 +1,7 @@
 """Losses on labelled pixels.
 
-Every mean takes an optional `count`, the number it divides by: with several processes this is the average of their counts, so that the
-averaged gradient is that of the one mean over all pixels (`u2pl.distributed.average`).
+Every mean takes an optional `count`, its divisor. With several processes, pass the average of their
+counts (`u2pl.distributed.average`); the averaged gradient is then that of the global mean.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from u2pl.notation import IGNORE
 
 
 def valid_count(label_BHW: Tensor) -> Tensor:
-    """How many pixels carry a label, as a float32 scalar."""
+    """Number of labelled pixels, those that are not 255, float32 scalar."""
     return (label_BHW != IGNORE).sum().float()
 
 
@@ -26,13 +26,15 @@ def cross_entropy(
     count: Tensor | None = None,
     weight_BHW: Tensor | None = None,
 ) -> Tensor:
-    """Mean cross entropy over labelled pixels (004 Eq 2, 000 Eq 3); a connected zero where there is none.
+    """Cross entropy, mean over labelled pixels (U2PL Eq 2, U2PL+ Eq 3).
+
+    Without labelled pixels it is a connected zero.
 
     Args:
-        logits_BCHW: float scores; computed in float32.
+        logits_BCHW: logits in any floating dtype; computed in float32.
         label_BHW: integer class ids, 255 = ignore.
-        count: what to divide by; the labelled pixels of this batch when None.
-        weight_BHW: float factor of each pixel's term; it does not change what is divided by.
+        count: divisor; the labelled pixels of this batch when None.
+        weight_BHW: float weight of each pixel's term; it does not change the divisor.
     """
     score, label = logits_BCHW.float(), label_BHW.long()
     if weight_BHW is None:
@@ -45,7 +47,7 @@ def cross_entropy(
 
 
 def balance_counts(label_BHW: Tensor) -> Tensor:
-    """How many pixels are background, class 0, and how many are of another class, float32 [2]."""
+    """Number of background pixels (class 0) and of foreground pixels, float32 [2]."""
     background = (label_BHW == 0).sum().float()
     return torch.stack([background, valid_count(label_BHW) - background])
 
@@ -53,19 +55,20 @@ def balance_counts(label_BHW: Tensor) -> Tensor:
 def balanced_cross_entropy(
     logits_BCHW: Tensor, label_BHW: Tensor, counts: Tensor | None = None
 ) -> Tensor:
-    """Half the mean cross entropy over background pixels and half of that over all others (AFA; 000, sec. 4.3).
+    """Half the mean cross entropy of background pixels plus half that of foreground pixels (AFA).
 
-    A half without pixels is 0, and without any the loss is a connected zero. (Released: NaN.)
+    A half without pixels is 0; without any pixels the loss is a connected zero (released code:
+    NaN). Used by the weakly supervised setting (U2PL+ sec. 4.3).
 
     Args:
-        logits_BCHW: float scores, background first; computed in float32.
+        logits_BCHW: logits in any floating dtype, background first; computed in float32.
         label_BHW: integer class ids, 0 = background, 255 = ignore.
-        counts: [2], what to divide both sums by; `balance_counts` of this batch when None.
+        counts: [2], divisors of the two sums; `balance_counts` of this batch when None.
     """
     counts = balance_counts(label_BHW) if counts is None else counts
-    # a half may be so small that the average of its size over processes is below one
-    background, others = (0.5 / torch.where(counts > 0, counts, 1.0)).unbind()
-    weight_C = torch.cat([background.view(1), others.expand(logits_BCHW.shape[1] - 1)])
+    # no clamp(min=1): the mean count over processes can be below 1
+    background, foreground = (0.5 / torch.where(counts > 0, counts, 1.0)).unbind()
+    weight_C = torch.cat([background.view(1), foreground.expand(logits_BCHW.shape[1] - 1)])
     return F.cross_entropy(
         logits_BCHW.float(), label_BHW.long(), weight=weight_C, ignore_index=IGNORE, reduction="sum"
     )
@@ -79,17 +82,20 @@ def hard_pixels(
     min_kept: int = 100_000,
     gather: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Tensor:
-    """Online hard example mining: the label with easy pixels set to 255 (used on Cityscapes, 003 B).
+    """Online hard example mining (OHEM, U2PL supp. B): the label with easy pixels set to 255.
 
-    A pixel is hard when the probability p_y of its own class is at most max(threshold, the min_kept-th smallest p_y). With fewer
-    labelled pixels than `min_kept`, and for `min_kept` 0, all of them stay.
+    A pixel is hard if the probability p_y of its class is at most max(threshold, the min_kept-th
+    smallest p_y). With fewer labelled pixels than `min_kept`, or with `min_kept` = 0, all are kept.
 
     Args:
-        logits_BCHW: float scores.
+        logits_BCHW: logits in any floating dtype; computed in float32.
         label_BHW: integer class ids, 255 = ignore.
-        threshold: p_y up to which a pixel is hard in any case.
-        min_kept: how many pixels are kept at least, over all processes.
-        gather: joins a vector over processes.
+        threshold: p_y up to which a pixel is always hard.
+        min_kept: minimum number of pixels kept, over all processes.
+        gather: concatenates a tensor over processes.
+
+    Returns:
+        [B, H, W] in the label's dtype.
     """
     if min_kept == 0:
         return label_BHW
@@ -97,7 +103,7 @@ def hard_pixels(
     safe = torch.where(valid, label_BHW, 0).long()
     prob_y = torch.exp(-F.cross_entropy(logits_BCHW.float(), safe, reduction="none"))
     prob_y = torch.where(valid, prob_y, 1.0)
-    # each process offers its own smallest ones: the smallest of all are among them
+    # the min_kept smallest of all processes are among the min_kept smallest of each
     smallest = gather(
         prob_y.flatten().topk(min(min_kept, prob_y.numel()), largest=False, sorted=False).values
     )
@@ -108,8 +114,8 @@ def hard_pixels(
 
 
 def connected_zero(*tensors: Tensor) -> Tensor:
-    """A zero through which the gradient still reaches the tensors: what an empty term returns.
+    """A zero that stays connected to the tensors in the autograd graph: the value of an empty term.
 
-    Distributed training waits for the gradient of every parameter, also in a step in which a term has nothing to say.
+    Distributed training waits for a gradient of every parameter, even where a term is empty.
     """
     return torch.cat([tensor.flatten()[:1] for tensor in tensors]).sum() * 0.0

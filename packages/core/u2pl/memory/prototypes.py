@@ -1,4 +1,4 @@
-"""The centre of each class in the representation space."""
+"""Class prototypes: a momentum-averaged embedding of each class."""
 
 from __future__ import annotations
 
@@ -13,35 +13,37 @@ from u2pl.pseudo.denoise import denoise, prototype_weight
 
 
 class PrototypeConfig(BaseModel):
-    """Class prototypes."""
+    """How prototypes are updated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    momentum: float = Field(0.999, ge=0, lt=1, description="momentum of the prototypes (000 Eq 18)")
+    momentum: float = Field(
+        0.999, ge=0, lt=1, description="momentum of the prototypes (U2PL+ Eq 18)"
+    )
 
 
 class DenoisingConfig(PrototypeConfig):
-    """Class prototypes and what they correct."""
+    """How prototypes are updated, and how they denoise pseudo-labels."""
 
     denoise: bool = Field(
-        True, description="correct pseudo-labels by the distance to the prototypes (000 Eqs 19-20)"
+        True, description="denoise pseudo-labels by their distance to prototypes (U2PL+ Eqs 19-20)"
     )
     raw_distance: bool = Field(
         False,
-        description="distances of the vectors as they are, not of unit vectors (000 Eq 19 to the letter)",
+        description="distance of raw vectors, literally U2PL+ Eq 19; off: of unit vectors",
     )
 
 
 def class_means(embed_BDhw: Tensor, label_Bhw: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Mean embedding of the pixels of each class over all processes, and their number (000 Eq 15, 004 Eq 12).
+    """Mean embedding of each class over the global batch (U2PL Eq 12, U2PL+ Eq 15).
 
     Args:
         embed_BDhw: float embeddings.
-        label_Bhw: integer class of each pixel, 255 = of none.
+        label_Bhw: integer class ids, 255 = ignore.
         num_classes: C.
 
     Returns:
-        float32 [C, D] (zeros for a class without pixels) and float32 [C].
+        Means float32 [C, D], 0 for a class without pixels, and numbers of pixels float32 [C].
     """
     safe = torch.where(label_Bhw == IGNORE, num_classes, label_Bhw).long().flatten(1)
     batch, pixels = safe.shape
@@ -49,18 +51,18 @@ def class_means(embed_BDhw: Tensor, label_Bhw: Tensor, num_classes: int) -> tupl
         batch, num_classes + 1, pixels, dtype=embed_BDhw.dtype, device=embed_BDhw.device
     )
     member = member.scatter_(1, safe.unsqueeze(1), 1.0)[:, :num_classes]
-    with torch.autocast(
-        embed_BDhw.device.type, enabled=False
-    ):  # it would multiply and return sums in 16 bits
+    # no autocast: it would compute and return the sums in 16 bits
+    with torch.autocast(embed_BDhw.device.type, enabled=False):
         sums = torch.bmm(member.float(), embed_BDhw.float().flatten(2).transpose(1, 2)).sum(dim=0)
     sums, count = distributed.total(sums), distributed.total(member.float().sum(dim=(0, 2)))
     return sums / count.clamp(min=1).unsqueeze(1), count
 
 
 class Prototypes(nn.Module):
-    """Momentum prototypes: z_proto <- m z_proto + (1 - m) z'_proto (000 Eq 18).
+    """Momentum prototypes: z_proto <- m z_proto + (1 - m) z'_proto (U2PL+ Eq 18).
 
-    The momentum is min(1 - 1/n_c, m) with n_c the steps that saw class c (ours), so a prototype starts as a plain mean and not near zero.
+    Ours: the momentum is min(1 - 1/n_c, m), with n_c the number of steps in which class c occurred,
+    so a prototype starts as a plain mean instead of near zero.
 
     Args:
         config: momentum m.
@@ -79,12 +81,17 @@ class Prototypes(nn.Module):
 
     @property
     def known(self) -> Tensor:
-        """Bool [C]: which classes have a prototype."""
+        """Which classes have a prototype, bool [C]."""
         return self.seen > 0
 
     @torch.no_grad()
     def update(self, embed_BDhw: Tensor, label_Bhw: Tensor) -> None:
-        """Move the prototype of each class that occurs towards its mean in this step; the others stay untouched."""
+        """Update the prototypes of the classes that occur in this step; the others are unchanged.
+
+        Args:
+            embed_BDhw: the teacher's embeddings.
+            label_Bhw: integer class ids, 255 = ignore.
+        """
         mean, count = class_means(embed_BDhw, label_Bhw, len(self.seen))
         present = count > 0
         self.seen += present
@@ -93,10 +100,10 @@ class Prototypes(nn.Module):
 
 
 class DenoisingPrototypes(Prototypes):
-    """Prototypes that correct pseudo-labels.
+    """Momentum prototypes that denoise pseudo-labels.
 
     Args:
-        config: momentum m, and how pseudo-labels are corrected.
+        config: momentum m, and how pseudo-labels are denoised.
         num_classes: C.
         width: D.
     """
@@ -107,7 +114,12 @@ class DenoisingPrototypes(Prototypes):
         super().__init__(config, num_classes, width)
 
     def denoised_label(self, prob_BCHW: Tensor, embed_BDhw: Tensor) -> Tensor:
-        """argmax_c of w(c) p(c) (000 Eqs 19-20), int64 [B, H, W]; argmax_c of p(c) where nothing is to be corrected."""
+        """argmax_c w(c) p(c), int64 [B, H, W] (U2PL+ Eqs 19-20); argmax_c p(c) if switched off.
+
+        Args:
+            prob_BCHW: the teacher's probabilities.
+            embed_BDhw: the teacher's embeddings of the same images.
+        """
         if not self.config.denoise:
             return top_class(prob_BCHW)
         weight = prototype_weight(embed_BDhw, self.center, self.known, self.config.raw_distance)

@@ -1,4 +1,4 @@
-"""The exponential moving average of a network."""
+"""The teacher: an exponential moving average (EMA) of the student's weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from u2pl.schedules import ema_momentum
 
 
 class AverageConfig(BaseModel):
-    """How an average follows the student."""
+    """How the EMA follows the student."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -21,21 +21,24 @@ class AverageConfig(BaseModel):
         0.99,
         ge=0,
         lt=1,
-        description="limit m0 of the momentum min(1 - 1/(t+1), m0) (000 Eq 2; value: released code)",
+        description="upper limit m0 of the EMA momentum min(1 - 1/(t+1), m0) (U2PL+ Eq 2; value: "
+        "released code)",
     )
     ramp: bool = Field(
         True,
-        description="start as a plain mean of the students since the warm start (released); off: from a copy of the student at m0 at once, "
-        "steadier in runs of a few hundred steps",
+        description="start as a plain mean of the students since the warm start (released code); "
+        "off: start from a copy of the student, at m0 from the first step, which is steadier in "
+        "runs of a few hundred steps",
     )
 
 
 class TeacherConfig(AverageConfig):
-    """How the teacher follows the student, and what it normalises by."""
+    """How the teacher follows the student, and its BatchNorm statistics."""
 
     statistics: Literal["averaged", "own"] = Field(
         "averaged",
-        description="BatchNorm of the teacher: averaged with the weights and fixed in its forward, or its own batches' (released)",
+        description="the teacher's BatchNorm statistics; averaged: EMA of the student's, fixed in "
+        "its forward; own: those of its own batches (released code)",
     )
 
 
@@ -49,11 +52,13 @@ def batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 
 class Teacher(nn.Module):
-    """theta_t <- m theta_t + (1 - m) theta_s (000 Eq 2); its forward carries no gradient and leaves dropout off.
+    """EMA teacher: theta_t <- m theta_t + (1 - m) theta_s (U2PL+ Eq 2).
+
+    Its forward is without gradient and dropout.
 
     Args:
-        student: the network to follow; copied.
-        config: momentum and BatchNorm statistics.
+        student: the network to follow; it is copied.
+        config: momentum, and for a `TeacherConfig` BatchNorm statistics.
     """
 
     def __init__(self, student: nn.Module, config: AverageConfig) -> None:
@@ -64,7 +69,7 @@ class Teacher(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stay in evaluation mode; with own statistics BatchNorm alone follows `mode`."""
+        """Stay in eval mode; with own statistics, only BatchNorm follows `mode`."""
         super().train(False)
         for norm in self._own_norms():
             norm.train(mode)
@@ -72,13 +77,13 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, *args: Any, learn: bool = True, **kwargs: Any) -> Any:
-        """The network's answer; without `learn` its own BatchNorm statistics, if it keeps any, do not follow these images."""
+        """The network's output; `learn=False` leaves own BatchNorm running statistics unchanged."""
         for norm in self._own_norms():
             norm.track_running_stats = learn
         return self.network(*args, **kwargs)
 
     def _own_norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
-        # looked up each time: distributed training puts other layers in their place
+        # looked up each time: distributed training replaces the layers by SyncBatchNorm
         return batch_norms(self.network) if self.own_statistics else []
 
     def _momentum(self, step: int) -> float:
@@ -90,9 +95,14 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def update(self, student: nn.Module, step: int) -> None:
-        """Follow the student after its step number `step`, counted from the end of the warm start; before that, copy it.
+        """EMA update after an optimizer step.
 
-        Float buffers are averaged like parameters (once the teacher has statistics of its own: left alone), integer buffers copied.
+        Float buffers are averaged like parameters and integer buffers copied. A teacher with own
+        statistics keeps its buffers once the warm start is over.
+
+        Args:
+            student: network of the same architecture.
+            step: steps since the end of the warm start; up to 0, the student is copied.
         """
         weight = 1 - self._momentum(step)
         own: list[Tensor] = list(self.network.parameters())

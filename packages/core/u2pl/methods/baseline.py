@@ -1,4 +1,4 @@
-"""The baseline of every table: labelled images alone."""
+"""The supervised baseline: training on labelled images only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from u2pl.schedules import Progress
 
 
 class LabeledImages(Protocol):
-    """Part of every batch with labelled images."""
+    """What every batch with labelled images has."""
 
     @property
     def image_l(self) -> Tensor: ...
@@ -31,15 +31,14 @@ class BaselineConfig(LabeledMethodConfig):
     """Options of a supervised baseline."""
 
     teacher: AverageConfig = Field(
-        AverageConfig(), description="the moving average that is evaluated beside the student"
+        AverageConfig(), description="EMA of the weights, evaluated alongside the student"
     )
 
 
 class Baseline(LabeledMethod[LabeledBatch]):
     """L = L_s.
 
-    The moving average of the weights is evaluated too, since averaging alone often gains more than
-    a method does.
+    The EMA of the weights is evaluated too, since it alone often gains more than a method does.
     """
 
     Config = BaselineConfig

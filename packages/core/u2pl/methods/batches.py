@@ -1,4 +1,4 @@
-"""What a training step is fed: labelled images beside unlabelled ones."""
+"""Training batches of labelled and unlabelled images."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from u2pl.data.streams import Stream
 
 
 class PairBatch(NamedTuple):
-    """B labelled and B unlabelled images of one size. Without unlabelled images their fields are empty (B = 0)."""
+    """B labelled and B unlabelled images of the same size.
+
+    Without unlabelled images, their fields are empty.
+    """
 
     image_l: Tensor  # uint8 [B, 3, H, W]
     label_l: Tensor  # uint8 [B, H, W], 255 = ignore or padding
     image_u: Tensor  # uint8 [B, 3, H, W]
     valid_u: Tensor  # bool [B, H, W], False on padding
-    truth_u: Tensor  # uint8 [B, H, W], 255 = unknown: only to log how good pseudo-labels are
+    truth_u: Tensor  # uint8 [B, H, W], 255 = unknown; only for logging the pseudo-labels' accuracy
 
 
 class PairedStreams(Dataset[PairBatch]):
-    """Sample number g of a labelled stream beside sample number g of an unlabelled one.
+    """Pairs the samples of a labelled and an unlabelled stream at the same position.
 
     Args:
         labeled: stream of images with masks.
-        unlabeled: stream of images; None where a method has no use for them.
+        unlabeled: stream of images; None if the method uses none.
     """
 
     def __init__(self, labeled: Stream, unlabeled: Stream | None) -> None:

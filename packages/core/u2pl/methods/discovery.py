@@ -1,4 +1,4 @@
-"""A folder of methods is the registry: each of its files is a method."""
+"""The registry of methods is their folder: each file in it defines one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def method_names(folder: Path) -> dict[str, str]:
-    """Name and first line of the docstring of each method in a folder; imports nothing."""
+    """Methods in a folder: name -> first line of its docstring. Imports nothing."""
     files = sorted(path for path in folder.glob("*.py") if path.stem != "__init__")
     return {path.stem: _first_line(path) for path in files}
 
@@ -26,7 +26,11 @@ def _first_line(path: Path) -> str:
 
 
 def load_method(package: str, folder: Path, name: str) -> type[Method[Any]]:
-    """The class in the file `name` of a package of methods; UserError that names the nearest when there is none."""
+    """The method class in the file `name` of a package.
+
+    Raises:
+        UserError: There is no such method; suggests the nearest name.
+    """
     from u2pl.methods.method import Method
 
     known = method_names(folder)

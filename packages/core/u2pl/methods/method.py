@@ -1,56 +1,41 @@
-"""What a method is: a module whose forward is the paper's training step."""
+"""Base classes of methods: a module whose forward is the paper's training step."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from u2pl import distributed
-from u2pl.losses.supervised import connected_zero, cross_entropy, hard_pixels, valid_count
+from u2pl.losses.supervised import connected_zero
 from u2pl.maps import upsample
 from u2pl.memory.class_queue import ClassQueue
 from u2pl.memory.teacher import batch_norms
 from u2pl.methods.pixel_contrast import PixelContrast
 from u2pl.methods.step import StepResult, weighted_sum
+from u2pl.methods.supervised_loss import SUPERVISED, SupervisedConfig
 from u2pl.networks.encoder import Encoder
 from u2pl.networks.segmentor import Segmentor
 from u2pl.notation import IGNORE
 from u2pl.pseudo.partition import Partition
 from u2pl.schedules import Progress
 
-#: What a step is fed: a named tuple of tensors.
+#: Input of a training step: a named tuple of tensors.
 Batch = TypeVar("Batch")
 
 
-class SupervisedConfig(BaseModel):
-    """The loss on labelled pixels."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    loss: Literal["cross_entropy", "ohem"] = Field(
-        "cross_entropy", description="mean over all pixels, or over hard ones only (U2PL supp. B)"
-    )
-    ohem_threshold: float = Field(
-        0.7, gt=0, le=1, description="a pixel is hard if its class has at most this probability"
-    )
-    ohem_min_kept: int = Field(
-        100_000, ge=0, description="minimum number of pixels kept per step; 0 keeps all"
-    )
-
-
 class MethodConfig(BaseModel):
-    """Options of a method: none in common; a method's own config adds its own."""
+    """Base class of a method's options; it has none itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class LabeledMethodConfig(MethodConfig):
-    """Options of every method with labelled images."""
+    """Options shared by all methods with labelled images."""
 
     supervised: SupervisedConfig = Field(
         SupervisedConfig(), description="loss on labelled pixels, L_s (U2PL Eq 2)"
@@ -58,22 +43,22 @@ class LabeledMethodConfig(MethodConfig):
 
 
 class Passes(NamedTuple):
-    """Images that pass through the encoders in a step, counted at the crop's size."""
+    """Encoder forward passes of a step, in images of the crop's size."""
 
     student: float  # with gradient
-    others: float  # forward only
+    others: float  # without
 
 
 class Method(nn.Module, Generic[Batch]):
-    """Owns the student, and whatever else it needs between steps as submodules and buffers.
+    """A training method; its submodules and buffers are all the state it keeps between steps.
 
-    A subclass annotates `config` with its own class, and defines `forward` and what is to `follow`
-    an optimizer step. Everything trained is a parameter that requires a gradient; a second student
-    is a second submodule, named in `networks`.
+    A subclass annotates `config` with its own config class and implements `forward`; it overrides
+    `follow` to update a teacher after each optimizer step. Every parameter that requires a gradient
+    is trained. A second student is another submodule, listed in `networks`.
 
     Args:
         config: the method's options.
-        student: the network that is trained.
+        student: the network to train.
         num_classes: C.
     """
 
@@ -82,7 +67,7 @@ class Method(nn.Module, Generic[Batch]):
     uses_embedding: ClassVar[bool] = False
     #: Whether the batch needs unlabelled images.
     uses_unlabeled: ClassVar[bool] = True
-    #: What a warm start is, in words.
+    #: What happens during the warm start, as shown to the user.
     warming: ClassVar[str] = "supervised only"
 
     config: MethodConfig
@@ -95,17 +80,20 @@ class Method(nn.Module, Generic[Batch]):
 
     @abstractmethod
     def forward(self, batch: Batch, progress: Progress) -> StepResult:
-        """The paper's training step."""
+        """The paper's training step: the loss, and what to log."""
 
     def networks(self) -> dict[str, nn.Module]:
-        """The networks that can be evaluated, by role; the first is the method's result."""
+        """Networks to evaluate, by role; the first one is the method's result."""
         return {"student": self.student}
 
     def follow(self, progress: Progress) -> None:
-        """Update what follows the student, once the optimizer has moved it; nothing by default."""
+        """Hook after each optimizer step, to update a teacher; does nothing by default."""
 
     def after_step(self, progress: Progress) -> None:
-        """What the training loop calls after each optimizer step."""
+        """Average BatchNorm statistics over processes, then `follow`.
+
+        The training loop calls it after each optimizer step.
+        """
         distributed.average_all(
             [
                 buffer
@@ -117,16 +105,16 @@ class Method(nn.Module, Generic[Batch]):
         )
         self.follow(progress)
 
-    # -- what every method knows about itself ------------------------------------------------------
+    # -- implemented for every method --------------------------------------------------------------
 
     @classmethod
     def warm_start(cls, config: MethodConfig) -> float:
-        """Share of the steps that are a warm start: the option of that name, 0 without one."""
+        """Warm start as a share of the steps: the option `warm_start`, or 0 without it."""
         return float(getattr(config, "warm_start", 0.0))
 
     @property
     def device(self) -> torch.device:
-        """Where the method is."""
+        """Device of the parameters."""
         return next(self.parameters()).device
 
     def warming_up(self, progress: Progress) -> bool:
@@ -134,20 +122,20 @@ class Method(nn.Module, Generic[Batch]):
         return progress.after(self.warm_start(self.config)) < 0
 
     def notes(self) -> list[str]:
-        """What a user should know before a run starts; from the method's parts."""
+        """Notes for the user before a run starts, collected from the method's parts."""
         return [note for part in self._contrasts() for note in part.notes()]
 
     def queues(self) -> list[ClassQueue]:
-        """The memories of keys."""
+        """All queues of keys."""
         return [part for part in self.modules() if isinstance(part, ClassQueue)]
 
     def count_passes(self, batch: Batch, progress: Progress, pixels: int) -> Passes:
-        """Run a step's forward and count what its encoders see; memories and statistics move.
+        """Run one forward and count the encoders' inputs; queues and BatchNorm statistics change.
 
         Args:
-            batch: of any size that the networks take.
-            progress: which step; phases differ.
-            pixels: height x width of one image of the batch; views of other sizes count by area.
+            batch: any batch that the networks accept.
+            progress: which step to run, as the passes depend on the training phase.
+            pixels: H x W of the batch; an input of another size counts in proportion to its area.
         """
         seen = {True: 0.0, False: 0.0}
 
@@ -168,21 +156,22 @@ class Method(nn.Module, Generic[Batch]):
         yield from (part for part in self.modules() if isinstance(part, PixelContrast))
 
 
+#: A method with any type of batch.
+AnyMethod = Method[Any]
+
+
 class LabeledMethod(Method[Batch]):
-    """A method with labelled images."""
+    """Base class of methods with labelled images."""
 
     config: LabeledMethodConfig
 
     def supervised_loss(self, logits_BCHW: Tensor, label_BHW: Tensor) -> Tensor:
-        """L_s, the mean over the labelled pixels of all processes."""
+        """L_s, mean over the labelled pixels of the global batch."""
         options = self.config.supervised
-        if options.loss == "ohem":
-            threshold, kept = options.ohem_threshold, options.ohem_min_kept
-            label_BHW = hard_pixels(logits_BCHW, label_BHW, threshold, kept, distributed.gather)
-        return cross_entropy(logits_BCHW, label_BHW, distributed.average(valid_count(label_BHW)))
+        return SUPERVISED[options.loss](logits_BCHW, label_BHW, options)
 
     def supervised_step(self, image_B3HW: Tensor, label_BHW: Tensor) -> StepResult:
-        """A step on labelled images alone: the warm start, and the supervised baseline."""
+        """A step on labelled images only, for warm starts and the supervised baseline."""
         output = self.student(image_B3HW, embed=False)
         loss = self.supervised_loss(upsample(output.logits, label_BHW.shape[-2:]), label_BHW)
         idle = list(self.student.embedder.parameters()) if self.student.embedder else []
@@ -191,9 +180,12 @@ class LabeledMethod(Method[Batch]):
 
 @torch.no_grad()
 def label_accuracy(label_BHW: Tensor, truth_BHW: Tensor, where_BHW: Tensor) -> Tensor:
-    """Share of correct pseudo-labels where the truth is known, over all processes; NaN if nowhere.
+    """Pseudo-label accuracy in a mask over the global batch, for logging; NaN without ground truth.
 
-    For the journal only.
+    Args:
+        label_BHW: integer pseudo-label.
+        truth_BHW: integer ground truth, 255 = unknown.
+        where_BHW: bool mask.
     """
     known = where_BHW & (truth_BHW != IGNORE)
     hits = (label_BHW == truth_BHW) & known
@@ -202,7 +194,7 @@ def label_accuracy(label_BHW: Tensor, truth_BHW: Tensor, where_BHW: Tensor) -> T
 
 
 def partition_scalars(part: Partition, label_BHW: Tensor, truth_BHW: Tensor) -> dict[str, Tensor]:
-    """For the journal: threshold, share of reliable pixels, and accuracy of the pseudo-labels."""
+    """To log: entropy threshold, share of reliable pixels, accuracy of the pseudo-labels."""
     reliable = distributed.total(part.reliable_BHW.sum())
     unreliable = distributed.total(part.unreliable_BHW.sum())
     return {

@@ -1,4 +1,4 @@
-"""What a training step returns."""
+"""The result of a training step."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from torch import Tensor
 
 
 class StepResult(NamedTuple):
-    """A method's result for one step: what to minimise and what to log.
+    """Loss to minimise, and scalars to log.
 
-    `scalars` holds numbers and detached tensors (zero-dimensional, or one number per class); the
-    device is not waited for until they are logged.
+    `scalars` holds numbers and detached tensors, 0-d or one value per class; the tensors stay on
+    the device until they are logged.
     """
 
     loss: Tensor
     scalars: dict[str, Tensor | float]
 
     def log(self, **scalars: Tensor | float) -> StepResult:
-        """The same loss with more scalars."""
+        """The same result with more scalars to log."""
         return StepResult(self.loss, {**self.scalars, **scalars})
 
 
 def weighted_sum(weights: Mapping[str, Tensor | float], **terms: Tensor | None) -> StepResult:
-    """L = sum over terms of weight x term; the logged scalars are the unweighted terms.
+    """L = sum of weight x term; the unweighted terms are logged as `loss/NAME`.
 
-    A term without a weight has weight 1; None is a term that is switched off.
+    Args:
+        weights: weight of each term by name; 1 for a term that is not in it.
+        terms: scalar loss terms by name; None = switched off.
     """
     kept = {name: term for name, term in terms.items() if term is not None}
     loss = torch.stack([term * weights.get(name, 1.0) for name, term in kept.items()]).sum()

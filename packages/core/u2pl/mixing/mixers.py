@@ -1,4 +1,4 @@
-"""How the unlabelled images of a step are combined before the student sees them."""
+"""Strong augmentation by mixing the unlabelled images of a step: CutMix, Cutout, ClassMix."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from u2pl.notation import IGNORE
 
 
 class MixConfig(BaseModel):
-    """Strong augmentation of the unlabelled images."""
+    """How unlabelled images are mixed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["cutmix", "cutout", "classmix", "none"] = Field(
         "cutmix",
-        description="what is done to the unlabelled images; CutMix as in the released code",
+        description="how unlabelled images are mixed; cutmix in the released code",
     )
     probability: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="chance that a step mixes at all; one draw per step (released code)",
+        description="probability of mixing, drawn once per step (released code)",
     )
-    area: float = Field(0.5, gt=0, le=1, description="share of the image that the box covers")
+    area: float = Field(
+        0.5, gt=0, le=1, description="box area as a share of the image (cutmix, cutout)"
+    )
 
 
 class Mixed(NamedTuple):
-    """Unlabelled images after mixing; whatever moved with the images is in `maps`, in the order given."""
+    """Mixed images, and the maps mixed alike, in the order they were given."""
 
     image_B3HW: Tensor
     valid_BHW: Tensor
@@ -41,10 +43,10 @@ class Mixed(NamedTuple):
 
 
 class Mixer:
-    """Mixes images, validity and any label-like maps alike.
+    """Mixes each image with the next one of the global batch, and its maps alike.
 
     Args:
-        config: which mix and how often.
+        config: which kind of mix, and how often.
         num_classes: C.
     """
 
@@ -56,13 +58,14 @@ class Mixer:
     def __call__(
         self, generator: torch.Generator, image_B3HW: Tensor, valid_BHW: Tensor, *maps: Tensor
     ) -> Mixed:
-        """Mix.
+        """Mix images, validity and maps.
 
         Args:
-            generator: the step's randomness, equal on all processes.
-            image_B3HW: images.
+            generator: the step's generator, equal on all processes.
+            image_B3HW: images of any dtype.
             valid_BHW: bool, False on padding.
-            maps: [B, H, W] labels (255 = ignore) or [B, C, H, W] scores; ClassMix draws classes from the first.
+            maps: labels [B, H, W] (255 = ignore) or scores [B, C, H, W]. ClassMix draws classes
+                from the first one. Cutout sets labels to 255 and leaves scores alone.
         """
         if self.config.kind == "none":
             return Mixed(image_B3HW, valid_BHW, maps)
@@ -79,24 +82,17 @@ class Mixer:
         return Mixed(image, valid, tuple(mixed))
 
     def _mask(self, generator: torch.Generator, valid_BHW: Tensor, first: Tensor) -> Tensor:
-        """Where the next image shows (or nothing, for Cutout); all False in a step that does not mix."""
-        coin = (
-            torch.rand((), generator=generator, device=generator.device) < self.config.probability
-        )
+        """True where the next image is pasted, or erased by Cutout; all False without mixing."""
+        on = generator.device
+        coin = torch.rand((), generator=generator, device=on) < self.config.probability
         count = len(valid_BHW) * distributed.world_size()
         if self.config.kind == "classmix":
-            score = torch.rand(
-                count, self.num_classes, generator=generator, device=generator.device
-            )
+            score = torch.rand(count, self.num_classes, generator=generator, device=on)
             label_BHW = first if first.dim() == 3 else first.argmax(dim=1)
-            mask = half_of_classes(
-                distributed.next_in_batch(label_BHW), distributed.local_rows(score)
-            )
+            label_BHW = distributed.next_in_batch(label_BHW)
+            mask = half_of_classes(label_BHW, distributed.local_rows(score))
         else:
-            boxes = random_boxes(
-                count, (valid_BHW.shape[-2], valid_BHW.shape[-1]), self.config.area, generator
-            )
-            mask = box_mask(
-                distributed.local_rows(boxes), (valid_BHW.shape[-2], valid_BHW.shape[-1])
-            )
+            size = (valid_BHW.shape[-2], valid_BHW.shape[-1])
+            boxes = random_boxes(count, size, self.config.area, generator)
+            mask = box_mask(distributed.local_rows(boxes), size)
         return mask.to(valid_BHW.device) & coin.to(valid_BHW.device)

@@ -160,7 +160,7 @@ class Model:
         """The data to score on, and the ids of a split of it; UserError if they do not fit."""
         text = data or self.card.source
         if not text:
-            raise UserError("the model does not say which data it was trained on: add --data")
+            raise UserError("the model does not name its training data: say which data to score on")
         source = open_source(text)
         if tuple(source.classes) != self.classes:
             theirs, ours = (

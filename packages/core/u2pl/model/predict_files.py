@@ -35,18 +35,19 @@ def predict_files(
     progress: OnProgress | None = None,
     **view: Unpack[View],
 ) -> list[Failure]:
-    """Write `out/ids/NAME.png` (class ids, with palette), `out/colour/NAME.png` and `out/overlay/NAME.jpg` for every image.
+    """Write ids/NAME.png (with palette), colour/NAME.png and overlay/NAME.jpg for every image.
 
     Args:
         model: on any device.
-        inputs: files, or folders that are searched with their sub-folders, whose names are kept below `out`.
+        inputs: files, or folders that are searched with their sub-folders, whose names are kept.
+        out: folder of the three.
         progress: called with (images done, images to do).
-        view: changes of the model's protocol; `center-crop` predicts the whole image, for a mask must
-            cover its image.
+        view: changes of the model's protocol; `center-crop` predicts the whole image, for a mask
+            must cover its image.
 
     Returns: the images that could not be read or did not fit in memory; all others were written.
-    Raises UserError before anything is written when an input does not exist, holds no image, or two images would get the same name;
-    and when `out` cannot be written.
+    Raises UserError before anything is written if an input does not exist, holds no image, or two
+    images would get the same name; and if `out` cannot be written.
     """
     model.protocol(**view)  # a change that makes no sense is an error before anything is written
     named, palette = find_images(inputs, out), model.palette
@@ -59,8 +60,8 @@ def predict_files(
         except torch.OutOfMemoryError:
             width, height = read_size(path)
             reason = (
-                f"{path}: {width}x{height} pixels do not fit in the device's memory; use --mode slide "
-                "or --cpu"
+                f"{path}: {width}x{height} pixels do not fit in the device's memory; use --mode "
+                "slide or --cpu"
             )
             failures.append(Failure(path, reason))
         else:
@@ -73,14 +74,14 @@ def predict_files(
 
 
 def find_images(inputs: Sequence[Path], out: Path) -> dict[str, Path]:
-    """The images that `inputs` mean, by the name their prediction gets: the path below the given folder, without its suffix.
+    """The images that `inputs` mean, by the name of their prediction: their path without suffix.
 
-    Files in folders count when their suffix is an image's and no part of their path starts with a dot; earlier predictions in `out` do not.
-    `a.jpg` beside `a.png` become `a_jpg` and `a_png`; raises UserError when names still clash.
+    The path is that below the given folder. In folders, files count if they have an image's suffix
+    and no part of their path starts with a dot; earlier predictions in `out` do not count. `a.jpg`
+    beside `a.png` become `a_jpg` and `a_png`; raises UserError if names still clash.
     """
-    found: dict[
-        Path, tuple[Path, Path]
-    ] = {}  # resolved -> (as typed, below its input): a file that is meant twice is predicted once
+    # resolved -> (as typed, below its input): a file that is named twice is predicted once
+    found: dict[Path, tuple[Path, Path]] = {}
     for given in inputs:
         if given.is_dir():
             below = _images_below(given, [(out / folder).resolve() for folder in FOLDERS])
@@ -95,12 +96,13 @@ def find_images(inputs: Sequence[Path], out: Path) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for path, relative in found.values():
         bare = relative.with_suffix("")
-        name = (
-            bare if stems[bare] == 1 else bare.with_name(f"{bare.name}_{relative.suffix[1:]}")
-        ).as_posix()
+        alone = stems[bare] == 1
+        own = bare if alone else bare.with_name(f"{bare.name}_{relative.suffix[1:]}")
+        name = own.as_posix()
         if name in named:
             raise UserError(
-                f"{path} and {named[name]} would both be written as {name}; predict them into two folders"
+                f"{path} and {named[name]} would both be written as {name}; predict them into two "
+                "folders"
             )
         named[name] = path
     return named

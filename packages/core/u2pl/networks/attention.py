@@ -1,6 +1,6 @@
-"""How alike two places of an image are, from what self-attention makes of them (AFA, Ru et al. 2022; 000, sec. 4.3).
+"""Affinity of token pairs from MiT's self-attention (AFA, Ru et al. 2022; U2PL+ sec. 4.3).
 
-n counts the tokens of the encoder's last feature map, row by row.
+Shapes: n = tokens of the encoder's last feature map, row-major; D = channels of all heads together.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from u2pl.errors import UserError
 from u2pl.networks.encoders.mit import MixTransformer
 
-#: Blocks at the end of the last stage whose attention is looked at.
+#: Number of last blocks of the last stage whose attention is used.
 BLOCKS = 2
 
-#: Deviation of the first weights, as in the released code.
+#: Standard deviation of the initial weights, as in the released code.
 DEVIATION = 3**-0.5
 
 
 class Attention(NamedTuple):
-    """What one block compares, before scaling and softmax; the heads lie side by side in D."""
+    """Queries and keys of one block, before scaling and softmax, heads concatenated in D."""
 
     query_BnD: Tensor
     key_BnD: Tensor
@@ -32,16 +32,16 @@ class Attention(NamedTuple):
 class AffinityHead(nn.Module):
     """sigmoid(sum_h w_h (A_h + A_h^T) + bias) with A_h = Q_h K_h^T, h over the heads of all blocks.
 
-    The sum over heads is one product of matrices, so that no n x n map of a single head is ever held:
-
-        for h in heads: score += w[h] * query[h] @ key[h].T
+        for h in heads:
+            score += w[h] * query[h] @ key[h].T
         return sigmoid(score + score.T + bias)
 
-    Full n x n maps, though only pairs at most 8 tokens apart count: 17 rows of keys for each row of tokens took four times as long
-    at 32 x 32 tokens on a CPU (`benchmarks/affinity.py`).
+    The sum over heads is a single matrix product, so the n x n map of one head is never stored.
+    All pairs are computed, although the loss uses only those at most 8 tokens apart: a banded
+    version took four times as long at 32 x 32 tokens on a CPU (`benchmarks/affinity.py`).
 
     Args:
-        heads: Attention heads of all blocks together.
+        heads: number of attention heads of all blocks together.
     """
 
     def __init__(self, heads: int) -> None:
@@ -50,29 +50,33 @@ class AffinityHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, blocks: Sequence[Attention]) -> Tensor:
-        """Probabilities float32 [B, n, n], symmetric, of the blocks that `attention_of` gave."""
+        """Affinity of all pairs, float32 [B, n, n] in (0, 1), symmetric.
+
+        Args:
+            blocks: queries and keys in any floating dtype, as from `attention_of`.
+        """
         query, key = (torch.cat(parts, dim=2).float() for parts in zip(*blocks, strict=True))
-        with torch.autocast(
-            query.device.type, enabled=False
-        ):  # scores are tens: 16 bits would round them to quarters
+        # no autocast: scores are in the tens, where bfloat16 has a precision of a quarter
+        with torch.autocast(query.device.type, enabled=False):
             weighted = query.unflatten(2, (len(self.weight), -1)) * self.weight.unsqueeze(1)
             score = weighted.flatten(2) @ key.mT
             return torch.sigmoid(score + score.mT + self.bias)
 
 
 def build_affinity(encoder: nn.Module) -> AffinityHead:
-    """A head for the attention of `encoder`, with random weights.
+    """An affinity head for `encoder`, with random weights.
 
-    It belongs to the method, not to the network: trained and resumed with it, at the heads' learning rate, and no part of what is shared.
+    It belongs to the method, not to the network: it is trained at the heads' learning rate and
+    saved in checkpoints, but it is not part of a saved model.
 
     Raises:
-        UserError: The encoder has no such attention.
+        UserError: The encoder is not a MiT.
     """
     return AffinityHead(sum(block.num_heads for block in attention_blocks(encoder)))
 
 
 def attention_blocks(encoder: nn.Module) -> list[Any]:
-    """The self-attention of the last blocks of MiT, first to last; UserError for any other encoder."""
+    """Self-attention modules of MiT's last blocks, in order; UserError for any other encoder."""
     if not isinstance(encoder, MixTransformer):
         raise UserError("affinity comes from the self-attention of MiT; set network.encoder=mit_b1")
     stages: Any = encoder.model.stages
@@ -82,24 +86,23 @@ def attention_blocks(encoder: nn.Module) -> list[Any]:
 
 @contextmanager
 def attention_of(encoder: nn.Module) -> Iterator[list[Attention]]:
-    """Take the queries and keys of the last blocks in the forward of `encoder` that the body runs, with their gradients.
+    """Record the queries and keys of the last blocks, in the graph, from a forward of `encoder`.
 
         with attention_of(network.encoder) as blocks:
             output = network(image)
         prob_Bnn = head(blocks)
 
-    The list is filled when the body ends; of several forwards the last one counts. Nothing stays on the encoder, and what is not asked
-    for is not kept.
+    The list is filled on exit, from the last forward in the body; the hooks are then removed.
 
     Raises:
-        UserError: The encoder has no such attention.
+        UserError: The encoder is not a MiT.
     """
     blocks = attention_blocks(encoder)
     taken: list[Attention] = []
-    answers: dict[nn.Module, Tensor] = {}
+    outputs: dict[nn.Module, Tensor] = {}
 
-    def keep(linear: nn.Module, _: Any, answer: Tensor) -> None:
-        answers[linear] = answer
+    def keep(linear: nn.Module, _: Any, output: Tensor) -> None:
+        outputs[linear] = output
 
     hooks = [
         linear.register_forward_hook(keep) for block in blocks for linear in (block.q, block.kv)
@@ -109,7 +112,8 @@ def attention_of(encoder: nn.Module) -> Iterator[list[Attention]]:
     finally:
         for hook in hooks:
             hook.remove()
-    assert len(answers) == len(hooks), "no forward of the encoder"
+    assert len(outputs) == len(hooks), "no forward of the encoder"
+    # `kv` holds the keys, then the values
     taken += [
-        Attention(answers[block.q], answers[block.kv].chunk(2, dim=-1)[0]) for block in blocks
-    ]  # keys, then values
+        Attention(outputs[block.q], outputs[block.kv].chunk(2, dim=-1)[0]) for block in blocks
+    ]

@@ -1,4 +1,4 @@
-"""From a config to a network."""
+"""Builds a network from its config."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from u2pl.networks.segmentor import Segmentor
 
 
 def build_segmentor(config: NetworkConfig, num_classes: int) -> Segmentor:
-    """The configured network on the CPU, in training mode, its encoder pretrained as configured.
+    """The configured network with its encoder's weights loaded, on the CPU, in training mode.
 
     Raises:
-        UserError: An unknown encoder, one that cannot run at the output stride or under the
-            decoder, or weights that do not fit it.
+        UserError: The encoder is unknown or cannot run at the output stride or with the decoder, or
+            the weights do not fit it.
     """
     encoder = family_of(config.encoder).build(config.encoder, config.output_stride)
     parts = decoder_file(config.decoder).build(config, encoder, num_classes)

@@ -1,4 +1,4 @@
-"""Which network: the choices a recipe or `--set network.…` can make."""
+"""Network options, as set by a recipe or by `--set network.…`."""
 
 from __future__ import annotations
 
@@ -16,68 +16,70 @@ from pydantic import (
 
 from u2pl.networks.parts import DecoderFacts, decoder_file, decoder_names
 
-#: `encoder_weights` of an encoder that starts from random numbers.
+#: Value of `encoder_weights` for random initialisation.
 RANDOM = "none"
 
 
 class NetworkConfig(BaseModel):
-    """Encoder, decoder and heads; the defaults are U2PL's network for VOC (004, sec. 4.1)."""
+    """Encoder, decoder and heads; the defaults are U2PL's network for VOC (U2PL sec. 4.1)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     decoder: str = Field(
         "deeplabv3plus",
-        description="deeplabv3plus: U2PL's decoder and heads (004, sec. 4.1); deeplabv3plus_light: separable convolutions, narrow heads; "
-        "daformer: DAFormer's fusion of four feature maps (000, sec. 4.2); segformer: SegFormer's, pixel by pixel (000, sec. 4.3)",
+        description="deeplabv3plus: U2PL's decoder and heads (U2PL sec. 4.1); deeplabv3plus_light: "
+        "separable convolutions and narrow heads; daformer: four feature maps fused by dilated "
+        "convolutions (U2PL+ sec. 4.2); segformer: fused by an MLP (U2PL+ sec. 4.3)",
     )
     encoder: str = Field(
         "resnet101",
-        description="any timm encoder that can run at output_stride, or mit_b0 to mit_b5 at 16 or 32 (000: mit_b5 in sec. 4.2, mit_b1 "
-        "in 4.3); resnet101 in 004, resnet101s has the deep stem of its released code",
+        description="any timm encoder that can run at output_stride, or mit_b0 to mit_b5 at 16 or "
+        "32 (mit_b5 in U2PL+ sec. 4.2, mit_b1 in sec. 4.3); resnet101 in U2PL, resnet101s (deep "
+        "stem) in its released code",
     )
     encoder_weights: str = Field(
         "imagenet",
-        description="imagenet: the hub's weights for this name (timm's; for mit_b* NVIDIA's, not for commercial use); none: random; "
-        "or a .safetensors or .pth file of the encoder",
+        description="imagenet: the hub's weights for this name (timm's; for mit_b* NVIDIA's, not "
+        "for commercial use); none: random initialisation; or a .safetensors or .pth file of the "
+        "encoder",
     )
     output_stride: Literal[8, 16, 32] = Field(
         default_factory=lambda fields: _facts(fields).strides[0],
-        description="image pixels per pixel of the encoder's last feature map; 8 (004) or 16 for DeepLabv3+, "
-        "32 (000, sec. 4.2) or 16 for daformer, 16 (000, sec. 4.3) or 32 for segformer",
+        description="stride of the encoder's last feature map; 8 (U2PL) or 16 for deeplabv3plus, "
+        "32 (U2PL+ sec. 4.2) or 16 for daformer, 16 (U2PL+ sec. 4.3) or 32 for segformer",
     )
     atrous_rates: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
         default_factory=lambda fields: _facts(fields).atrous_rates,
-        description="dilations of the three 3x3 branches of ASPP (DeepLabv3+: 12, 24, 36 at stride 8, 6, 12, 18 at stride 16; "
-        "daformer: 6, 12, 18), which has a 1x1 branch besides; segformer has none",
+        description="dilation rates of the three 3x3 branches of ASPP (DeepLabv3+: 12, 24, 36 at "
+        "stride 8 and 6, 12, 18 at stride 16; daformer: 6, 12, 18); segformer has no ASPP",
     )
     width: PositiveInt = Field(
         256,
-        description="channels of the decoder's branches and of what they are fused to; 256 in 004 and 000",
+        description="channels of the decoder's branches and of their fusion; 256 in U2PL and U2PL+",
     )
     embed_dim: NonNegativeInt = Field(
         default_factory=lambda fields: _facts(fields).embed_dim,
-        description="channels D of the representation; 256 in 004, 64 with the light decoder; 0: none, for methods without contrast",
+        description="channels of the representation; 256 in U2PL, 64 with the light decoder; "
+        "0 = none, for methods without contrast",
     )
     dropout: float = Field(
         0.1,
         ge=0,
         lt=1,
-        description="dropout in the decoder and, in U2PL's, in both heads; in daformer and segformer, before the classifier; "
-        "0.1 in the released code",
+        description="dropout rate; deeplabv3plus: in the decoder and both heads; _light: in the "
+        "decoder; daformer and segformer: before the classifier; 0.1 in the released code",
     )
     tag_classes: NonNegativeInt = Field(
         0,
-        description="classes of the image-level classifier on the encoder's last map; 0: none; the weakly supervised app sets it",
+        description="classes of the image-level classifier on the encoder's last map; 0 = none; "
+        "set by the weakly supervised app",
     )
 
     @field_validator("encoder_weights", mode="before")
     @classmethod
     def _none_is_random(cls, value: object) -> object:
-        return (
-            RANDOM
-            if value is None or (isinstance(value, str) and value.lower() in ("", RANDOM))
-            else value
-        )
+        none = value is None or (isinstance(value, str) and value.lower() in ("", RANDOM))
+        return RANDOM if none else value
 
     @field_validator("decoder")
     @classmethod
@@ -89,7 +91,7 @@ class NetworkConfig(BaseModel):
     @field_validator("output_stride")
     @classmethod
     def _decoder_runs_at(cls, value: int, info: ValidationInfo) -> int:
-        decoder = info.data.get("decoder")  # absent if it was wrong
+        decoder = info.data.get("decoder")  # absent if it failed validation
         strides = decoder_file(decoder).FACTS.strides if decoder else (value,)
         if value not in strides:
             raise ValueError(f"decoder {decoder} runs at {' or '.join(map(str, sorted(strides)))}")
@@ -97,6 +99,6 @@ class NetworkConfig(BaseModel):
 
 
 def _facts(fields: dict[str, object]) -> DecoderFacts:
-    """The decoder's own defaults; anything if the decoder is wrong, which is the error then."""
+    """The decoder's defaults; any if the decoder is invalid, since that error is reported."""
     decoder = fields.get("decoder")
     return decoder_file(decoder).FACTS if isinstance(decoder, str) else DecoderFacts((8,))

@@ -1,4 +1,4 @@
-"""What an encoder is. Each file in `encoders/` holds one family of them; the folder is the registry."""
+"""Base class of encoders. Each file in `encoders/` is one family; the folder is the registry."""
 
 from __future__ import annotations
 
@@ -15,48 +15,52 @@ from u2pl.networks import encoders
 
 
 class Encoder(nn.Module, ABC):
-    """Image [B, 3, H, W] -> four feature maps, from fine to deep; it carries the facts about itself.
+    """Image [B, 3, H, W] -> four feature maps, from high to low resolution.
 
-    The weights lie in `model`, under the names of whoever released them.
+    The weights are in `model`, under the names of the implementation that it wraps.
     """
 
     model: nn.Module
-    #: Of each map.
+    #: Channels of each map.
     channels: tuple[int, ...]
     #: Image pixels per pixel of each map.
     strides: tuple[int, ...]
-    #: Height and width of an image must be multiples of it.
+    #: Height and width of the input must be multiples of it.
     divisor: int
-    #: Mean and standard deviation of the colours in [0, 1] that it was pretrained with.
+    #: Mean and standard deviation of RGB in [0, 1] in pretraining.
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @classmethod
     @abstractmethod
     def names(cls) -> Collection[str]:
-        """Every encoder of the family, as `network.encoder` names it."""
+        """Names of the family's encoders, as in `network.encoder`."""
 
     @classmethod
     @abstractmethod
     def build(cls, name: str, output_stride: int) -> Encoder:
-        """Build one with random weights; UserError if it cannot run at the output stride."""
+        """An encoder with random weights; UserError if it cannot run at the output stride."""
 
     @classmethod
     @abstractmethod
     def hub_weights(cls, name: str) -> dict[str, Tensor]:
-        """Download its ImageNet weights, or read them from the hub's cache; UserError if there are none."""
+        """ImageNet weights, downloaded or from the hub's cache; UserError if none were released."""
 
     @abstractmethod
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
-        """The four maps; both sides of the image are multiples of `divisor`."""
+        """Feature maps [B, channels[i], H / strides[i], W / strides[i]].
+
+        Args:
+            image_B3HW: normalised RGB, with sides that are multiples of `divisor`.
+        """
 
     def own_key(self, key: str) -> str:
-        """Our name of a tensor that a released file calls `key`."""
+        """State-dict key of the tensor that released weights call `key`."""
         return key
 
 
 def families() -> Iterator[type[Encoder]]:
-    """The class of each file in the folder."""
+    """The encoder class of each file in the folder."""
     for found in pkgutil.iter_modules(encoders.__path__):
         module = import_module(f"{encoders.__name__}.{found.name}")
         yield from (
@@ -69,7 +73,7 @@ def families() -> Iterator[type[Encoder]]:
 
 
 def family_of(name: str) -> type[Encoder]:
-    """The family that an encoder belongs to; UserError that suggests near names if there is none."""
+    """The family of an encoder; UserError with similar names if it is unknown."""
     known: list[str] = []
     for family in families():
         names = family.names()

@@ -1,4 +1,4 @@
-"""What a decoder's file provides, and the block that decoders are made of. `decoders/` is the registry."""
+"""What a file in `decoders/` provides, and the block decoders share. The folder is the registry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Parts(NamedTuple):
-    """Modules that a `Segmentor` puts together; see there for their inputs and outputs."""
+    """The modules of a `Segmentor`, which documents their inputs and outputs."""
 
     decoder: nn.Module
     classifier: nn.Module
@@ -25,7 +25,7 @@ class Parts(NamedTuple):
 
 
 class DecoderFacts(NamedTuple):
-    """What a decoder can do, and its defaults."""
+    """Output strides that a decoder supports, and its defaults."""
 
     strides: tuple[Literal[8, 16, 32], ...]  # of the encoder's last map, the default first
     atrous_rates: tuple[int, int, int] = (12, 24, 36)
@@ -33,28 +33,28 @@ class DecoderFacts(NamedTuple):
 
 
 class DecoderFile(Protocol):
-    """A file in `decoders/`."""
+    """Interface of a file in `decoders/`."""
 
     FACTS: DecoderFacts
 
     def build(self, config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
-        """Decoder and heads with random weights, for the encoder's maps."""
+        """Decoder and heads for the encoder's maps, with random weights."""
 
 
 def decoder_names() -> list[str]:
-    """The files in the folder."""
+    """Names of the decoders."""
     return [found.name for found in pkgutil.iter_modules(decoders.__path__)]
 
 
 def decoder_file(name: str) -> DecoderFile:
-    """The file of a decoder."""
+    """The module of a decoder, by name."""
     return cast(DecoderFile, import_module(f"{decoders.__name__}.{name}"))
 
 
 def conv_norm_relu(
     in_channels: int, out_channels: int, kernel: int, dilation: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """Convolution that keeps the size, batch norm, ReLU."""
+    """Conv-BN-ReLU with same padding."""
     padding = dilation * (kernel // 2)
     return nn.Sequential(
         nn.Conv2d(

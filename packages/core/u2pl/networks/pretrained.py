@@ -1,4 +1,4 @@
-"""Pretrained encoders, by timm's name or from a file, loaded strictly."""
+"""Pretrained encoder weights, from the hub or a file, loaded strictly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from u2pl.errors import UserError
 from u2pl.networks.encoder import Encoder, family_of
 
-#: Keys of an ImageNet classifier that an encoder has no place for.
+#: Prefixes of a classifier's keys, which an encoder does not have.
 CLASSIFIER_KEYS = (
     "fc.",
     "classifier.",
@@ -32,18 +32,20 @@ CLASSIFIER_KEYS = (
     "norm_head.",
     "fc_norm.",
 )
+#: Prefixes that wrapper modules put in front of an encoder's keys.
 WRAPPERS = ("module.", "encoder.", "backbone.", "model.")
+#: Share of the keys that must match, of the encoder's and of the file's.
 MIN_MATCHED = 0.99
 
 logger = logging.getLogger(__name__)
 
 
 class LoadReport(NamedTuple):
-    """Which keys of a file went into an encoder."""
+    """Keys of a file compared with those of an encoder."""
 
     matched: list[str]
-    missing: list[str]  # of the encoder, not in the file
-    unexpected: list[str]  # of the file, neither the encoder's nor a classifier's
+    missing: list[str]  # in the encoder only
+    unexpected: list[str]  # in the file only, and no classifier's
     reshaped: list[str]  # in both, with different shapes
 
     def __str__(self) -> str:
@@ -54,10 +56,15 @@ class LoadReport(NamedTuple):
 
 
 def load_pretrained(encoder: Encoder, name: str, weights: str) -> LoadReport:
-    """Fill `encoder` (timm's or MiT's `name`) with ImageNet weights of that name (`weights` = "imagenet") or with a file's.
+    """Load pretrained weights into an encoder, and log the report.
+
+    Args:
+        encoder: the encoder to fill.
+        name: its name, as in `network.encoder`.
+        weights: "imagenet" for the hub's weights of that name, or the path of a file.
 
     Raises:
-        UserError: No such weights, an unreadable file, or less than 99 % of either side's keys in the other.
+        UserError: There are no such weights, they cannot be read, or they do not fit.
     """
     state = hub_weights(name) if weights == "imagenet" else read_weights(Path(weights))
     report = load_encoder(encoder, state, source=weights)
@@ -66,7 +73,16 @@ def load_pretrained(encoder: Encoder, name: str, weights: str) -> LoadReport:
 
 
 def load_encoder(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> LoadReport:
-    """Copy `state` into `encoder`; nothing is copied unless 99 % of the keys fit and no shape differs (UserError)."""
+    """Copy `state` into `encoder`, or copy nothing and raise.
+
+    Args:
+        encoder: the encoder to fill.
+        state: tensors by key, with or without wrappers' prefixes.
+        source: where they come from, for the message.
+
+    Raises:
+        UserError: Fewer than 99 % of the keys match, or a shape differs.
+    """
     own = {unwrapped(key): tensor for key, tensor in encoder.state_dict().items()}
     part = {encoder.own_key(key): tensor for key, tensor in encoder_part(state).items()}
     given = by_own_key(own, part)
@@ -75,7 +91,8 @@ def load_encoder(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> 
     if report.reshaped or len(report.matched) < MIN_MATCHED * total:
         first = (report.reshaped + report.missing + report.unexpected)[:3]
         raise UserError(
-            f"{source} does not fit the encoder: {report}; first: {', '.join(first)}; check network.encoder"
+            f"{source} does not fit the encoder: {report}; first: {', '.join(first)}; "
+            "check network.encoder"
         )
     with torch.no_grad():
         for key in report.matched:
@@ -84,7 +101,10 @@ def load_encoder(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> 
 
 
 def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> LoadReport:
-    """Sort the keys of an encoder and of a file; counters of batches seen, absent from old files, are not missed."""
+    """Compare the keys of an encoder and of a file.
+
+    BatchNorm's `num_batches_tracked`, which old files lack, never counts as missing.
+    """
     both = [key for key in own if key in given]
     return LoadReport(
         matched=[key for key in both if own[key].shape == given[key].shape],
@@ -97,7 +117,7 @@ def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> LoadRepor
 
 
 def encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The keys under "encoder." or "backbone." where a file has such, else all; without what wraps them."""
+    """The tensors under "encoder." or "backbone.", or all if there are none; prefixes removed."""
     inner = {key.removeprefix("module."): tensor for key, tensor in state.items()}
     part = {
         key: tensor for key, tensor in inner.items() if key.startswith(("encoder.", "backbone."))
@@ -106,23 +126,31 @@ def encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unwrapped(key: str) -> str:
-    """A key without the names of the modules around the encoder."""
+    """A key without the prefixes of wrapper modules."""
     while key.startswith(WRAPPERS):
         key = key.partition(".")[2]
     return key
 
 
 def by_own_key(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`given` under the encoder's own spelling: timm's feature extractors write stages_0 for a classifier's stages.0."""
+    """`given` with its keys in the encoder's spelling.
+
+    timm's feature extractors spell stages_0 what its classifiers spell stages.0.
+    """
     spelling = {key.replace(".", "_"): key for key in own}
     return {spelling.get(key.replace(".", "_"), key): tensor for key, tensor in given.items()}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by key of a .safetensors file, or of a pickled state dict read without running any code in it."""
+    """Tensors by key of a .safetensors file, or of a pickled state dict (`weights_only`, no code).
+
+    Raises:
+        UserError: There is no such file, or it holds no tensors by key.
+    """
     if not path.is_file():
         raise UserError(
-            f"encoder weights: no file {path}; give a .safetensors or .pth file, imagenet or none as network.encoder_weights"
+            f"encoder weights: no file {path}; set network.encoder_weights to a .safetensors or "
+            ".pth file, imagenet or none"
         )
     try:
         if path.suffix == ".safetensors":
@@ -137,7 +165,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         OSError,
     ) as error:
         raise UserError(
-            f"encoder weights: {path} is damaged or no file of tensors ({type(error).__name__}); fetch it again"
+            f"encoder weights: {path} is damaged or no file of tensors "
+            f"({type(error).__name__}); download it again"
         ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
@@ -153,8 +182,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def hub_weights(name: str) -> dict[str, Tensor]:
-    """ImageNet weights of an encoder, from the hub or its local cache."""
-    advice = "give a file with --set network.encoder_weights=FILE, or start from random weights with none"
+    """ImageNet weights of an encoder, from the hub or its local cache.
+
+    Raises:
+        UserError: No such weights were released, or the hub is unreachable and they are not cached.
+    """
+    advice = (
+        "give a file with --set network.encoder_weights=FILE, or none for random initialisation"
+    )
     try:
         with offline_if_unreachable():
             return family_of(name).hub_weights(name)
@@ -169,7 +204,7 @@ def hub_weights(name: str) -> dict[str, Tensor]:
 
 @contextmanager
 def offline_if_unreachable() -> Iterator[None]:
-    """Without a route to the hub use its cache at once, instead of a minute of retries and warnings."""
+    """If the hub is unreachable, use its cache at once instead of after a minute of retries."""
     constants = huggingface_hub.constants
     before = constants.HF_HUB_OFFLINE
     try:

@@ -1,4 +1,7 @@
-"""A network from its parts: image -> encoder -> decoder -> logits and representation at a quarter of the image's size."""
+"""The segmentation network: image -> encoder -> decoder -> logits and representation.
+
+Shapes: T = classes of the image tags; deep_BDhw is the encoder's last map, with D, h, w of its own.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +17,26 @@ from u2pl.notation import OUTPUT_STRIDE
 
 
 class SegOutput(NamedTuple):
-    """A network's output at a quarter of the image's size."""
+    """Output of a network; logits and representation at a quarter of the image's size."""
 
     logits: Tensor  # [B, C, h, w]
     embed: Tensor | None = None  # [B, D, h, w]
-    deep: Tensor | None = None  # the encoder's last feature map, padding included
+    deep: Tensor | None = None  # [B, D, h, w]: the encoder's last feature map, with padding
 
 
 class Segmentor(nn.Module):
     """Class logits and pixel representations of images of any size.
 
     Args:
-        encoder: image [B, 3, H, W] -> four feature maps; carries colours and divisor of the images.
+        encoder: image [B, 3, H, W] -> four feature maps; it defines the normalisation of colours
+            and the divisor of the image's sides.
         decoder: feature maps -> one map at a quarter of the image's size.
-        classifier: that map -> logits [B, C, h, w].
-        embedder: that map -> representation [B, D, h, w]; None for methods without contrast.
-        tagger: 1x1 convolution without bias, the encoder's last map -> activations [B, K, h, w] of
-            the K classes of image tags; None for methods that do not use tags.
-        min_images: Fewest images per process that a training forward can normalise.
-        embed_dim: Channels D of the representation, 0 without one.
+        classifier: decoder's map -> logits [B, C, h, w].
+        embedder: representation head, decoder's map -> [B, D, h, w]; None without contrast.
+        tagger: image-level classifier, a 1x1 convolution without bias: the encoder's last map ->
+            [B, T, h, w]; None without image tags.
+        min_images: minimum images per process in training, for BatchNorm.
+        embed_dim: D of the representation; 0 without one.
     """
 
     mean: Tensor
@@ -58,19 +62,19 @@ class Segmentor(nn.Module):
         self.divisor = encoder.divisor
         self.min_images = min_images
         self.embed_dim = embed_dim
-        # Not in the state: an average of teachers, or of processes, must never move them.
+        # not persistent: constants of the encoder, which no checkpoint may change
         for name, value in (("mean", encoder.mean), ("std", encoder.std)):
             self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
 
     def forward(self, image_B3HW: Tensor, embed: bool = True) -> SegOutput:
-        """Logits, the encoder's last feature map and, if asked for, representations.
+        """Logits, representations and the encoder's last feature map.
 
         Args:
             image_B3HW: RGB, uint8 or floating point in [0, 1].
-            embed: Whether to run the representation head, if there is one; else `SegOutput.embed` is None.
+            embed: whether to run the representation head; `SegOutput.embed` is None without it.
 
         Raises:
-            UserError: Fewer images than batch normalisation can train with.
+            UserError: There are fewer images than BatchNorm can train with.
         """
         height, width = (-(-side // OUTPUT_STRIDE) for side in image_B3HW.shape[-2:])
         self._check_batch(len(image_B3HW))
@@ -85,17 +89,17 @@ class Segmentor(nn.Module):
         return SegOutput(logits, representation, features[-1])
 
     def activation(self, deep_BDhw: Tensor) -> Tensor:
-        """Class activation map [B, K, h, w] of `SegOutput.deep`, before ReLU."""
+        """Class activation map [B, T, h, w] of `SegOutput.deep`, before ReLU."""
         assert self.tagger is not None
         activation: Tensor = self.tagger(deep_BDhw)
         return activation
 
     def tag_logits(self, deep_BDhw: Tensor) -> Tensor:
-        """Logits [B, K] of the image's tags: global max pooling of `SegOutput.deep`, then the classifier."""
+        """Logits of image tags [B, T]: global max pooling of `SegOutput.deep`, then the tagger."""
         return self.activation(F.adaptive_max_pool2d(deep_BDhw, 1)).flatten(1)
 
     def prepare(self, image_B3HW: Tensor) -> Tensor:
-        """Normalise colours, then pad bottom and right with the mean colour to multiples of `divisor`."""
+        """Normalise colours; pad bottom and right with mean colour to multiples of `divisor`."""
         image = image_B3HW.to(self.mean.dtype)
         if not image_B3HW.is_floating_point():
             image = image / 255
@@ -105,7 +109,7 @@ class Segmentor(nn.Module):
         )
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """Everything that starts from random numbers: decoder, classifier, representation head and image-level classifier."""
+        """Parameters that are not pretrained: those of the decoder and all heads."""
         parts = (self.decoder, self.classifier, self.embedder, self.tagger)
         return [parameter for part in parts if part is not None for parameter in part.parameters()]
 
@@ -115,6 +119,6 @@ class Segmentor(nn.Module):
         if any(isinstance(module, nn.SyncBatchNorm) for module in self.decoder.modules()):
             return
         raise UserError(
-            f"{images} image per process is too few to train with: the decoder's pooled branch normalises over images; "
-            f"give each process {self.min_images} or more"
+            f"{images} image per process is too few for training: BatchNorm in the decoder's image "
+            f"pooling needs {self.min_images} or more per process"
         )

@@ -1,4 +1,4 @@
-"""How much to believe predictions: the share of confident ones as the weight of all."""
+"""Pseudo-label weights: the share of confident predictions (DAFormer, Hoyer et al. 2022)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class Confident(NamedTuple):
-    """Pseudo-labels that are believed as far as their image is."""
+    """Pseudo-labels weighted by the confidence of their image."""
 
-    label_BHW: Tensor  # int64: the most probable class, on padding too
-    weight_BHW: Tensor  # float32: q; 0 on padding and at the border
+    label_BHW: Tensor  # int64: argmax, on padding too
+    weight_BHW: Tensor  # float32: q, 0 on padding and at the border
     share_B: Tensor  # float32: q of each image
 
 
@@ -25,17 +25,19 @@ def confident_pixels(
     per: Literal["image", "batch"] = "image",
     gather: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Confident:
-    """q = valid pixels with a top probability of at least `threshold` / valid pixels (DAFormer Eq 4); 0 where nothing is valid.
+    """Pseudo-labels with weight q, the share of confident pixels (DAFormer Eq 4).
 
-    Unlike `losses.consistency.confident_share`, which counts those above its threshold, as CutMix does.
+    q is 0 without valid pixels. A confident pixel reaches the threshold (>=), whereas in
+    `losses.consistency.confident_share` it exceeds it (>), as in CutMix.
 
     Args:
         prob_BCHW: the teacher's probabilities.
-        valid_BHW: bool, False on padding, which neither counts nor weighs.
-        border_BHW: bool [B, H, W], or [B, H] for whole rows: pixels that count for q but weigh nothing; none when None.
-        threshold: top probability of a confident pixel.
-        per: one q for each image (DAFormer's text), or one for all images of the step (released).
-        gather: joins a vector over processes.
+        valid_BHW: bool, False on padding, which is left out of q and has weight 0.
+        border_BHW: bool [B, H, W], or [B, H] for whole rows: pixels that are counted in q but have
+            weight 0; no such pixels when None.
+        threshold: minimum top probability of a confident pixel.
+        per: one q per image (DAFormer's text), or one for the global batch (released code).
+        gather: concatenates a tensor over processes.
     """
     top, label = prob_BCHW.max(dim=1)
     count_B2 = torch.stack(
@@ -44,7 +46,7 @@ def confident_pixels(
     if per == "batch":
         count_B2 = gather(count_B2).sum(dim=0, keepdim=True).expand_as(count_B2)
     share = count_B2[:, 0].float() / count_B2[:, 1].clamp(min=1)
-    believed = valid_BHW
+    weighted = valid_BHW
     if border_BHW is not None:
-        believed = valid_BHW & ~(border_BHW if border_BHW.dim() == 3 else border_BHW.unsqueeze(2))
-    return Confident(label, torch.where(believed, share.view(-1, 1, 1), 0.0), share)
+        weighted = valid_BHW & ~(border_BHW if border_BHW.dim() == 3 else border_BHW.unsqueeze(2))
+    return Confident(label, torch.where(weighted, share.view(-1, 1, 1), 0.0), share)

@@ -1,4 +1,4 @@
-"""Which predictions to believe: the split by entropy."""
+"""Partition of the pixels into reliable and unreliable ones by the entropy of their prediction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Partition(NamedTuple):
-    """Every valid pixel is either reliable or unreliable."""
+    """Entropy and threshold; every valid pixel is either reliable or unreliable."""
 
     entropy_BHW: Tensor  # float32, nats
     gamma: Tensor  # threshold gamma_t, float32 scalar
@@ -19,7 +19,7 @@ class Partition(NamedTuple):
 
 
 def entropy(prob_BCHW: Tensor) -> Tensor:
-    """H(p) = -sum_c p_c log p_c in nats, float32 (004 Eq 5, 000 Eq 11)."""
+    """H(p) = -sum_c p_c log p_c in nats, float32 (U2PL Eq 5, U2PL+ Eq 11)."""
     return torch.special.entr(prob_BCHW.float()).sum(dim=1)
 
 
@@ -29,29 +29,30 @@ def upper_percentile(
     share: float,
     gather: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Tensor:
-    """The value below which all but the `share` highest valid values lie, interpolated as numpy's percentile(100 (1 - share)).
-
-    Runs without waiting for the device: the number of valid values may stay there. -inf where none is valid.
+    """np.percentile(valid values, 100 (1 - share)), linearly interpolated, without a host sync.
 
     Args:
         value_BHW: float values.
         valid_BHW: bool, which of them count.
-        share: in [0, 1].
-        gather: joins a vector over processes; the percentile is that of the joined values.
+        share: share of the values above the percentile, in [0, 1].
+        gather: concatenates a tensor over processes; the percentile is that of all their values.
+
+    Returns:
+        Scalar in the dtype of the values; -inf if none is valid.
     """
     value = torch.where(valid_BHW, value_BHW, -torch.inf).flatten()
     count = gather(valid_BHW.sum().view(1))
     size = value.numel() * count.numel()
     needed = min(size, int(share * (size - 1)) + 2)
-    # each process offers its own highest ones: the highest of all are among them
+    # the highest values of all processes are among the highest of each
     highest = gather(value.topk(min(needed, value.numel())).values)
     highest = highest.topk(needed).values if count.numel() > 1 else highest
     position = (count.sum() - 1).clamp(min=0).double() * share
     low = position.floor().long().clamp(max=needed - 1)
     high = (low + 1).clamp(max=needed - 1)
-    # an index in brackets would be read on the host
+    # `take`, since indexing by a tensor in brackets syncs with the host
     above, below = highest.take(low).double(), highest.take(high).double()
-    # with no weight on it, the neighbour may be -inf
+    # where `below` has weight 0 it may be -inf, and 0 x inf is NaN
     step = torch.where(position > low, (above - below) * (position - low), 0.0)
     return (above - step).to(value_BHW.dtype)
 
@@ -62,13 +63,13 @@ def partition(
     alpha: float,
     gather: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Partition:
-    """Split pixels by entropy at the percentile 100 (1 - alpha) of the batch (004 Eq 6, 000 Eq 12).
+    """Partition by entropy at gamma_t, the percentile 100 (1 - alpha_t) (U2PL Eq 6, U2PL+ Eq 12).
 
     Args:
         prob_BCHW: the teacher's probabilities.
-        valid_BHW: bool, False on padding.
-        alpha: share of unreliable pixels, alpha_t.
-        gather: joins a vector over processes.
+        valid_BHW: bool, False on padding, which is neither reliable nor unreliable.
+        alpha: alpha_t, share of unreliable pixels.
+        gather: concatenates a tensor over processes; the percentile is that of the global batch.
     """
     value = entropy(prob_BCHW)
     gamma = upper_percentile(value, valid_BHW, alpha, gather)
@@ -79,6 +80,14 @@ def partition(
 def lowest_entropy(
     part: Partition, share: float, gather: Callable[[Tensor], Tensor] = lambda x: x
 ) -> Tensor:
-    """Bool mask of the valid pixels whose entropy is in the lowest `share` (the released U2PL's anchor condition)."""
+    """Valid pixels with an entropy in the lowest `share`, bool [B, H, W].
+
+    The released U2PL code selects anchors by this condition.
+
+    Args:
+        part: partition of the same pixels.
+        share: in [0, 1].
+        gather: as for `partition`.
+    """
     valid = part.reliable_BHW | part.unreliable_BHW
     return valid & (part.entropy_BHW <= -upper_percentile(-part.entropy_BHW, valid, share, gather))

@@ -1,4 +1,4 @@
-"""Which pixels serve the contrast, and as what."""
+"""Which pixels are anchors, positives and negatives of the contrast."""
 
 from __future__ import annotations
 
@@ -16,22 +16,29 @@ Gather = Callable[[Tensor], Tensor]
 
 
 class Candidates(NamedTuple):
-    """What each pixel of a batch may be used for; classes are class ids throughout."""
+    """Roles that each pixel of a batch qualifies for; 255 = none."""
 
-    anchor_Bhw: Tensor  # int64: the class the pixel is an anchor of, 255 = of none
-    positive_Bhw: Tensor  # int64: the class whose positive key (004 Eq 12) the pixel's embedding is part of, 255 = of none
-    negative_BChw: Tensor  # bool: the pixel is a negative key of class c
+    anchor_Bhw: Tensor  # int64: the class that the pixel may be an anchor of
+    positive_Bhw: Tensor  # int64: the class whose positive key, a mean, includes the pixel
+    negative_BChw: Tensor  # bool: whether the pixel may be a negative key of class c
 
 
 def rank_limits(num_classes: int, low: int = 3, high: int = 20) -> tuple[int, int]:
-    """(r_l, r_h) that leave something to contrast with few classes: r_h at most C, r_l at most C // 2 and at least 1."""
+    """(r_l, r_h), clamped for few classes: r_l to [1, C // 2], r_h to at most C.
+
+    Args:
+        num_classes: C.
+        low: r_l for many classes.
+        high: r_h for many classes.
+    """
     return max(1, min(low, num_classes // 2)), min(high, num_classes)
 
 
 def ranked_below(prob_BChw: Tensor, rank: int) -> Tensor:
-    """Bool [B, C, h, w]: fewer than `rank` classes are more probable than class c, O(c) < rank (order O of 004, sec. 3.3).
+    """O(c) < rank, bool [B, C, h, w], with O(c) = 0 for the most probable class (U2PL sec. 3.3).
 
-    The count itself is not needed: it is below r exactly where p_c reaches the r-th highest probability.
+    Tied classes share the lowest of their ranks. No argsort is needed: O(c) < r exactly where p_c
+    reaches the r-th highest probability.
     """
     classes = prob_BChw.shape[1]
     if rank <= 0:
@@ -47,10 +54,10 @@ def ranked_below(prob_BChw: Tensor, rank: int) -> Tensor:
 
 
 def nth_highest(value_BChw: Tensor, nth: int) -> Tensor:
-    """The nth highest value over the classes, [B, 1, h, w]; equal values count one by one.
+    """The nth highest value over classes, [B, 1, h, w]; ties count separately.
 
-    On a CPU each class is sorted into the `nth` highest so far, whole maps at a time: far faster than `topk` of short rows. A GPU would
-    spend its time on starting these many small kernels.
+    A CPU runs an insertion sort of whole maps, which is far faster than `topk` over a short axis;
+    on a GPU its many small kernels would be bound by launch overhead.
     """
     if value_BChw.is_cuda:
         return value_BChw.sort(dim=1, descending=True).values[:, nth - 1 : nth]
@@ -64,7 +71,7 @@ def nth_highest(value_BChw: Tensor, nth: int) -> Tensor:
 
 
 def _confident(prob_BChw: Tensor, label_Bhw: Tensor, delta_p: float) -> Tensor:
-    """The label where the probability of that class exceeds delta_p, else 255."""
+    """The label as int64, set to 255 where the probability of its class is not above delta_p."""
     label = label_Bhw.long()
     prob_y = prob_BChw.gather(1, torch.where(label == IGNORE, 0, label).unsqueeze(1)).squeeze(1)
     return torch.where(prob_y > delta_p, label, IGNORE)
@@ -73,13 +80,16 @@ def _confident(prob_BChw: Tensor, label_Bhw: Tensor, delta_p: float) -> Tensor:
 def select_labeled(
     prob_BChw: Tensor, label_Bhw: Tensor, r_l: int, delta_p: float = 0.3
 ) -> Candidates:
-    """Anchors y = c and p(c) > delta_p (004 Eq 9); negatives y != c and O(c) < r_l (Eq 14; 000 Eqs 21, 26).
+    """Candidates of labelled images.
+
+    Anchors: y = c and p(c) > delta_p (U2PL Eq 9, U2PL+ Eq 21).
+    Negatives: y != c and O(c) < r_l (U2PL Eq 14, U2PL+ Eq 26).
 
     Args:
-        prob_BChw: the teacher's probabilities at feature size.
-        label_Bhw: integer ground truth at feature size, 255 = ignore.
+        prob_BChw: the teacher's probabilities.
+        label_Bhw: integer ground truth, 255 = ignore.
         r_l: low rank threshold.
-        delta_p: probability an anchor needs.
+        delta_p: probability that an anchor's class must exceed.
     """
     other = ~one_hot(label_Bhw, prob_BChw.shape[1]) & (label_Bhw != IGNORE).unsqueeze(1)
     anchor = _confident(prob_BChw, label_Bhw, delta_p)
@@ -95,16 +105,19 @@ def select_unlabeled(
     r_h: int,
     delta_p: float = 0.3,
 ) -> Candidates:
-    """Anchors: reliable, pseudo-label c, p(c) > delta_p (004 Eq 10); negatives: unreliable and r_l <= O(c) < r_h (Eq 15; 000 Eqs 22, 27).
+    """Candidates of unlabelled images.
+
+    Anchors: reliable, pseudo-label c and p(c) > delta_p (U2PL Eq 10, U2PL+ Eq 22).
+    Negatives: unreliable and r_l <= O(c) < r_h (U2PL Eq 15, U2PL+ Eq 27).
 
     Args:
-        prob_BChw: the teacher's probabilities at feature size.
-        label_Bhw: integer pseudo-label at feature size.
+        prob_BChw: the teacher's probabilities.
+        label_Bhw: integer pseudo-label.
         reliable_Bhw: bool.
         unreliable_Bhw: bool.
         r_l: low rank threshold.
         r_h: high rank threshold.
-        delta_p: probability an anchor needs.
+        delta_p: probability that an anchor's class must exceed.
     """
     anchor = _confident(prob_BChw, torch.where(reliable_Bhw, label_Bhw, IGNORE), delta_p)
     unlikely = ranked_below(prob_BChw, r_h) & ~ranked_below(prob_BChw, r_l)
@@ -112,12 +125,15 @@ def select_unlabeled(
 
 
 def join(*parts: Candidates) -> Candidates:
-    """Candidates of several groups of images, one after the other."""
+    """Union of the candidates of several groups of images, concatenated along the batch.
+
+    Anchors: U2PL Eq 11, U2PL+ Eq 23. Negatives: U2PL Eq 13, U2PL+ Eq 25.
+    """
     return Candidates(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
 
 
 class Thresholds(NamedTuple):
-    """The numbers of the selection."""
+    """Thresholds of the selection: low rank, high rank, probability of an anchor."""
 
     r_l: int
     r_h: int
@@ -134,15 +150,16 @@ def select_paper(
     limits: Thresholds,
     gather: Gather,
 ) -> Candidates:
-    """Anchors, positives and negatives as in 004 Eqs 9-16 (000 Eqs 21-28).
+    """Anchors, positives and negatives as in U2PL Eqs 9-16 and U2PL+ Eqs 21-28.
 
     Args:
-        prob_l, prob_u: the teacher's probabilities at feature size.
-        label_l: ground truth at feature size; label_u: pseudo-label at feature size.
-        part: the unlabelled pixels' partition at full size.
-        alpha: share of unreliable pixels.
-        limits: ranks and confidence.
-        gather: joins a vector over processes.
+        prob_l, prob_u: the teacher's probabilities [B, C, h, w].
+        label_l: integer ground truth [B, h, w], 255 = ignore.
+        label_u: integer pseudo-label [B, h, w].
+        part: partition of the unlabelled pixels at image size.
+        alpha: share of unreliable pixels; only `select_released` uses it.
+        limits: thresholds of rank and probability.
+        gather: concatenates a tensor over processes; only `select_released` uses it.
     """
     reliable, unreliable = downsample(part.reliable_BHW), downsample(part.unreliable_BHW)
     return join(
@@ -163,10 +180,11 @@ def select_released(
     limits: Thresholds,
     gather: Gather,
 ) -> Candidates:
-    """What the released U2PL selects; arguments as for `select_paper`.
+    """Selection of the released U2PL code; arguments as for `select_paper`.
 
-    Unlabelled anchors have an entropy among the lowest alpha; positives need no confidence; a negative of class c also carries the label c,
-    which together with "y != c" leaves no labelled negative at all.
+    Unlabelled anchors have an entropy in the lowest `alpha`. Positives need no minimum probability.
+    A negative of class c must also have the label c; since labelled negatives need y != c, there
+    are none.
     """
     low, high = downsample(lowest_entropy(part, alpha, gather)), downsample(part.unreliable_BHW)
     labeled = select_labeled(prob_l, label_l, limits.r_l, limits.delta_p)
@@ -182,5 +200,5 @@ def select_released(
     )
 
 
-#: The two ways to select, by the name used in a config.
+#: Selection rules by their name in a config.
 SELECTIONS = {"paper": select_paper, "released": select_released}

@@ -1,4 +1,4 @@
-"""The contact sheet of a run: image, truth and prediction side by side."""
+"""The gallery of a run: image, ground truth and prediction side by side."""
 
 from __future__ import annotations
 
@@ -13,26 +13,32 @@ from u2pl.notation import IGNORE
 from u2pl.report.overlays import IGNORE_COLOUR, colour_mask, with_ignored, write_picture
 
 _PAPER, _INK, _FAINT = (255, 255, 255), (32, 33, 36), (128, 132, 138)
-_CELL, _TALLEST = 288, 384  # pixels: width of a picture's place, and its height at most
-_GAP, _EDGE = 12, 28  # pixels: between pictures, around all
+_CELL, _TALLEST = 288, 384  # pixels: maximum width and height of a picture
+_GAP, _EDGE = 12, 28  # pixels: between pictures, around the sheet
 _SWATCH = 15  # pixels
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class Row(NamedTuple):
-    """One image of a gallery; sizes may differ from row to row."""
+    """One image of a gallery; sizes may differ between rows."""
 
     title: str
     image: np.ndarray  # uint8 [H, W, 3]
-    truth: np.ndarray | None  # [H, W] class ids or 255; None: not known
+    truth: np.ndarray | None  # [H, W] class ids, 255 = ignore; None if unknown
     prediction: np.ndarray  # [H, W] class ids
 
 
 def gallery(rows: Sequence[Row], classes: Sequence[str], palette: np.ndarray, path: Path) -> None:
-    """Write a sheet of image | truth | prediction with the legend of the classes that occur in it.
+    """Write a sheet of image | truth | prediction, with a legend of the classes that occur.
 
-    `path` appears complete or not at all; raises UserError when it cannot be written.
+    Args:
+        rows: images, from top to bottom.
+        classes: names by id.
+        palette: uint8 [C, 3].
+        path: written atomically, in the format of its suffix.
+
+    Raises UserError if `path` cannot be written.
     """
     heading, small = ImageFont.load_default(17), ImageFont.load_default(13)
     width = 2 * _EDGE + 3 * _CELL + 2 * _GAP
@@ -95,7 +101,7 @@ def _legend(
 
 
 def _flow(lengths: Sequence[float], width: float) -> tuple[list[tuple[int, int]], int]:
-    """Places (x, y) of legend entries that break into lines, and the height of all lines."""
+    """Places (x, y) of legend entries, broken into lines, and the height of all lines."""
     places, x, y = [], 0, 0
     for length in lengths:
         if x > 0 and x + _SWATCH + 7 + length > width:

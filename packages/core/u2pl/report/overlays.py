@@ -1,4 +1,4 @@
-"""Pictures of masks, and files that appear complete or not at all."""
+"""Pictures of masks, and writing them atomically."""
 
 from __future__ import annotations
 
@@ -16,14 +16,23 @@ IGNORE_COLOUR = (224, 224, 216)
 
 
 def colour_mask(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Class ids [H, W] in the classes' colours (palette uint8 [C, 3]), 255 in light grey: uint8 [H, W, 3]."""
+    """Class ids [H, W] in the colours of `palette` [C, 3], 255 in grey: uint8 [H, W, 3]."""
     return with_ignored(palette)[ids]
 
 
 def overlay(
     image: np.ndarray, ids: np.ndarray, palette: np.ndarray, alpha: float = 0.5
 ) -> np.ndarray:
-    """The image uint8 [H, W, 3] under its classes' colours, `alpha` of them, with a thin line in the full colour around each region."""
+    """The image blended with its classes' colours, each region outlined in the full colour.
+
+    Args:
+        image: uint8 [H, W, 3].
+        ids: class ids [H, W], 255 = ignore.
+        palette: uint8 [C, 3].
+        alpha: weight of the colours.
+
+    Returns: uint8 [H, W, 3].
+    """
     colours = colour_mask(ids, palette)
     mixed = (image * np.float32(1 - alpha) + colours * np.float32(alpha) + np.float32(0.5)).astype(
         np.uint8
@@ -32,19 +41,19 @@ def overlay(
 
 
 def write_ids(ids: np.ndarray, palette: np.ndarray, path: Path) -> None:
-    """Write class ids [H, W] as a palette PNG whose values are the ids; raises UserError when `path` cannot be written."""
+    """Write class ids [H, W] as a palette PNG of these ids; UserError if that fails."""
     image = Image.fromarray(ids.astype(np.uint8))
     image.putpalette(with_ignored(palette).tobytes())
     _write(image, path)
 
 
 def write_picture(picture: np.ndarray, path: Path) -> None:
-    """Write uint8 [H, W, 3] in the format of `path`'s suffix, complete or not at all; raises UserError when it cannot."""
+    """Write uint8 [H, W, 3] in the format of `path`'s suffix, atomically; UserError on failure."""
     _write(Image.fromarray(picture), path)
 
 
 def with_ignored(palette: np.ndarray) -> np.ndarray:
-    """uint8 [256, 3]: the classes' colours, then the colour of what is ignored."""
+    """uint8 [256, 3]: the classes' colours, then `IGNORE_COLOUR`."""
     full = np.full((IGNORE + 1, 3), IGNORE_COLOUR, dtype=np.uint8)
     full[: len(palette)] = palette
     return full
@@ -58,7 +67,7 @@ def _write(image: Image.Image, path: Path) -> None:
 
 
 def _borders(ids: np.ndarray) -> np.ndarray:
-    """bool [H, W]: pixels whose right or lower neighbour is of another class, and those neighbours."""
+    """bool [H, W]: pixels with a horizontal or vertical neighbour of another class."""
     border = np.zeros(ids.shape, dtype=bool)
     right, lower = ids[:, 1:] != ids[:, :-1], ids[1:] != ids[:-1]
     border[:, 1:] |= right

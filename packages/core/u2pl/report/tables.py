@@ -15,7 +15,9 @@ def score_table(
     scores: Mapping[str, Score],
     subsets: Mapping[str, Mapping[str, float | None]] | None = None,
 ) -> Table:
-    """IoU in percent per class and network, their means and the pixel accuracy; classes without ground truth are `absent`.
+    """IoU per class, mIoU and pixel accuracy of each network, in percent.
+
+    Classes that do not occur in the ground truth are `absent`.
 
     Args:
         classes: names by id.

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from u2pl.errors import UserError, did_you_mean, explain
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.methods.discovery import load_method
-from u2pl.methods.method import Method, MethodConfig
+from u2pl.methods.method import AnyMethod, MethodConfig
 from u2pl.networks.config import RANDOM, NetworkConfig
 from u2pl.run.app import App
 from u2pl.run.request import Request
@@ -21,6 +21,8 @@ from u2pl.training.config import DataConfig, TrainConfig
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
+#: Values by section and name, as TOML and JSON hold them.
+Nested = dict[str, Any]
 #: The section of a recipe that belongs to the method.
 METHOD = "method"
 #: The recipe of data that has none of its own.
@@ -59,7 +61,7 @@ class Recipe:
     """A method and its options, before any data is opened."""
 
     preset: str
-    kind: type[Method[Any]]
+    kind: type[AnyMethod]
     sections: Sections
     options: MethodConfig  # the method's own
 
@@ -100,7 +102,7 @@ class Recipe:
         train = self.sections.train
         return train.steps or max(1, round(train.epochs * images / train.batch))
 
-    def with_options(self, **changes: Any) -> Recipe:
+    def with_options(self, **changes: object) -> Recipe:
         """The same with other options of the method."""
         return replace(self, options=self.options.model_copy(update=changes))
 
@@ -109,7 +111,7 @@ class Recipe:
         network = self.sections.network.model_copy(update={"encoder_weights": RANDOM})
         return replace(self, sections=self.sections.model_copy(update={"network": network}))
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> Nested:
         """JSON values by section."""
         sections = self.sections.model_dump(mode="json")
         return {**sections, METHOD: self.options.model_dump(mode="json")}
@@ -141,7 +143,7 @@ def resolve(
     recipe: Path,
     method_config: type[MethodConfig],
     assignments: Sequence[str] = (),
-    extra: dict[str, Any] | None = None,
+    extra: Nested | None = None,
     sections: type[Sections] = Sections,
 ) -> tuple[Sections, MethodConfig]:
     """Defaults, then the recipe, then `extra`, then `--set` assignments.
@@ -188,7 +190,7 @@ def flat_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
             yield f"{prefix}{name}", found.description or ""
 
 
-def _validated(model: type[Checked], values: dict[str, Any], prefix: str = "") -> Checked:
+def _validated(model: type[Checked], values: Nested, prefix: str = "") -> Checked:
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -204,7 +206,7 @@ def _value(text: str) -> object:
     return found
 
 
-def _merge(values: dict[str, Any], more: dict[str, Any]) -> None:
+def _merge(values: Nested, more: Nested) -> None:
     for key, value in more.items():
         if isinstance(value, dict) and isinstance(values.get(key), dict):
             _merge(values[key], value)

@@ -54,7 +54,7 @@ class Request:
     cpu: Annotated[bool, typer.Option("--cpu", help="do not use a GPU")] = False
 
     @classmethod
-    def of(cls, **values: Any) -> Self:
+    def of(cls, **values: object) -> Self:
         """A request from Python values, checked as the command line checks them.
 
         `set` may be a mapping: `set={"train.lr": 1e-3}`. Raises UserError for an unknown name, a
@@ -67,8 +67,9 @@ class Request:
             if name not in known:
                 near = did_you_mean(name, known)
                 raise UserError(f"there is no option {name!r}{near}; there are {', '.join(known)}")
-        if isinstance(values.get("set"), Mapping):
-            values["set"] = [f"{key}={_toml(value)}" for key, value in values["set"].items()]
+        chosen = values.get("set")
+        if isinstance(chosen, Mapping):
+            values["set"] = [f"{key}={_toml(value)}" for key, value in chosen.items()]
         given = {key: str(v) if isinstance(v, Path) else v for key, v in values.items()}
         try:
             request: Self = TypeAdapter(cls).validate_python(given)
@@ -84,12 +85,12 @@ class Request:
 
     @classmethod
     def data_fields(cls) -> list[str]:
-        """Names of the fields that an app adds, which name the data; the first is the training data."""
+        """The fields that an app adds, which name the data; the first names the training data."""
         common = {each.name for each in dataclasses.fields(Request)}
         return [each.name for each in dataclasses.fields(cls) if each.name not in common]
 
     @property
-    def data_values(self) -> dict[str, Any]:
+    def data_values(self) -> dict[str, object]:
         """The values that name the data."""
         return {name: getattr(self, name) for name in self.data_fields()}
 
@@ -106,7 +107,7 @@ class Request:
 
 
 def parameters(request: type) -> dict[str, Parameter]:
-    """What typer is told about each field of a request class: data first, behind method and preset."""
+    """What typer is told about each field of a request class: method, preset, data, the others."""
     hints = get_type_hints(request, include_extras=True)
     found = {
         each.name: next(m for m in get_args(hints[each.name])[1:] if isinstance(m, Parameter))
@@ -131,5 +132,5 @@ def flag(name: str, info: Parameter) -> str:
     return declared if declared.startswith("--") else "--" + name.replace("_", "-")
 
 
-def _toml(value: Any) -> str:
+def _toml(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -57,26 +56,25 @@ def draw_pictures(folder: Path, task: Task, device: torch.device) -> None:
     gallery(rows, source.classes, source.palette, folder / PICTURES)
 
 
-def _scores(task: Task, history: History, result: str) -> dict[str, Any]:
+def _scores(task: Task, history: History, result: str) -> dict[str, object]:
     """The last evaluation and the best one."""
-    last = history.evaluations[-1]
-    networks = {name: entry for name, entry in last.items() if name != "step"}
+    last, best = history.evaluations[-1], history.best
+    assert best is not None
     return {
-        "miou_last": last[result]["miou"],
-        "miou_best": history.best[result]["miou"],
-        "step_best": history.best["step"],
-        "per_class_iou": last[result]["per_class_iou"],
-        "networks": networks,
-        **_subsets(task, networks),
+        "miou_last": last.scores[result].miou,
+        "miou_best": best.scores[result].miou,
+        "step_best": best.step,
+        "per_class_iou": last.scores[result].per_class_iou,
+        "networks": {name: score._asdict() for name, score in last.scores.items()},
+        **_subsets(task, last.scores),
         "evaluation": task.evaluation,
     }
 
 
-def _subsets(task: Task, networks: dict[str, Any]) -> dict[str, Any]:
+def _subsets(task: Task, scores: dict[str, Score]) -> dict[str, object]:
     """mIoU over the subsets of classes that the benchmark reports, if it does."""
     source = task.scored.source
     mious = {
-        name: subset_mious(Score(**entry), source.classes, source.subsets)
-        for name, entry in networks.items()
+        name: subset_mious(score, source.classes, source.subsets) for name, score in scores.items()
     }
     return {"subset_miou": mious} if source.subsets else {}

@@ -6,16 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import NamedTuple, Self
 
 import torch
 from rich.table import Table
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from u2pl.counting import Counting
 from u2pl.data.source import Source
 from u2pl.evaluate.protocol import EvaluationProtocol
-from u2pl.methods.method import Method
+from u2pl.methods.method import AnyMethod
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.run.app import App
@@ -42,6 +43,14 @@ class Part:
         return f"{self.source.name} ({self.split}; fingerprint {self.source.fingerprint()})"
 
 
+class Crops(NamedTuple):
+    """Parts that are cropped alike."""
+
+    parts: tuple[Part, ...]
+    data: DataConfig
+    option: str = "data.long_side"  # that sets `data.long_side` of these parts
+
+
 @dataclass(frozen=True)
 class Task(ABC):
     """What a run does, with everything decided that needs no network.
@@ -65,25 +74,25 @@ class Task(ABC):
         """What networks are scored on; without images if none has a mask."""
 
     @abstractmethod
-    def dataset(self, crop: int = 0) -> Dataset[Any]:
+    def dataset(self, crop: int = 0) -> Dataset[tuple[Tensor, ...]]:
         """The endless stream of training batches; with another crop than the recipe's if given."""
 
-    def crops(self) -> Iterable[tuple[tuple[Part, ...], DataConfig]]:
-        """The parts that are cropped alike, and how."""
-        return ((self.streams, self.recipe.sections.data),)
+    def crops(self) -> Iterable[Crops]:
+        """How the parts are cropped."""
+        return (Crops(self.streams, self.recipe.sections.data),)
 
     def tables(self) -> Iterable[Table | str]:
         """More of the data that `doctor` shows."""
         return ()
 
     def check(self) -> None:  # noqa: B027, most tasks have something to check
-        """Look into the data far enough to know that a run makes sense; UserError if it does not."""
+        """Look into the data far enough to know that a run makes sense; UserError if not."""
 
     def own_notes(self) -> Iterable[str]:
         """What a person should know about the data before the run starts."""
         return ()
 
-    def own_facts(self) -> dict[str, Any]:
+    def own_facts(self) -> dict[str, str]:
         """What identifies the data beyond its sources."""
         return {}
 
@@ -133,7 +142,7 @@ class Task(ABC):
         """One part of each list of images that was named."""
         return list({part.described: part for part in reversed(self.parts)}.values())[::-1]
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """What identifies the data, in summary.json."""
         parts = self._described()
         return {
@@ -145,7 +154,7 @@ class Task(ABC):
             "unlabeled": sum(len(part.ids) for part in self.streams if not part.masked),
         }
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """What config.json says: equal for equal runs."""
         request, facts = self.request, self.facts()
         return {
@@ -159,7 +168,7 @@ class Task(ABC):
             "options": self.recipe.dump(),
         }
 
-    def notes(self, method: Method[Any] | None, scored: Part | None) -> list[str]:
+    def notes(self, method: AnyMethod | None, scored: Part | None) -> list[str]:
         """What a person should know before the run starts, without repeats.
 
         Args:
@@ -185,7 +194,7 @@ class Task(ABC):
             )
         return list(dict.fromkeys(notes))
 
-    def build_method(self) -> Method[Any]:
+    def build_method(self) -> AnyMethod:
         """The network of the run's seed, and the method around it."""
         torch.manual_seed(self.request.seed)
         recipe, classes = self.recipe, len(self.classes)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
+from pydantic import JsonValue
 from torch import nn
 
 from u2pl import distributed
@@ -18,7 +19,7 @@ from u2pl.counting import OnProgress, silently
 from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.scoring import check_scored, evaluate
-from u2pl.methods.method import Method
+from u2pl.methods.method import AnyMethod
 from u2pl.model.card import Card
 from u2pl.model.folder import save_folder
 from u2pl.networks.segmentor import Segmentor
@@ -29,6 +30,7 @@ from u2pl.run.run import Run
 from u2pl.run.summary import draw_pictures, write_summary
 from u2pl.run.task import Task
 from u2pl.training import loop
+from u2pl.training.journal import Entries
 from u2pl.training.loop import Job, Stopped, fit, local_batch, make_accelerator
 from u2pl.training.memory import keep_freed_memory
 from u2pl.training.provenance import precision, versions
@@ -69,7 +71,7 @@ class Silent:
         """Stay silent."""
         yield self
 
-    def step(self, step: int, total: int, entries: dict[str, Any]) -> None:
+    def step(self, step: int, total: int, entries: Entries) -> None:
         """Stay silent."""
 
     def evaluating(self, done: int, total: int) -> None:
@@ -150,20 +152,21 @@ def resume_command(task: Task, folder: Path) -> str:
 
 
 def announcement(
-    task: Task, method: Method[Any], folder: Path, accelerator: Accelerator
+    task: Task, method: AnyMethod, folder: Path, accelerator: Accelerator
 ) -> list[str]:
     """What is about to happen, in a few lines."""
     request, train = task.request, task.recipe.sections.train
     lr, head_lr = train.scaled_lr, train.scaled_lr * train.head_lr_factor
     images = ", ".join(f"{len(part.ids)} {part.role}" for part in task.streams)
     world = f" x {distributed.world_size()}" if distributed.world_size() > 1 else ""
+    scored, device = task.scored, f"{accelerator.device}{world}, {precision(accelerator)}"
     return [
-        f"{task.described}: {images}, {len(task.scored.ids)} to score on, {len(task.classes)} classes",
-        f"{request.method} with preset {task.recipe.preset}: {task.total} steps, batch {train.batch}, "
-        f"seed {request.seed}, on {accelerator.device}{world}, {precision(accelerator)}",
-        f"learning rate {lr:g} for the encoder, {head_lr:g} for the rest ({train.lr:g} at a batch of "
-        f"{train.reference_batch})",
-        *(f"note: {note}" for note in task.notes(method, task.scored)),
+        f"{task.described}: {images}, {len(scored.ids)} to score on, {len(task.classes)} classes",
+        f"{request.method} with preset {task.recipe.preset}: {task.total} steps, batch "
+        f"{train.batch}, seed {request.seed}, on {device}",
+        f"learning rate {lr:g} for the encoder, {head_lr:g} for the rest ({train.lr:g} at a batch "
+        f"of {train.reference_batch})",
+        *(f"note: {note}" for note in task.notes(method, scored)),
         f"writing to {folder}",
     ]
 
@@ -184,7 +187,7 @@ def _folder(task: Task) -> Path:
     return latest_folder(runs, stem, task.config()) if request.resume else next_folder(runs, stem)
 
 
-def _keep(task: Task, folder: Path, kind: str, network: nn.Module, facts: dict[str, Any]) -> None:
+def _keep(task: Task, folder: Path, kind: str, network: nn.Module, facts: dict[str, JsonValue]) -> None:
     """Write a network so that others can use it."""
     assert isinstance(network, Segmentor)
     scored = task.scored

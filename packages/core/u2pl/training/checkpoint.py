@@ -1,4 +1,4 @@
-"""The state of a run, exact and free of pickles: one safetensors file that is replaced as a whole."""
+"""The state of a run, for an exact resume: one safetensors file, replaced atomically."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch import Tensor
 
 from u2pl.errors import UserError
 from u2pl.files import replace_file
-from u2pl.methods.method import Method
+from u2pl.methods.method import AnyMethod
 
 FILE = "resume.safetensors"
 FORMAT = "u2pl-resume-1"
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a state was ever written there."""
+    """Whether the folder holds a state."""
     return (folder / FILE).exists()
 
 
 def save_checkpoint(
-    folder: Path, method: Method[Any], optimizer: torch.optim.Optimizer, facts: dict[str, Any]
+    folder: Path, method: AnyMethod, optimizer: torch.optim.Optimizer, facts: dict[str, object]
 ) -> None:
-    """Write everything a run needs to go on: networks, memories, optimizer, and `facts` (step, best score, ...).
+    """Write what a run needs to resume: networks, memories, optimizer, `facts` (step, scores, ...).
 
-    Learning rate, sampling and random draws follow from the step, so they are not in it.
+    Learning rate, sampling and random draws follow from the step and are not saved.
     """
     tensors = {f"method.{name}": value for name, value in method.state_dict().items()}
     for index, state in _optimizer_state(optimizer).items():
@@ -40,18 +40,18 @@ def save_checkpoint(
     def write(path: Path) -> None:
         try:
             save_file(own, path, metadata)
-        except SafetensorError as error:  # what safetensors makes of an OSError while writing
+        except SafetensorError as error:  # safetensors' form of an OSError while writing
             raise OSError(None, str(error)) from error
 
     replace_file(folder / FILE, write)
 
 
 def load_checkpoint(
-    folder: Path, method: Method[Any], optimizer: torch.optim.Optimizer
+    folder: Path, method: AnyMethod, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
-    """Bring a method and its optimizer to the saved state; returns the facts.
+    """Load the saved state into a method and its optimizer; returns the facts.
 
-    Raises UserError when the file is damaged or belongs to another network or method.
+    Raises UserError if the file is damaged or belongs to another network or method.
     """
     path = folder / FILE
     try:
@@ -64,7 +64,8 @@ def load_checkpoint(
         ) from error
     if metadata.get("format") != FORMAT:
         raise UserError(
-            f"{path} is not a state of this version of u2pl ({FORMAT}); start again with another --out"
+            f"{path} is not a state of this version of u2pl ({FORMAT}); start again with another "
+            "--out"
         )
     try:
         method.load_state_dict(

@@ -1,4 +1,4 @@
-"""How a run is trained, apart from the method."""
+"""Options of training that do not depend on the method."""
 
 from __future__ import annotations
 
@@ -12,73 +12,84 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(0, ge=0, description="optimizer steps; 0 = as many as `epochs` take")
+    steps: int = Field(0, ge=0, description="optimizer steps; 0 = derived from `epochs`")
     epochs: float = Field(
         80,
         gt=0,
-        description="when steps is 0: passes over the images without labels (over the labelled ones where no others are used)",
+        description="used if steps is 0: passes over the unlabelled images, or over the labelled "
+        "ones if the method uses no others",
     )
     batch: int = Field(
         16,
         gt=0,
-        description="images with labels (or tags) per step over all processes; as many without come on top where a method uses them",
+        description="labelled (or tagged) images per step, over all processes; plus as many "
+        "unlabelled images, if the method uses them",
     )
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum 0.9, or AdamW")
     lr: float = Field(
         1e-3,
         gt=0,
-        description="base learning rate of the encoder at a batch of `reference_batch` (000 sec. 4.1)",
+        description="base learning rate of the encoder at a batch of `reference_batch` (U2PL+ sec. "
+        "4.1)",
     )
     reference_batch: int = Field(
-        16, gt=0, description="batch that lr is meant for; another one scales it in proportion"
+        16, gt=0, description="batch that lr is meant for; lr scales linearly with the batch"
     )
     head_lr_factor: float = Field(
-        10.0, gt=0, description="the rest of the network learns so much faster (000 sec. 4.1)"
+        10.0,
+        gt=0,
+        description="learning-rate multiplier of everything but the encoder (U2PL+ sec. 4.1)",
     )
-    weight_decay: float = Field(1e-4, ge=0, description="weight decay (000 sec. 4.1)")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay (U2PL+ sec. 4.1)")
     poly_power: float = Field(
-        0.9, ge=0, description="learning rate = lr (1 - step/total)^poly_power (000 sec. 4.1)"
+        0.9, ge=0, description="learning rate = lr (1 - step/total)^poly_power (U2PL+ sec. 4.1)"
     )
     warmup: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="share of the run over which the learning rate also grows, from 1e-6 of itself; DAFormer: 0.0375",
+        description="share of the steps with linear learning-rate warm-up, from 1e-6 of its value; "
+        "DAFormer: 0.0375",
     )
     norm_decay: bool = Field(
         True,
-        description="weight decay on the weights and biases of normalisation layers too; DAFormer: off",
+        description="apply weight decay to weights and biases of normalisation layers too; "
+        "DAFormer: off",
     )
-    clip_norm: float = Field(0.0, ge=0, description="largest norm of the gradient; 0 = as it is")
+    clip_norm: float = Field(0.0, ge=0, description="maximum gradient norm; 0 = no clipping")
     evaluations: int = Field(
         4,
         ge=1,
-        description="how often the validation split is scored, evenly spaced; the last time at the end",
+        description="number of evaluations on the validation split, evenly spaced, the last at the "
+        "end",
     )
-    checkpoint_every: int = Field(500, ge=1, description="steps between two states to resume from")
-    log_every: int = Field(10, ge=1, description="steps between two lines of the journal")
+    checkpoint_every: int = Field(500, ge=1, description="steps between states to resume from")
+    log_every: int = Field(10, ge=1, description="steps between lines of the journal")
 
     @property
     def scaled_lr(self) -> float:
-        """The encoder's learning rate at the batch that is used."""
+        """Base learning rate of the encoder at this batch."""
         return self.lr * self.batch / self.reference_batch
 
 
 class DataConfig(BaseModel):
-    """What is cut from the images."""
+    """Crops and augmentation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    crop: int = Field(513, ge=32, description="side of the training crop in pixels (000 sec. 4.1)")
+    crop: int = Field(
+        513, ge=32, description="side of the training crop in pixels (U2PL+ sec. 4.1)"
+    )
     long_side: int = Field(
-        0, ge=0, description="larger images are first shrunk to this long side in pixels; 0 = never"
+        0, ge=0, description="shrink larger images to this long side in pixels first; 0 = never"
     )
     scale: tuple[float, float] = Field(
-        (0.5, 2.0), description="images are resized by a random factor in this range (003 B)"
+        (0.5, 2.0), description="range of the random scale factor (U2PL supp. B)"
     )
-    flip: bool = Field(True, description="mirror half of the images (003 B)")
+    flip: bool = Field(True, description="random left-right flip (U2PL supp. B)")
     workers: int = Field(
         2,
         ge=0,
-        description="processes that prepare images, per training process; 0 = none, the same numbers either way",
+        description="data-loading workers per training process; they do not affect results; 0 = "
+        "none",
     )

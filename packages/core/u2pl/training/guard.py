@@ -1,4 +1,4 @@
-"""Noticing numbers that are not finite without waiting for the device at every step."""
+"""Detecting non-finite numbers without synchronising with the device at every step."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ ADVICE = "lower train.lr or set train.clip_norm and start again with another --o
 
 
 class FiniteGuard:
-    """Remembers on the device the first step at which each loss term was not finite."""
+    """Records, on the device, the first step at which each loss term was not finite."""
 
     def __init__(self) -> None:
         self.first: dict[str, Tensor] = {}
 
     def watch(self, step: int, scalars: dict[str, Tensor | float]) -> None:
-        """Look at the `loss/...` terms of a step."""
+        """Record the `loss/...` terms of a step."""
         for name, value in scalars.items():
             if name.startswith("loss/") and isinstance(value, Tensor):
                 before = self.first.get(name, torch.full((), -1, device=value.device))
                 self.first[name] = torch.where((before < 0) & ~value.isfinite(), step, before)
 
     def check(self) -> None:
-        """Raise UserError that names the first bad step and its terms, on every process if it happened on one."""
+        """Raise UserError naming the first bad step and its terms, on all processes if on any."""
         if not self.first:
             return
         seen = distributed.gather(torch.stack(list(self.first.values())).unsqueeze(0)).T.tolist()
@@ -44,13 +44,17 @@ class FiniteGuard:
 
 @torch.no_grad()
 def check_weights(module: nn.Module, steps: int) -> None:
-    """Raise UserError when a trained weight is not finite after `steps` steps, on every process if it happened on one.
+    """Raise UserError if a trained weight is not finite, on all processes if on any.
 
-    A gradient may overflow under a finite loss; the next loss would tell, but what is kept first would not. Waits for the device.
+    A gradient can overflow although the loss is finite; the next loss would show it, but only after
+    this state has been saved. Synchronises with the device.
+
+    Args:
+        module: the trained module.
+        steps: steps done, for the error.
     """
     weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    largest = nn.utils.get_total_norm(
-        weights, norm_type=torch.inf
-    )  # squares of large weights would overflow
+    # the maximum norm: in the Euclidean one, squares of large weights would overflow
+    largest = nn.utils.get_total_norm(weights, norm_type=torch.inf)
     if distributed.total((~largest.isfinite()).float()) > 0:
         raise UserError(f"the weights are not finite after step {steps}; {ADVICE}")

@@ -1,4 +1,4 @@
-"""The run's diary: one JSON line per logged step."""
+"""The journal of a run: one JSON line per logged step."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from u2pl import distributed
 from u2pl.errors import UserError
 from u2pl.files import plain, replace_file
 
+#: What is logged of a step: numbers, or a number for each class.
+Entries = dict[str, float | list[float]]
+
 
 class Journal:
-    """Appends lines to a file; without a file it is silent (processes other than the first).
+    """Appends lines to a file.
 
     Args:
-        path: the file, or None.
-        step: lines of this step and later ones are dropped: a resumed run writes them again.
+        path: of the file; None writes nothing, for all processes but rank 0.
+        step: lines of this step and later ones are dropped, since a resumed run writes them again.
     """
 
     def __init__(self, path: Path | None, step: int) -> None:
@@ -32,8 +35,8 @@ class Journal:
                 lambda beside: beside.write_text("".join(json.dumps(line) + "\n" for line in kept)),
             )
 
-    def write(self, step: int, **entries: Any) -> None:
-        """Append what happened up to and including a step."""
+    def write(self, step: int, **entries: object) -> None:
+        """Append the entries of a step; UserError if the disk is full."""
         if self.path is None:
             return
         try:
@@ -46,7 +49,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a journal; a last line that a kill cut short is left out."""
+    """The lines of a journal, without a last one that a kill truncated."""
     for line in path.read_text().splitlines():
         try:
             yield json.loads(line)
@@ -54,15 +57,14 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
             return
 
 
-def numbers(scalars: dict[str, Tensor | float]) -> dict[str, Any]:
-    """Plain numbers, averaged over processes; this is where the device is waited for, once for all of them."""
+def numbers(scalars: dict[str, Tensor | float]) -> Entries:
+    """The scalars as plain numbers, averaged over processes; synchronises once with the device."""
     tensors = {
         name: value.detach().float() for name, value in scalars.items() if isinstance(value, Tensor)
     }
-    if not tensors:
-        return dict(scalars)
-    flat = distributed.average(torch.cat([value.flatten() for value in tensors.values()])).tolist()
-    out: dict[str, Any] = {}
+    joined = [value.flatten() for value in tensors.values()]
+    flat = distributed.average(torch.cat(joined)).tolist() if joined else []
+    out: Entries = {}
     for name, value in scalars.items():
         if isinstance(value, Tensor):
             taken, flat = flat[: value.numel()], flat[value.numel() :]

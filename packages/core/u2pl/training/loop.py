@@ -1,4 +1,4 @@
-"""The one training loop: it knows batches, an optimizer, checkpoints and scores, and nothing of any method."""
+"""The one training loop: batches, optimizer, checkpoints and scores; independent of the method."""
 
 from __future__ import annotations
 
@@ -6,36 +6,38 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
-from torch import nn
+from pydantic import JsonValue
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from u2pl import distributed
+from u2pl.counting import OnProgress
 from u2pl.data.streams import StepSampler
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score
-from u2pl.methods.method import Method
+from u2pl.methods.method import AnyMethod
 from u2pl.schedules import Progress, step_seed
 from u2pl.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from u2pl.training.config import DataConfig, TrainConfig
 from u2pl.training.guard import FiniteGuard, check_weights
-from u2pl.training.journal import Journal, numbers
+from u2pl.training.journal import Entries, Journal, numbers
 from u2pl.training.optimizer import build_optimizer, set_learning_rate
 from u2pl.training.run_folder import JOURNAL
 
 
 class Reporter(Protocol):
-    """Tells a person how the run goes."""
+    """Shows the user the progress of a run."""
 
-    def step(self, step: int, total: int, entries: dict[str, Any]) -> None: ...
+    def step(self, step: int, total: int, entries: Entries) -> None: ...
 
     def evaluating(self, done: int, total: int) -> None: ...
 
@@ -46,58 +48,91 @@ class Reporter(Protocol):
 class Job:
     """What is trained, on what, and how it is scored and kept."""
 
-    method: Method[Any]
-    dataset: Dataset[Any]
+    method: AnyMethod
+    dataset: Dataset[tuple[Tensor, ...]]
     train: TrainConfig
     data: DataConfig
     total: int  # steps
     seed: int
-    evaluate: (
-        Callable[[dict[str, nn.Module], Callable[[int, int], None]], dict[str, Score]] | None
-    )  # None: nothing to score on
-    keep: Callable[
-        [str, nn.Module, dict[str, Any]], None
-    ]  # (last | best, network, facts): write a shareable checkpoint
+    #: (networks by role, progress) -> scores; None if there is nothing to score on.
+    evaluate: Callable[[dict[str, nn.Module], OnProgress], dict[str, Score]] | None
+    #: (`last` or `best`, network, facts): writes a model folder.
+    keep: Callable[[str, nn.Module, dict[str, JsonValue]], None]
+
+
+class Evaluation(NamedTuple):
+    """Scores of a method's networks after some steps."""
+
+    step: int
+    scores: dict[str, Score]  # by role
+
+    def entry(self) -> dict[str, object]:
+        """As written to journal, state and summary."""
+        return {"step": self.step, **{name: s._asdict() for name, s in self.scores.items()}}
+
+    @classmethod
+    def parse(cls, entry: Mapping[str, Any]) -> Evaluation:
+        """The inverse of `entry`."""
+        scores = {name: Score(**score) for name, score in entry.items() if name != "step"}
+        return cls(entry["step"], scores)
 
 
 @dataclass
 class History:
-    """What a run knows about itself beyond its tensors; part of every checkpoint."""
+    """The part of a run's state that is no tensor."""
 
     step: int = 0  # steps done
     seconds: float = 0.0
-    evaluations: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # {"step", "<network>": {"miou", "per_class_iou", "pixel_accuracy"}}
-    best: dict[str, Any] = field(
-        default_factory=dict
-    )  # the evaluation with the highest mIoU of the method's result
-    scaler: dict[str, Any] = field(default_factory=dict)  # of float16
+    evaluations: list[Evaluation] = field(default_factory=list)
+    best: Evaluation | None = None  # the one with the highest mIoU of the method's first network
+    scaler: dict[str, float] = field(default_factory=dict)  # state of float16's gradient scaler
+
+    def dump(self) -> dict[str, object]:
+        """JSON values."""
+        best = self.best.entry() if self.best is not None else {}
+        evaluations = [each.entry() for each in self.evaluations]
+        return {**vars(self), "evaluations": evaluations, "best": best}
+
+    @classmethod
+    def parse(cls, facts: Mapping[str, Any]) -> History:
+        """The inverse of `dump`; UserError if the facts are no history."""
+        try:
+            found = cls(**facts)
+            found.evaluations = [Evaluation.parse(entry) for entry in facts["evaluations"]]
+            found.best = Evaluation.parse(facts["best"]) if facts["best"] else None
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"the state holds no history of a run ({type(error).__name__}: {error}); "
+                "start again with another --out"
+            ) from error
+        return found
 
 
 class Stopped(Exception):
-    """The run was asked to stop; its state is on disk."""
+    """The run was stopped by SIGTERM, after saving its state."""
 
 
 def make_accelerator(cpu: bool = False) -> Accelerator:
-    """The process group and precision that `accelerate launch` asks for; UserError when the launcher's processes are not connected."""
+    """Process group and precision of `accelerate launch`; UserError if processes do not connect."""
     accelerator = Accelerator(
         cpu=cpu, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)]
     )
     announced = int(os.environ.get("WORLD_SIZE", "1"))
     if announced > accelerator.num_processes:
         raise UserError(
-            f"the launcher started {announced} processes but they are not connected; on CPUs start them with "
+            f"the launcher started {announced} processes but they are not connected; on CPUs start "
+            "them with "
             "ACCELERATE_USE_CPU=1 accelerate launch --multi_gpu --num_processes N ..."
         )
     return accelerator
 
 
 def local_batch(batch: int) -> int:
-    """Labelled images of a step on this process; UserError when the processes cannot share them equally."""
+    """Labelled images per step on this process; UserError if they cannot be split evenly."""
     if batch % distributed.world_size():
         raise UserError(
-            f"train.batch is {batch}, which {distributed.world_size()} processes cannot share equally; choose a multiple"
+            f"train.batch is {batch}, which {distributed.world_size()} processes cannot share "
+            "equally; choose a multiple"
         )
     return batch // distributed.world_size()
 
@@ -105,21 +140,27 @@ def local_batch(batch: int) -> int:
 def fit(
     job: Job, folder: Path, accelerator: Accelerator, reporter: Reporter, resume: bool = False
 ) -> History:
-    """Train to the last step; returns what happened.
+    """Train to the last step.
 
-    Raises UserError when a loss or a weight is not finite or the disk is full, and Stopped after SIGTERM, once the state is written.
+    Args:
+        job: what to train.
+        folder: of the run; state and journal go there.
+        accelerator: see `make_accelerator`.
+        reporter: shows progress.
+        resume: continue from the state in `folder`, if there is one.
+
+    Raises UserError if a loss or a weight is not finite or the disk is full, and Stopped after
+    SIGTERM, once the state is saved.
     """
     config, main, device = job.train, accelerator.is_main_process, accelerator.device
     method = job.method.to(device)
     if device.type == "cuda" and accelerator.num_processes > 1:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
     optimizer = build_optimizer(method, config)
-    # a run that was killed before its first state begins again
-    history = (
-        History(**load_checkpoint(folder, method, optimizer))
-        if resume and has_checkpoint(folder)
-        else History()
-    )
+    # a run that was killed before its first state was saved starts again
+    history = History()
+    if resume and has_checkpoint(folder):
+        history = History.parse(load_checkpoint(folder, method, optimizer))
     module, prepared = accelerator.prepare(method, optimizer)
     if accelerator.scaler is not None and history.scaler:
         accelerator.scaler.load_state_dict(history.scaler)
@@ -135,10 +176,10 @@ def fit(
         history.seconds = time.monotonic() - begin
         history.scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
         if main:
-            save_checkpoint(folder, method, optimizer, asdict(history))
+            save_checkpoint(folder, method, optimizer, history.dump())
 
     method.train()
-    # closed whatever happens: the workers end when they are told to, not by a signal (see `_outlive_sigterm`)
+    # closed in any case: workers ignore SIGTERM (see `_outlive_sigterm`) and end when told to
     with _StopSignal() as stop, closing(_batches(job, history.step, device)) as batches:
         for step, batch in zip(range(history.step, job.total), batches, strict=True):
             torch.manual_seed(step_seed(job.seed, step, distributed.rank()))
@@ -173,13 +214,13 @@ def fit(
     return history
 
 
-def _batches(job: Job, start: int, device: torch.device) -> Generator[Any]:
-    """The batches of the steps from `start` on, on the device."""
+def _batches(job: Job, start: int, device: torch.device) -> Generator[tuple[Tensor, ...]]:
+    """The batches from step `start` on, on the device."""
     sampler = StepSampler(
         start, job.total, local_batch(job.train.batch), distributed.rank(), distributed.world_size()
     )
     workers = job.data.workers
-    loader: DataLoader[Any] = DataLoader(
+    loader: DataLoader[tuple[Tensor, ...]] = DataLoader(
         job.dataset,
         batch_sampler=sampler,
         num_workers=workers,
@@ -189,18 +230,14 @@ def _batches(job: Job, start: int, device: torch.device) -> Generator[Any]:
     try:
         for batch in loader:
             yield type(batch)(*(tensor.to(device, non_blocking=True) for tensor in batch))
-    except UserError as error:  # out of a worker it comes with the worker's traceback in front
-        error.__traceback__ = None  # its frames would keep the workers
-        raise UserError(
-            str(error)
-            .rstrip()
-            .splitlines()[-1]
-            .removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
-        ) from None
+    except UserError as error:  # from a worker the message starts with the worker's traceback
+        error.__traceback__ = None  # its frames would keep the workers alive
+        prefix = f"{UserError.__module__}.{UserError.__qualname__}: "
+        raise UserError(str(error).rstrip().splitlines()[-1].removeprefix(prefix)) from None
 
 
 def _outlive_sigterm(worker: int) -> None:
-    """A SIGTERM to the whole group (`timeout`, a scheduler) must not take the batches from a step that is still to be finished."""
+    """Ignore SIGTERM in workers: sent to the whole group, it would abort the step in progress."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
@@ -212,44 +249,41 @@ def _evaluation_steps(job: Job) -> set[int]:
 
 def _score(
     job: Job,
-    method: Method[Any],
+    method: AnyMethod,
     history: History,
     journal: Journal,
     reporter: Reporter,
     main: bool,
 ) -> None:
-    """Evaluate every network of the method, if it can be; keep the first one as `last`, and as `best` if it is."""
+    """Score the networks, if possible; keep the first as `last`, and as `best` if it is."""
     networks = method.networks()
     result = next(iter(networks))
     if job.evaluate is None:
         if main:
             job.keep("last", networks[result], {"step": history.step, "network": result})
         return
-    scores = job.evaluate(networks, reporter.evaluating)
-    entry = {"step": history.step, **{name: score._asdict() for name, score in scores.items()}}
-    history.evaluations.append(entry)
-    best = not history.best or scores[result].miou > history.best[result]["miou"]
+    evaluation = Evaluation(history.step, job.evaluate(networks, reporter.evaluating))
+    history.evaluations.append(evaluation)
+    score = evaluation.scores[result]
+    best = history.best is None or score.miou > history.best.scores[result].miou
     if best:
-        history.best = entry
+        history.best = evaluation
     if main:
         for kind in ("last", "best") if best else ("last",):
-            job.keep(
-                kind,
-                networks[result],
-                {"step": history.step, "network": result, **scores[result]._asdict()},
-            )
-    journal.write(history.step - 1, evaluation=entry)
-    reporter.scored(history.step, scores, best)
+            facts = {"step": history.step, "network": result, **score._asdict()}
+            job.keep(kind, networks[result], facts)
+    journal.write(history.step - 1, evaluation=evaluation.entry())
+    reporter.scored(history.step, evaluation.scores, best)
 
 
 class _StopSignal:
-    """SIGTERM asks the run to stop at the next step; with several processes they agree on it every tenth."""
+    """Whether SIGTERM was received; several processes agree on it every tenth step."""
 
     def __init__(self) -> None:
         self.received = False
 
     def __enter__(self) -> _StopSignal:
-        # outside the main thread nothing can be caught: whoever runs the loop there stops it another way
+        # signals can only be caught in the main thread; a loop in another thread is not stopped
         self.caught = threading.current_thread() is threading.main_thread()
         if self.caught:
             self.before = signal.signal(signal.SIGTERM, self._receive)
@@ -259,7 +293,7 @@ class _StopSignal:
         if self.caught:
             signal.signal(signal.SIGTERM, self.before)
 
-    def _receive(self, *_: Any) -> None:
+    def _receive(self, *_: object) -> None:
         self.received = True
 
     def asked(self, step: int) -> bool:

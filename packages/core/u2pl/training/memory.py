@@ -1,4 +1,4 @@
-"""Keeping freed memory on CPUs."""
+"""Reusing freed memory on CPUs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def keep_freed_memory() -> bool:
-    """Ask the C library to reuse large freed blocks instead of returning them to the system; returns whether it agreed.
+    """Make glibc reuse large freed blocks instead of returning them to the system.
 
-    A step allocates and frees the same large tensors again and again; handed back, each of their pages is faulted in anew every time.
-    Elsewhere than on Linux with glibc nothing happens.
+    Every step allocates and frees the same large tensors; once returned, each of their pages causes
+    a page fault again. Does nothing except on Linux with glibc. Returns whether it took effect.
     """
     if not sys.platform.startswith("linux"):
         return False

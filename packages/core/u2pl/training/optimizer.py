@@ -1,4 +1,4 @@
-"""The optimizer and its learning rate, a formula of the step."""
+"""The optimizer and its learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from u2pl.methods.method import Method
+from u2pl.methods.method import AnyMethod
 from u2pl.schedules import linear_warmup, poly_lr
 from u2pl.training.config import TrainConfig
 
@@ -15,10 +15,10 @@ from u2pl.training.config import TrainConfig
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
-def build_optimizer(method: Method[Any], config: TrainConfig) -> torch.optim.Optimizer:
-    """Two parameter groups: the pretrained encoder, and everything else with `head_lr_factor` times its learning rate.
+def build_optimizer(method: AnyMethod, config: TrainConfig) -> torch.optim.Optimizer:
+    """Two parameter groups: the encoder, and the rest at `head_lr_factor` times its learning rate.
 
-    With `norm_decay` off each is followed by one more: its normalisation layers, whose weights do not decay.
+    With `norm_decay` off, each group's normalisation layers form one more, without weight decay.
     """
     encoder = [
         p for name, p in method.named_parameters() if p.requires_grad and ".encoder." in f".{name}"
@@ -40,7 +40,7 @@ def build_optimizer(method: Method[Any], config: TrainConfig) -> torch.optim.Opt
         groups += (
             [group, {**group, "params": undecayed, "weight_decay": 0.0}] if undecayed else [group]
         )
-    # implementations are left to torch: on a CPU the one for many tensors at once is slower, and the fused AdamW rounds differently
+    # torch's default implementations: foreach is slower on a CPU, fused AdamW rounds differently
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.scaled_lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(
@@ -51,7 +51,7 @@ def build_optimizer(method: Method[Any], config: TrainConfig) -> torch.optim.Opt
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, total: int
 ) -> float:
-    """Give each group its learning rate of this step; returns the encoder's."""
+    """Set each group's learning rate for this step; returns the encoder's."""
     lr = poly_lr(config.scaled_lr, step, total, config.poly_power) * linear_warmup(
         step, round(config.warmup * total)
     )

@@ -1,4 +1,4 @@
-"""What a number depends on besides its config: versions, commit, machine."""
+"""What results depend on besides the config: versions, commit, machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -25,12 +24,12 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that decide about results."""
+    """Versions of Python and of the packages that affect results."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def commit() -> str | None:
-    """The commit of the checkout this code runs from, with `-dirty` when it has changes; None outside of one."""
+    """The commit of this checkout, with `-dirty` if it has changes; None outside a checkout."""
     line = [
         "git",
         "-C",
@@ -47,12 +46,12 @@ def commit() -> str | None:
 
 
 def precision(accelerator: Accelerator) -> str:
-    """The floating type that networks compute in, as `accelerate launch --mixed_precision` names it; float32 without it."""
+    """Precision of the networks as in `accelerate launch --mixed_precision`; float32 by default."""
     return "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
 
 
-def circumstances(accelerator: Accelerator) -> dict[str, Any]:
-    """Processes, threads, device, precision, memory, versions and commit, for a summary."""
+def circumstances(accelerator: Accelerator) -> dict[str, object]:
+    """Processes, threads, device, precision, peak memory, versions and commit, for the summary."""
     device = accelerator.device
     name = (
         torch.cuda.get_device_name(device)

@@ -1,38 +1,42 @@
-"""What a run leaves on disk, and how a later one finds it again."""
+"""The folder of a run: choosing, claiming and finding it again."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from u2pl.errors import UserError
 from u2pl.files import write_json
 
 CONFIG, JOURNAL, SUMMARY = "config.json", "journal.jsonl", "summary.json"
-#: What must be equal for a run to be continued; the rest (steps between log lines, workers, ...) may change.
+#: Options that may change when a run is resumed; all others must be equal.
 FREE = ("workers", "log_every", "checkpoint_every")
 
 
 def next_folder(parent: Path, stem: str) -> Path:
-    """A folder `parent/stem-<n>` that does not exist yet, one number after the highest."""
+    """A new folder `parent/stem-<n>`, numbered after the highest existing one."""
     return parent / f"{stem}-{max(_numbers(parent, stem), default=0) + 1}"
 
 
-def latest_folder(parent: Path, stem: str, config: dict[str, Any]) -> Path:
-    """The newest `parent/stem-<n>` that was started with the same config; UserError when there is none."""
+def latest_folder(parent: Path, stem: str, config: dict[str, object]) -> Path:
+    """The newest `parent/stem-<n>` started with the same config; UserError if there is none."""
     for number in sorted(_numbers(parent, stem), reverse=True):
         folder = parent / f"{stem}-{number}"
         if (folder / CONFIG).is_file() and not differences(read_config(folder), config):
             return folder
     raise UserError(
-        f"--resume: no run {parent / stem}-<n> was started with this command; name its folder with --out, or start anew"
+        f"--resume: no run {parent / stem}-<n> was started with this command; name its folder with "
+        "--out, or start anew"
     )
 
 
-def open_folder(folder: Path, config: dict[str, Any], resume: bool) -> None:
-    """Claim a folder for a run, or make sure that it holds this one; UserError otherwise, and nothing is changed."""
+def open_folder(folder: Path, config: dict[str, object], resume: bool) -> None:
+    """Claim a folder for a new run, or check that it holds the run to resume.
+
+    Raises UserError, and changes nothing, if the folder is not empty or cannot be made, or holds no
+    run or one with another config.
+    """
     if resume:
         if not (folder / CONFIG).is_file():
             raise UserError(
@@ -41,15 +45,17 @@ def open_folder(folder: Path, config: dict[str, Any], resume: bool) -> None:
         changed = differences(read_config(folder), config)
         if changed:
             raise UserError(
-                f"--resume: {folder} was started with another {', '.join(changed[:3])}; use the same command, or another --out"
+                f"--resume: {folder} was started with another {', '.join(changed[:3])}; use the "
+                "same command, or another --out"
             )
         return
-    # a file that a kill left half written is nothing that could be lost
+    # a half-written file that a kill left behind is not worth keeping
     if folder.exists() and (
         not folder.is_dir() or any(not entry.name.endswith(".part") for entry in folder.iterdir())
     ):
         raise UserError(
-            f"{folder} is not empty; add --resume to go on with the run in it, or choose another --out"
+            f"{folder} is not empty; add --resume to continue the run in it, or choose another "
+            "--out"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,8 +66,8 @@ def open_folder(folder: Path, config: dict[str, Any], resume: bool) -> None:
     write_json(folder / CONFIG, config)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The resolved config of a run; UserError when it is damaged."""
+def read_config(folder: Path) -> dict[str, object]:
+    """The resolved config of a run; UserError if it is damaged."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -75,8 +81,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
-    """Dotted names of the entries in which two configs differ, apart from those that change no result."""
+def differences(one: dict[str, object], other: dict[str, object], prefix: str = "") -> list[str]:
+    """Dotted names of the entries that differ between two configs, except those in `FREE`."""
     changed = []
     for key in sorted({*one, *other} - set(FREE)):
         a, b = one.get(key), other.get(key)

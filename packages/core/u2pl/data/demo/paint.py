@@ -1,4 +1,4 @@
-"""How a demo scene becomes pixels: colours, patterns, light and camera, over outlines that are fixed already."""
+"""Rendering a demo scene of given layout: colours, patterns, light and camera."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from PIL import Image, ImageFilter
 from u2pl.data.demo.shapes import OUTLINES, PATTERNS
 
 SIZE = 96
-#: Pattern of smooth noise -> bumps along the image's side. Blotches cover the background too.
+#: Noise pattern -> bumps along a side of the image.
 NOISES = {"blotches": 8, "speckles": SIZE // 2}
 
 
 @dataclass(frozen=True)
 class Look:
-    """The ranges that a scene's looks are drawn from, shared by the background and all classes; they change no mask.
+    """Ranges from which a scene's appearance is drawn, for background and classes alike.
+
+    The masks do not depend on it.
 
     Args:
-        hue: in turns; a range across red may leave [0, 1].
+        hue: in turns; a range that spans red may extend beyond [0, 1].
         saturation: of every colour, in [0, 1].
         value: of every colour, in [0, 1].
-        contrast: smallest gap in value between the two colours of a pattern.
+        contrast: minimum difference in value between the two colours of a pattern.
         period: of stripes, dots and checks, in pixels.
         grain: strength of the background's fine texture.
-        light: largest change of brightness towards an edge of the image, as a fraction.
+        light: maximum relative change of brightness towards an edge of the image.
         blur: standard deviation of the camera's blur, in pixels.
         noise: standard deviation of the camera's noise, with intensities in [0, 1].
     """
@@ -43,7 +45,7 @@ class Look:
     noise: float = 0.02
 
 
-#: Two looks that are a domain apart: a bright, sharp day in warm colours, and its dusk, bluish, flat, blurred and noisy.
+#: Two domains: a bright, sharp day in warm colours; a bluish, blurred, noisy dusk of low contrast.
 DAY = Look(
     hue=(-0.1, 0.4),
     saturation=(0.35, 0.9),
@@ -68,7 +70,7 @@ DUSK = Look(
 
 
 class Item(NamedTuple):
-    """One thing in a scene; x, y and radius in pixels, angle in radians."""
+    """An object or distractor (class 0) of a scene; x, y and radius in pixels, angle in radians."""
 
     class_id: int
     outline: str

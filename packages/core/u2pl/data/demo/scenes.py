@@ -1,4 +1,4 @@
-"""The built-in demo: procedural scenes whose objects are told apart by outline and pattern, never by colour."""
+"""The built-in demo: procedural scenes whose classes differ in outline and pattern, not colour."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from u2pl.data.demo.shapes import PATTERNS
 from u2pl.data.source import Source
 from u2pl.errors import UserError
 
-# Raised whenever the same parameters draw other pixels.
+# Increase whenever the same parameters draw different pixels.
 _FORMAT = 1
 _NUM_LABELED, _NUM_TRAIN, _NUM_VAL = 32, 332, 80
 
-#: Class name -> outline and pattern. Two outlines times two patterns need both to be told apart; the last two have their own.
+#: Class name -> outline and pattern. Fish and rings take both to tell apart: each comes striped and
+#: dotted. Star and moon have an outline and a pattern of their own.
 KINDS = {
     "striped fish": ("fish", "stripes"),
     "dotted fish": ("fish", "dots"),
@@ -25,7 +26,8 @@ KINDS = {
     "dotted ring": ("ring", "dots"),
     "speckled moon": ("moon", "speckles"),
 }
-#: What counts as background: patterns on outlines of no class, and outlines of classes in the background's blotches.
+#: Distractors count as background: outlines of no class in any pattern, and outlines of classes in
+#: blotches, the pattern of no class.
 DISTRACTORS = [
     (outline, pattern)
     for outline in ("disc", "square", "triangle")
@@ -42,7 +44,7 @@ _PALETTE = [
 ]
 
 
-#: What a demo is called -> its look, seed, and how many objects a scene shows. Source and target have no scene in common.
+#: Demo -> look, seed, and fewest and most objects of a scene. Source and target share no scene.
 DEMOS = {
     "demo": (Look(), 0, (2, 3)),
     "demo-source": (DAY, 1, (2, 3)),
@@ -52,7 +54,13 @@ DEMOS = {
 
 
 def lay_out(rng: np.random.Generator, objects: tuple[int, int], front: int) -> list[Item]:
-    """Draw what lies where, from back to front: up to two distractors, then fewest to most `objects`, the last of class `front`."""
+    """Draw a layout from back to front: up to two distractors, then the objects.
+
+    Args:
+        rng: drawn from.
+        objects: fewest and most objects.
+        front: class of the frontmost object.
+    """
     things = [(0, *DISTRACTORS[i]) for i in rng.integers(len(DISTRACTORS), size=rng.integers(3))]
     kinds = list(KINDS.values())
     behind = rng.integers(1, len(kinds) + 1, size=rng.integers(objects[0], objects[1] + 1) - 1)
@@ -66,7 +74,7 @@ def lay_out(rng: np.random.Generator, objects: tuple[int, int], front: int) -> l
 
 
 def _free_spot(rng: np.random.Generator, objects: list[Item], radius: float) -> tuple[float, float]:
-    """Of ten spots the one that overlaps the objects least: they hide parts of each other, seldom the whole."""
+    """The one of ten random spots with the least overlap; full occlusion is rare."""
     spots = rng.uniform(0.16 * SIZE, 0.84 * SIZE, size=(10, 2))
     overlap = [
         max(
@@ -80,13 +88,13 @@ def _free_spot(rng: np.random.Generator, objects: list[Item], radius: float) -> 
 
 
 class Scenes(Source):
-    """Scenes of 96 x 96 pixels: each is drawn on first use, from the seed and its id alone, and then kept in memory.
+    """Scenes of 96 x 96 pixels, drawn on first use from the seed and the id, then kept in memory.
 
     Args:
-        name: printed with every number.
-        look: how scenes are painted; another look of the same seed has the same masks.
+        name: printed with every score.
+        look: how scenes are painted; masks depend on the seed only.
         objects: fewest (at least 1) and most objects in an image.
-        seed: another seed has other scenes.
+        seed: of the scenes.
     """
 
     things = tuple(KINDS)
@@ -101,10 +109,8 @@ class Scenes(Source):
         self.name, self.look, self.objects, self.seed = name, look or Look(), objects, seed
         self.classes = ("background", *KINDS)
         self.palette = np.array(_PALETTE, dtype=np.uint8)
-        train, val = (
-            [f"train_{i:04d}" for i in range(_NUM_TRAIN)],
-            [f"val_{i:04d}" for i in range(_NUM_VAL)],
-        )
+        train = [f"train_{i:04d}" for i in range(_NUM_TRAIN)]
+        val = [f"val_{i:04d}" for i in range(_NUM_VAL)]
         self._lists = {"train": train, "val": val, "labeled": train[:_NUM_LABELED]}
         self._number = {id: number for number, id in enumerate(train + val)}
         self._drawn: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -138,11 +144,11 @@ class Scenes(Source):
             raise UserError(f"{self.name} has no image {id!r}: its ids are {first_last}")
         if id not in self._drawn:
             number = self._number[id]
-            # Two streams, so that nothing painted changes what lies where.
+            # Separate generators, so that the look does not change the layout.
             layout_rng, paint_rng = (
                 np.random.default_rng([self.seed, number, stream]) for stream in range(2)
             )
-            # Taking turns in front shows every class in any few scenes that follow each other.
+            # Classes take turns at the front, so that any few consecutive scenes show them all.
             items = lay_out(layout_rng, self.objects, front=1 + number % len(KINDS))
             self._drawn[id] = paint(items, self.look, paint_rng)
         return self._drawn[id]

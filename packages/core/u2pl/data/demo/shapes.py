@@ -1,6 +1,6 @@
 """The outlines and surface patterns that the demo's scenes are drawn with.
 
-Both are functions of coordinates in the object's own frame, so that an object and its pattern turn together.
+Both are functions of coordinates in the object's own frame, so an object's pattern rotates with it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def fish(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Lens-shaped body that looks along +x, with a forked tail."""
+    """Lens-shaped body that faces +x, with a forked tail."""
     body = np.hypot(x - 0.21, np.abs(y) + 0.22) - 0.88
     tail = np.maximum(
         np.maximum(-0.98 - x - 0.35 * np.abs(y) + 0.25, x + 0.3), np.abs(y) + 0.9 * x + 0.28
@@ -47,7 +47,7 @@ def square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Equal-sided triangle that points along +y."""
+    """Equilateral triangle that points along +y."""
     return np.maximum(0.866 * np.abs(x) + 0.5 * y, -y) - 0.5
 
 
@@ -66,10 +66,10 @@ def checks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 2.5 * np.sin(0.85 * np.pi * x) * np.sin(0.85 * np.pi * y)
 
 
-#: Outline -> signed distance in units of the object's radius, negative inside (approximate away from the edge).
+#: Outline -> signed distance in units of the object's radius, negative inside; exact near the edge.
 OUTLINES: dict[str, Field] = {
     f.__name__: f for f in (fish, star, ring, moon, disc, square, triangle)
 }
 
-#: Pattern -> signed field over coordinates in units of the pattern's period, positive where the second colour shows.
+#: Pattern -> signed field of coordinates in units of the period, positive in the second colour.
 PATTERNS: dict[str, Field] = {f.__name__: f for f in (stripes, dots, checks)}

@@ -1,4 +1,4 @@
-"""Cityscapes in its own layout; raw label ids are mapped to the 19 evaluated classes in memory."""
+"""Cityscapes in its own layout; label ids are mapped to the 19 evaluated classes in memory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ _LABEL_IDS = 34
 
 
 class Cityscapes(CityClasses):
-    """leftImg8bit/{train,val}/CITY/*_leftImg8bit.png with gtFine/…/*_gtFine_labelTrainIds.png, or *_labelIds.png where those are missing.
+    """leftImg8bit/{train,val}/CITY/*_leftImg8bit.png and gtFine/{train,val}/CITY/*_gtFine_*.png.
 
-    An id is `CITY/CITY_NNNNNN_NNNNNN`. Masks are optional: only labelled images and scoring need them.
-    Raises UserError when the images are not where Cityscapes puts them.
+    Masks are *_labelTrainIds.png, or *_labelIds.png where those are missing; only labelled images
+    and scoring need them. An id is `CITY/CITY_NNNNNN_NNNNNN`. Raises UserError if the images are
+    not where Cityscapes has them.
     """
 
     id_ending = "_leftImg8bit"
-    # Of 512 rows those in which DAFormer believes no pseudo-label: edges left by rectifying the image, and the car's bonnet.
+    # Rows, of 512, where DAFormer ignores pseudo-labels: rectification edges and the car's bonnet.
     void_rows = (15 / 512, 120 / 512)
 
     def __init__(self, path: str | Path) -> None:
@@ -34,7 +35,8 @@ class Cityscapes(CityClasses):
             images = files_by_id(root / "leftImg8bit" / split, (".png",), self.id_ending)
             if not images:
                 raise UserError(
-                    f"{root / 'leftImg8bit' / split} holds no *_leftImg8bit.png: unpack leftImg8bit_trainvaltest.zip into {root}"
+                    f"{root / 'leftImg8bit' / split} holds no *_leftImg8bit.png: unpack "
+                    f"leftImg8bit_trainvaltest.zip into {root}"
                 )
             self.images |= images
             for kind in ("labelIds", "labelTrainIds"):
@@ -42,5 +44,5 @@ class Cityscapes(CityClasses):
             self.lists[split] = IdList(str(root / "leftImg8bit" / split), list(images))
 
     def translate_mask(self, file: Path) -> np.ndarray:
-        """Raw label ids 0 to 33 become train ids."""
+        """Label ids 0 to 33 become train ids."""
         return TRAIN_ID[check_range(read_ids(file), _LABEL_IDS, str(file))]

@@ -12,14 +12,16 @@ from u2pl.errors import UserError
 
 
 class Folder(FileSource):
-    """`images/` (sub-folders allowed), `masks/` (PNG, the same names), `splits/NAME.txt` (ids, optional) and `classes.txt`.
+    """`images/` (may have sub-folders), `masks/` (PNGs of the same names) and `classes.txt`.
 
-    Without splits/val.txt a fifth of the masked images that no list names is held out as val;
-    without splits/train.txt all images that are in no val or test list are train.
-    `tags.csv` or `tags.json` (optional) says which classes an image shows.
-    `meta.toml` (optional) says which classes are things and which rows are void; it changes no image and no label, so the fingerprint
-    leaves it out.
-    Raises UserError when images/ or classes.txt is missing or wrong, or meta.toml is wrong.
+    Optional:
+    - `splits/NAME.txt`: ids. Without val.txt a fifth of the masked images, chosen among those in no
+      list, is held out as val; without train.txt all images in no val or test list are train.
+    - `tags.csv` or `tags.json`: the classes that each image shows.
+    - `meta.toml`: thing classes and void rows. It changes no image or label, so it does not count
+      in the fingerprint.
+
+    Raises UserError if images/ or classes.txt is missing or invalid, or meta.toml is invalid.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -27,7 +29,8 @@ class Folder(FileSource):
         self.name = root.resolve().name
         if not (root / "images").is_dir():
             raise UserError(
-                f"{root} has no images/ folder: put photos into images/, masks into masks/ and write classes.txt{_hint(root)}"
+                f"{root} has no images/ folder: put photos into images/, masks into masks/ and "
+                f"write classes.txt{_hint(root)}"
             )
         self.images = files_by_id(root / "images", IMAGE_SUFFIXES)
         if not self.images:
@@ -69,7 +72,7 @@ class Folder(FileSource):
             self.lists["train"] = IdList(where, [id for id in self.images if id not in outside])
 
     def unknown_split(self, name: str) -> UserError:
-        """The error for a list that does not exist; says how to make it."""
+        """The error for a split that does not exist, with how to make one."""
         return UserError(
             f"{super().unknown_split(name)}; write the ids, one per line, into splits/{name}.txt"
         )

@@ -1,4 +1,4 @@
-"""GTA5 ("Playing for Data"): frames of a game in Cityscapes' classes."""
+"""GTA5 ("Playing for Data"): frames of a game, labelled with Cityscapes' classes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from u2pl.data.reading import read_ids, read_size
 
 
 class Gta5(CityClasses):
-    """images/NNNNN.png with labels/NNNNN.png, palette PNGs of Cityscapes' label ids, or labels/NNNNN_labelTrainIds.png where they are.
+    """images/NNNNN.png and labels/NNNNN.png, palette PNGs of Cityscapes' label ids.
 
-    Every image is `train`; there is no list to score on. Raises UserError when there are no images.
+    A labels/NNNNN_labelTrainIds.png takes precedence. All images are `train`; there is no split to
+    score on. Raises UserError if there are no images.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -27,11 +28,11 @@ class Gta5(CityClasses):
         )
 
     def translate_mask(self, file: Path) -> np.ndarray:
-        """Label ids become train ids; above 33 is only what Cityscapes calls -1 (34: licence plates), so it is ignored."""
+        """Label ids become train ids; 34, licence plates, the only one above 33, is ignored."""
         return TRAIN_ID[read_ids(file)]
 
     def match_size(self, ids: np.ndarray, file: Path, image: Path) -> np.ndarray:
-        """Stretch the mask to its image (nearest): a few of the published ones have another size, and would stop a run of days (ours)."""
+        """Resize a mask to its image (nearest): a few published ones differ in size (ours)."""
         size = read_size(image)
         if size == ids.shape[::-1]:
             return ids

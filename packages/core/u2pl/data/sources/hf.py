@@ -1,4 +1,4 @@
-"""Hugging Face datasets: from the hub, from a parquet file, from a folder. The only file that imports `datasets`."""
+"""Hugging Face datasets, from the hub, a parquet file or a folder."""
 
 from __future__ import annotations
 
@@ -25,12 +25,18 @@ _MASKS = ("mask", "label", "annotation", "segmentation_mask")
 
 
 class Hub(Source):
-    """A dataset with a column `image` and one of `mask`, `label`, `annotation`, `segmentation_mask`; rows without mask are unlabelled.
+    """A dataset with a column `image` and a column of masks.
 
-    `name` is a dataset's name on the hub, a .parquet file, or a folder (of parquet files, or written by `save_to_disk`). An id is
-    `SPLIT/ROW`, such as `train/000012`. Class names come from a column `classes` of class labels, or from the file `classes`.
-    Without a split val or validation, a fifth of the masked rows of train is held out.
-    Raises UserError when the dataset cannot be loaded, or columns or class names are missing.
+    The latter is the first of `mask`, `label`, `annotation`, `segmentation_mask`. Rows whose mask
+    is null are unlabelled. An id is `SPLIT/ROW`, such as `train/000012`. Without a split val or
+    validation, a fifth of the masked rows of train is held out.
+
+    Args:
+        name: of a dataset on the hub, a .parquet file, or a folder (of parquet files, or written by
+            `save_to_disk`).
+        classes: file of class names; by default those of a column `classes` of class labels.
+
+    Raises UserError if the dataset cannot be loaded, or columns or class names are missing.
     """
 
     def __init__(self, name: str, classes: str | None = None) -> None:
@@ -63,21 +69,18 @@ class Hub(Source):
                 self.held_out = tuple(sorted(held))
 
     def splits(self) -> tuple[str, ...]:
-        """Name the dataset's splits; `validation` is called `val`."""
+        """The names of the dataset's splits; `validation` is called `val`."""
         return tuple(sorted(self._lists))
 
     def split(self, name: str) -> list[str]:
-        """Give a split's ids; UserError when there is none of this name."""
         if name not in self._lists:
             raise self.unknown_split(name)
         return list(self._lists[name])
 
     def ids(self) -> Collection[str]:
-        """Every row's id."""
         return {id for ids in self._ids.values() for id in ids}
 
     def image(self, id: str) -> Image.Image:
-        """Decode an image to RGB; UserError when it is missing or broken."""
         return read_rgb(self._file(id, _IMAGE), self._where(id, _IMAGE))
 
     def has_mask(self, id: str) -> bool:
@@ -85,7 +88,11 @@ class Hub(Source):
         return id in self._masked
 
     def mask(self, id: str) -> np.ndarray:
-        """Decode a mask: uint8 [H, W], class ids or 255; UserError when missing, broken, of another size, or with foreign ids."""
+        """Class ids, uint8 [H, W], 255 = ignore.
+
+        Raises UserError if the mask is missing or broken, differs in size from its image, or holds
+        ids that are no classes.
+        """
         if id not in self._masked:
             raise UserError(
                 f"{self.name}: row {id!r} has no mask: add one, or use the row without label"
@@ -158,7 +165,8 @@ def _load(name: str) -> dict[str, Dataset]:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"hf:{name} cannot be loaded ({reason}): check the name and the connection, or give a parquet file or folder"
+            f"hf:{name} cannot be loaded ({reason}): check the name and the connection, or give a "
+            "parquet file or folder"
         ) from None
     return {"train": loaded} if isinstance(loaded, datasets.Dataset) else dict(loaded)
 
@@ -169,13 +177,15 @@ def _mask_column(name: str, tables: dict[str, Dataset]) -> str:
     }
     if _IMAGE not in features:
         raise UserError(
-            f"hf:{name} has no column {_IMAGE!r}, it has {', '.join(features)}: rename the column that holds the images"
+            f"hf:{name} has no column {_IMAGE!r}, it has {', '.join(features)}: rename the column "
+            "that holds the images"
         )
     for column in _MASKS:
         if column in features and _holds_files(features[column]):
             return column
     raise UserError(
-        f"hf:{name} has no column of mask images: it has {', '.join(features)}; name that column 'mask'"
+        f"hf:{name} has no column of mask images: it has {', '.join(features)}; name that column "
+        "'mask'"
     )
 
 
@@ -200,5 +210,6 @@ def _classes(
         if names:
             return tuple(names), bit_palette(len(names))
     raise UserError(
-        f"hf:{name} does not name its classes: write hf:{name}?classes=FILE with one name per line, line 1 = id 0"
+        f"hf:{name} does not name its classes: write hf:{name}?classes=FILE with one name per "
+        "line, line 1 = id 0"
     )

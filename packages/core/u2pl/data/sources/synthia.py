@@ -11,7 +11,7 @@ from u2pl.data.reading import read_first_of_16_bits
 from u2pl.errors import UserError
 from u2pl.notation import IGNORE
 
-# SYNTHIA's id -> Cityscapes' class. Left out: 0 void, 13 parking, 14 road work, 22 lane marking.
+# SYNTHIA's id -> Cityscapes' class. Ignored: 0 void, 13 parking, 14 road work, 22 lane marking.
 _CLASSES = {
     1: "sky",
     2: "building",
@@ -39,22 +39,27 @@ _TRAIN_ID[list(_CLASSES)] = [NAMES.index(name) for name in _CLASSES.values()]
 
 
 class Synthia(CityClasses):
-    """RGB/NNNNNNN.png with GT/LABELS/NNNNNNN.png, 16-bit RGB, or GT/LABELS/NNNNNNN_labelTrainIds.png where they are.
+    """RGB/NNNNNNN.png and GT/LABELS/NNNNNNN.png, 16-bit RGB.
 
-    Every image is `train`; there is no list to score on. Raises UserError when there are no images.
+    A GT/LABELS/NNNNNNN_labelTrainIds.png takes precedence. All images are `train`; there is no
+    split to score on. Raises UserError if there are no images.
     """
 
     def __init__(self, path: str | Path) -> None:
         root = Path(path).expanduser()
         self.name = "synthia"
-        advice = "give the folder RAND_CITYSCAPES of SYNTHIA-RAND-CITYSCAPES, which has RGB/ and GT/LABELS/ in it"
+        advice = (
+            "give the folder RAND_CITYSCAPES of SYNTHIA-RAND-CITYSCAPES, which has RGB/ and "
+            "GT/LABELS/ in it"
+        )
         self._index_pairs(root / "RGB", root / "GT" / "LABELS", advice)
 
     def translate_mask(self, file: Path) -> np.ndarray:
-        """The first channel holds SYNTHIA's class ids, which become train ids; the second counts instances."""
+        """The first channel holds SYNTHIA's ids, which become train ids; the second, instances."""
         ids = read_first_of_16_bits(file)
         if ids.max() >= _IDS:
             raise UserError(
-                f"{file} holds ids up to {ids.max()}, but SYNTHIA has {_IDS} classes (0 to {_IDS - 1}): replace the file"
+                f"{file} holds ids up to {ids.max()}, but SYNTHIA has {_IDS} classes (0 to "
+                f"{_IDS - 1}): replace the file"
             )
         return _TRAIN_ID[ids]

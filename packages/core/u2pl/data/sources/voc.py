@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012, with SBD's extra masks where they are on disk."""
+"""PASCAL VOC 2012, with SBD's additional masks if they are on disk."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from u2pl.data.file_source import FileSource, IdList, files_by_id
 from u2pl.data.ids import read_lines
 from u2pl.errors import UserError
 
-# fmt: off
 _CLASSES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    "background",
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
 )
-# fmt: on
 
 
 class Voc(FileSource):
-    """A VOC devkit: JPEGImages, SegmentationClass, ImageSets/Segmentation, optionally SegmentationClassAug.
+    """A devkit: JPEGImages, SegmentationClass, ImageSets/Segmentation, maybe SegmentationClassAug.
 
-    Training sees `train_aug` (every id with an augmented mask that is not in val), or `train` where there are no augmented masks.
-    Labelled images are drawn from VOC's own 1 464 `train` images in protocol `classic`, from `train_aug` in `blender`.
-    Tags are in Annotations, which comes with the devkit.
-    Raises UserError when the devkit is incomplete or the protocol unknown.
+    Training uses `train_aug` (all ids with a mask in SegmentationClassAug that are not in val), or
+    `train` without that folder. Labelled images are drawn from VOC's own 1 464 `train` images in
+    protocol `classic`, from `train_aug` in `blender`. Tags come from the devkit's Annotations.
+
+    Raises UserError if the devkit is incomplete or the protocol unknown.
     """
 
     def __init__(self, path: str | Path, protocol: str = "classic") -> None:
@@ -57,11 +58,13 @@ class Voc(FileSource):
         pools = {"classic": "train", "blender": "train_aug"}
         if protocol not in pools:
             raise UserError(
-                f"voc protocol {protocol!r} is unknown: write ?protocol=classic or ?protocol=blender"
+                f"voc protocol {protocol!r} is unknown: write ?protocol=classic or "
+                "?protocol=blender"
             )
         if pools[protocol] not in self.lists:
             raise UserError(
-                f"protocol blender needs {root / 'SegmentationClassAug'}: put SBD's masks there as id PNGs, or use protocol=classic"
+                f"protocol blender needs {root / 'SegmentationClassAug'}: put SBD's masks there as "
+                "id PNGs, or use protocol=classic"
             )
         return pools[protocol]
 
@@ -71,5 +74,6 @@ def _devkit(path: Path) -> Path:
         if (root / "JPEGImages").is_dir():
             return root
     raise UserError(
-        f"{path} holds no VOC devkit: give the folder that has JPEGImages/, SegmentationClass/ and ImageSets/ in it"
+        f"{path} holds no VOC devkit: give the folder that has JPEGImages/, SegmentationClass/ and "
+        "ImageSets/ in it"
     )

@@ -1,4 +1,4 @@
-"""Files of image tags as they are written: CSV, JSON, and VOC's XML annotations. What the names mean is `u2pl.data.tags.tags`' business."""
+"""Reading files of image tags (CSV, JSON, VOC's XML annotations); `tags.py` resolves the names."""
 
 from __future__ import annotations
 
@@ -17,27 +17,31 @@ from u2pl.errors import UserError
 
 COLUMNS = ("image", "classes")
 
-#: From which likeness on, 0 to 1, a word may be a misspelt name.
+#: Minimum similarity, 0 to 1, of a misspelt class name to the class.
 ALIKE = 0.6
 
 _BETWEEN = " \t\r\n,;"
 
 
 class Line(NamedTuple):
-    """What a file says of one image, as written."""
+    """The tags that a file gives an image, as written."""
 
     image: str
     names: list[str]
 
 
 def csv_lines(path: Path, classes: tuple[str, ...]) -> list[Line]:
-    """Read a table with the columns image and classes, between commas, semicolons or tabs; UserError when it is none."""
+    """Read a table with columns `image` and `classes`, separated by comma, semicolon or tab.
+
+    Raises UserError if the file is not such a table.
+    """
     text = _text(path)
     header, example = text.partition("\n")[0].strip(), f"'photo_1,{';'.join(classes[1:3])}'"
     mark = next((mark for mark in ",;\t" if {*COLUMNS} <= {*_cells(header, mark)}), None)
     if mark is None:
         raise UserError(
-            f"{path} must begin with the line 'image,classes', not {header[:60]!r}; then lines such as {example}"
+            f"{path} must begin with the line 'image,classes', not {header[:60]!r}; then lines "
+            f"such as {example}"
         )
     columns = _cells(header, mark)
     image, shown = (columns.index(name) for name in COLUMNS)
@@ -47,13 +51,12 @@ def csv_lines(path: Path, classes: tuple[str, ...]) -> list[Line]:
         for row in rows:
             if rows.line_num == 1 or not any(cell.strip() for cell in row):
                 continue
-            if (
-                shown == len(columns) - 1
-            ):  # a list that is not in quotation marks makes more cells than there are columns
+            if shown == len(columns) - 1:  # an unquoted list of classes fills several cells
                 row[shown:] = [";".join(row[shown:])] * (len(row) > shown)
             if len(row) != len(columns) or not row[image].strip():
                 raise UserError(
-                    f"{path}, line {rows.line_num} has not one cell for each of {', '.join(columns)}: write {example}"
+                    f"{path}, line {rows.line_num} must have one cell for each of "
+                    f"{', '.join(columns)}: write {example}"
                 )
             lines.append(Line(row[image].strip(), split_names(row[shown], classes)))
     except csv.Error as error:
@@ -64,12 +67,16 @@ def csv_lines(path: Path, classes: tuple[str, ...]) -> list[Line]:
 
 
 def json_lines(path: Path, _: tuple[str, ...]) -> list[Line]:
-    """Read {image: [class, ...]} or [{"image": image, "classes": [class, ...]}]; UserError when it is neither."""
+    """Read {image: [class, ...]} or [{"image": image, "classes": [class, ...]}].
+
+    Raises UserError if the file holds neither.
+    """
     try:
         found = json.loads(_text(path))
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} cannot be read as JSON ({error}): correct it, or write a CSV with columns image and classes"
+            f"{path} cannot be read as JSON ({error}): correct it, or write a CSV with columns "
+            "image and classes"
         ) from None
     lines = []
     for image, names in _entries(found):
@@ -80,17 +87,18 @@ def json_lines(path: Path, _: tuple[str, ...]) -> list[Line]:
             or not all(map(_is_class, names))
         ):
             raise UserError(
-                f'{path}: write {{"image": ["class", ...]}} or [{{"image": "...", "classes": ["class", ...]}}]; see {image!r}'
+                f'{path}: write {{"image": ["class", ...]}} or '
+                f'[{{"image": "...", "classes": ["class", ...]}}]; see {image!r}'
             )
         lines.append(Line(image.strip(), [str(name).strip() for name in names]))
     return lines
 
 
 def object_names(file: Path) -> list[str]:
-    """Read the name of each object of a VOC annotation; those of an object's parts are no classes.
+    """The name of each object of a VOC annotation, without those of an object's parts.
 
-    Raises UserError when the file is no XML, or declares a document type: only there can a file define entities, which may grow without
-    bound.
+    Raises UserError if the file is not XML, or declares a document type, since only there can it
+    define entities, whose expansion is unbounded.
     """
     place: list[str] = []
     names: list[str] = []
@@ -106,15 +114,14 @@ def object_names(file: Path) -> list[str]:
 
     def refuse(*_: Any) -> None:
         raise UserError(
-            f"{file} declares a document type, which no VOC annotation does: take the line <!DOCTYPE ...> out"
+            f"{file} declares a document type, which no VOC annotation does: remove the line "
+            "<!DOCTYPE ...>"
         )
 
     parser = expat.ParserCreate()
-    parser.StartElementHandler, parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = (
-        start,
-        text,
-        refuse,
-    )
+    parser.StartElementHandler = start
+    parser.CharacterDataHandler = text
+    parser.StartDoctypeDeclHandler = refuse
     parser.EndElementHandler = lambda _: place.pop()
     try:
         parser.Parse(file.read_bytes(), True)
@@ -126,10 +133,10 @@ def object_names(file: Path) -> list[str]:
 
 
 def split_names(text: str, classes: tuple[str, ...]) -> list[str]:
-    """Take a cell apart into names and ids of classes, between spaces, commas or semicolons.
+    """Split a cell into names and ids of classes, separated by spaces, commas or semicolons.
 
-    The longest class name that fits is meant, so names may hold such signs. What is no class comes out as it is written: the words that
-    are most like a class, or the first one.
+    Names containing separators: the longest matching class name wins. Text that is no class is
+    returned as written: the words most similar to a class name, or else the first word.
     """
     longest_first = sorted(map(re.escape, classes), key=len, reverse=True)
     known = re.compile(rf"(?:{'|'.join(longest_first)}|\d+)(?=[{_BETWEEN}]|$)")
@@ -142,7 +149,7 @@ def split_names(text: str, classes: tuple[str, ...]) -> list[str]:
 
 
 def nearest(name: str, classes: Iterable[str]) -> str | None:
-    """The class whose name is most like this one; None where none is much like it."""
+    """The class with the most similar name; None if none is similar."""
     return next(iter(difflib.get_close_matches(name, classes, n=1, cutoff=ALIKE)), None)
 
 

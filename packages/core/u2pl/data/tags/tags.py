@@ -1,4 +1,4 @@
-"""Image tags: which classes an image shows, from a CSV or JSON file, from VOC's XML annotations, or from masks."""
+"""Image tags, the classes an image shows: from CSV, JSON, VOC's XML annotations, or masks."""
 
 from __future__ import annotations
 
@@ -18,27 +18,32 @@ from u2pl.data.tags.tag_files import COLUMNS, Line, csv_lines, json_lines, neare
 from u2pl.errors import UserError
 from u2pl.files import replace_file
 
-#: Image id -> ids of the classes it shows. Background is never among them; an empty set says that it shows nothing else.
+#: Image id -> ids of the classes it shows, never background; an empty set means background only.
 Tags = dict[str, frozenset[int]]
 
 _READERS = {".csv": csv_lines, ".json": json_lines}
 
 
 def read_tags(path: str | Path, source: Source) -> Tags:
-    """Read the tags of a source's images from a .csv or .json file, or from a folder of VOC XML annotations.
+    """Read the tags of a source's images from a .csv or .json file or a folder of VOC annotations.
 
-    - CSV: columns `image` and `classes`, as in `2007_000392,horse person`. Names are separated by spaces, commas or semicolons; of
-      names that hold such signs themselves the longest that fits is meant: `striped fish dotted ring` are two of the demo's classes.
-    - JSON: `{"2007_000392": ["horse", "person"]}` or `[{"image": "2007_000392", "classes": ["horse", "person"]}]`.
-    - XML: the names of the objects in ID.xml, difficult ones too, for the image shows them. Other images' annotations are left out.
+    - CSV: columns `image` and `classes`, as in `2007_000392,horse person`. Names are separated by
+      spaces, commas or semicolons. Names containing separators: longest match, so
+      `striped fish dotted ring` are two of the demo's classes.
+    - JSON: `{"2007_000392": ["horse", "person"]}` or
+      `[{"image": "2007_000392", "classes": ["horse", "person"]}]`.
+    - XML: the names of the objects in ID.xml, including difficult ones. Annotations of images that
+      the source does not have are skipped.
 
-    A class is named, or given by its id. Background (id 0) may be named and says nothing. An image that is listed several times has the
-    tags of all its lines. Raises UserError when something cannot be read, or names classes or images that the source does not have.
+    Classes are given by name or id. Background (id 0) is ignored. An image listed several times has
+    the tags of all its lines. Raises UserError if a file cannot be read, or names classes or images
+    that the source does not have.
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise UserError(
-            f"{path} does not exist: give a .csv or .json file of tags, or a folder of VOC annotations"
+            f"{path} does not exist: give a .csv or .json file of tags, or a folder of VOC "
+            "annotations"
         )
     if path.is_dir():
         names = _annotations(path, source)
@@ -46,42 +51,45 @@ def read_tags(path: str | Path, source: Source) -> Tags:
         names = _of_images(_READERS[path.suffix.lower()](path, source.classes), source, path)
     else:
         raise UserError(
-            f"{path} is no file of tags: give one that ends in .csv or .json, or a folder of VOC annotations"
+            f"{path} is no file of tags: give a .csv or .json file, or a folder of VOC annotations"
         )
     return _as_ids(names, source.classes, path)
 
 
 def tags_of(ids: Sequence[str], tags: Tags, where: str) -> Tags:
-    """The tags of these images alone, in their order; UserError when some have none.
+    """The tags of these images only, in their order; UserError if some images have none.
 
     Args:
-        ids: of the training list.
+        ids: training images.
         tags: of any images.
-        where: what they were read from, for the error.
+        where: the file they were read from, for the error.
     """
     missing = [id for id in ids if id not in tags]
     if missing:
         raise UserError(
-            f"{where} has no tags of {len(missing)} of the {len(ids)} training images: {first_three(missing)}: "
-            "add a line for each (without classes where it shows none), or take them out of the training list"
+            f"{where} has no tags of {len(missing)} of the {len(ids)} training images: "
+            f"{first_three(missing)}: "
+            "add a line for each (with no classes if it shows none), or remove them from the "
+            "training list"
         )
     return {id: tags[id] for id in ids}
 
 
 def tags_from_masks(source: Source, ids: Sequence[str], progress: OnProgress | None = None) -> Tags:
-    """The classes that occur in each image's mask; the masks are decoded once and the counts kept (see `class_counts`).
+    """The classes that occur in each image's mask; decoded once, then cached (see `class_counts`).
 
     Args:
         source: where the masks come from.
         ids: images with masks.
-        progress: called after each mask with how many are done and how many there are to do.
+        progress: called after each mask with the numbers done and to do.
 
-    Raises UserError when a mask is missing or broken.
+    Raises UserError if a mask is missing or broken.
     """
     bare = [id for id in ids if not source.has_mask(id)]
     if bare:
         raise UserError(
-            f"{source.name}: {len(bare)} of {len(ids)} images have no mask: {first_three(bare)}: tag these by hand"
+            f"{source.name}: {len(bare)} of {len(ids)} images have no mask: {first_three(bare)}: "
+            "tag these by hand"
         )
     counts = class_counts(source, ids, progress)
     return {
@@ -91,7 +99,7 @@ def tags_from_masks(source: Source, ids: Sequence[str], progress: OnProgress | N
 
 
 def write_tags(path: Path, tags: Mapping[str, Iterable[int]], classes: Sequence[str]) -> None:
-    """Write a CSV that `read_tags` reads, names separated by semicolons, whole or not at all; UserError when it cannot be written."""
+    """Write a CSV for `read_tags`, atomically; UserError on failure."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
@@ -112,7 +120,8 @@ def _of_images(lines: list[Line], source: Source, path: Path) -> dict[str, list[
             names.setdefault(id, []).extend(written)
     if unknown:
         raise UserError(
-            f"{path} names images that {source.name} does not have: {first_three(unknown)}: remove or correct these lines"
+            f"{path} names images that {source.name} does not have: {first_three(unknown)}: remove "
+            "or correct these lines"
         )
     return names
 
@@ -121,7 +130,8 @@ def _annotations(folder: Path, source: Source) -> dict[str, list[str]]:
     files, known = files_by_id(folder, (".xml",)), source.ids()
     if not files:
         raise UserError(
-            f"{folder} holds no .xml file: give VOC's folder Annotations, or a .csv or .json file of tags"
+            f"{folder} holds no .xml file: give VOC's folder Annotations, or a .csv or .json file "
+            "of tags"
         )
     matched = {
         id: file
@@ -130,7 +140,8 @@ def _annotations(folder: Path, source: Source) -> dict[str, list[str]]:
     }
     if not matched:
         raise UserError(
-            f"{folder} annotates no image of {source.name}: {first_three(list(files))}: name the files as the images"
+            f"{folder} annotates no image of {source.name}: {first_three(list(files))}: name the "
+            "files as the images"
         )
     return {id: object_names(file) for id, file in matched.items()}
 
@@ -144,6 +155,7 @@ def _as_ids(names: dict[str, list[str]], classes: tuple[str, ...], path: Path) -
         near = nearest(unknown[0], classes)
         meant = f" (did you mean {near!r} by the first?)" if near else ""
         raise UserError(
-            f"{path} names classes that there are not: {first_three(unknown)}{meant}: the classes are {', '.join(classes)}"
+            f"{path} names unknown classes: {first_three(unknown)}{meant}: the classes are "
+            f"{', '.join(classes)}"
         )
     return {id: frozenset(number[name] for name in written) - {0} for id, written in names.items()}

@@ -1,8 +1,9 @@
-"""DAFormer's head (000, sec. 4.2): four feature maps side by side, fused with a look around at several distances.
+"""DAFormer's head (U2PL+ sec. 4.2): four concatenated feature maps, fused by dilated convolutions.
 
-Same as the released code: separable dilated convolutions beside a 1x1 branch, no image pooling, 3x3 fusion.
-Ours: the representation head is two 1x1 convolutions on the same concatenation (1024 -> 512 -> 256); the papers give no kernel, and 3x3
-would triple the whole head's cost. Convolutions start as torch starts them.
+As in the released code: ASPP with separable convolutions and a 1x1 branch, but no image pooling,
+then a 3x3 convolution. Ours: the representation head, two 1x1 convolutions on the same
+concatenation (1024 -> 512 -> 256). The papers give no kernel size, and 3x3 would triple the cost of
+the whole head. Convolutions have torch's default initialisation.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from u2pl.networks.parts import DecoderFacts, Parts, conv_norm_relu
 
 FACTS = DecoderFacts(strides=(32, 16), atrous_rates=(6, 12, 18))
 
-#: Feature maps that are fused: those at strides 4, 8, 16 and the output stride.
+#: Number of fused feature maps: at strides 4, 8, 16 and the output stride.
 MAPS = 4
 
 
 def build(config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
-    """Linear embedding of the maps and two heads on them; trains with one image."""
+    """Linear embedding of the maps and two heads; trainable with one image per process."""
     decoder = Decoder(encoder.channels, config.width)
     classifier = fusion(num_classes, config.width, config.atrous_rates, config.dropout)
     representation = embedder(config.embed_dim, config.width) if config.embed_dim else None
@@ -32,12 +33,12 @@ def build(config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
 
 
 class Decoder(nn.Module):
-    """Linear embedding of the last four maps: feature maps -> [B, 4 * width, h, w] at the size of the first of them.
+    """Linear embedding of each map, upsampled to the first and concatenated: [B, 4 * width, h, w].
 
     Args:
-        in_channels: Channels of the four.
-        width: Channels that each is brought to.
-        deepest_first: Whether the result holds them from coarse to fine.
+        in_channels: channels of each feature map.
+        width: channels of each embedding.
+        deepest_first: whether to concatenate from low to high resolution.
     """
 
     def __init__(self, in_channels: Sequence[int], width: int, deepest_first: bool = False) -> None:
@@ -50,18 +51,16 @@ class Decoder(nn.Module):
             linear(feature) for linear, feature in zip(self.linear, features, strict=True)
         )
         size = first.shape[-2:]
-        maps = [
-            first,
-            *(
-                F.interpolate(other, size=size, mode="bilinear", align_corners=False)
-                for other in others
-            ),
-        ]
+        resized = (
+            F.interpolate(other, size=size, mode="bilinear", align_corners=False)
+            for other in others
+        )
+        maps = [first, *resized]
         return torch.cat(maps[::-1] if self.deepest_first else maps, dim=1)
 
 
 class SeparableAspp(nn.Module):
-    """Atrous spatial pyramid without image pooling: [B, in_channels, h, w] -> [B, (1 + rates) * width, h, w]."""
+    """Separable ASPP, no image pooling: [B, channels, h, w] -> [B, (1 + rates) * width, h, w]."""
 
     def __init__(self, in_channels: int, width: int, rates: Sequence[int]) -> None:
         super().__init__()
@@ -83,7 +82,7 @@ class SeparableAspp(nn.Module):
 
 
 def fusion(num_classes: int, width: int, rates: Sequence[int], dropout: float) -> nn.Sequential:
-    """From the four maps to class logits: pyramid, 3x3 to `width`, 1x1 to the answer."""
+    """Concatenated maps -> class logits: ASPP, 3x3 to `width`, 1x1 to `num_classes`."""
     return nn.Sequential(
         SeparableAspp(MAPS * width, width, rates),
         conv_norm_relu((1 + len(rates)) * width, width, kernel=3),
@@ -93,7 +92,7 @@ def fusion(num_classes: int, width: int, rates: Sequence[int], dropout: float) -
 
 
 def embedder(embed_dim: int, width: int) -> nn.Sequential:
-    """From the four maps to the representation, pixel by pixel."""
+    """Concatenated maps -> representation, by two 1x1 convolutions."""
     return nn.Sequential(
         *conv_norm_relu(MAPS * width, 2 * width, kernel=1), nn.Conv2d(2 * width, embed_dim, 1)
     )

@@ -1,7 +1,8 @@
-"""U2PL's network (004, sec. 4.1): DeepLabv3+ with full convolutions, and both heads on the concatenation.
+"""U2PL's DeepLabv3+ (U2PL sec. 4.1): full convolutions, both heads on the concatenation.
 
-Same as the released code: 256 channels from the low-level features (DeepLabv3+ has 48), two 3x3 convolutions in each head, dropout 0.1.
-Different: bilinear resizing does not align corners, since images are padded to whole strides.
+As in the released code: 256 channels of low-level features (DeepLabv3+: 48), two 3x3 convolutions
+in each head, dropout 0.1. Ours: bilinear resizing with align_corners=False, since images are padded
+to multiples of the stride.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ FACTS = DecoderFacts(strides=(8, 16))
 
 
 def build(config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
-    """Decoder and two equal heads."""
+    """Decoder and two heads of the same architecture; needs two images per process to train."""
     width, dropout = config.width, config.dropout
     decoder = Decoder(
         encoder.channels[-1], encoder.channels[0], config.atrous_rates, width, dropout
@@ -31,7 +32,7 @@ def build(config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
 
 
 def head(out_channels: int, width: int, dropout: float) -> nn.Sequential:
-    """Two 3x3 convolutions to `width` channels and a 1x1 to the answer."""
+    """Two 3x3 convolutions to `width` channels, then 1x1 to `out_channels`."""
     return nn.Sequential(
         *conv_norm_relu(2 * width, width, kernel=3),
         nn.Dropout2d(dropout),
@@ -42,7 +43,10 @@ def head(out_channels: int, width: int, dropout: float) -> nn.Sequential:
 
 
 class Aspp(nn.Module):
-    """Atrous spatial pyramid pooling: [B, in_channels, h, w] -> [B, 5 * width, h, w]; trains with two images or more."""
+    """Atrous spatial pyramid pooling: [B, in_channels, h, w] -> [B, (2 + rates) * width, h, w].
+
+    The BatchNorm after image pooling needs two images or more to train.
+    """
 
     def __init__(self, in_channels: int, rates: Sequence[int], width: int) -> None:
         super().__init__()
@@ -62,7 +66,7 @@ class Aspp(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Fused deep features beside low-level ones: feature maps -> [B, 2 * width, h, w] at a quarter of the image's size."""
+    """Low-level and fused ASPP features, concatenated: [B, 2 * width, h, w] at stride 4."""
 
     def __init__(
         self,
@@ -82,7 +86,5 @@ class Decoder(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         low = self.low(features[0])
         deep = self.fuse(self.aspp(features[-1]))
-        return torch.cat(
-            [low, F.interpolate(deep, size=low.shape[-2:], mode="bilinear", align_corners=False)],
-            dim=1,
-        )
+        deep = F.interpolate(deep, size=low.shape[-2:], mode="bilinear", align_corners=False)
+        return torch.cat([low, deep], dim=1)

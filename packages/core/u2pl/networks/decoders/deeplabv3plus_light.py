@@ -1,4 +1,4 @@
-"""The light network: smp's DeepLabv3+ (separable convolutions, 48 low-level channels), cheap heads."""
+"""Light DeepLabv3+: smp's decoder (separable convolutions, 48 low-level channels), cheap heads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FACTS = DecoderFacts(strides=(8, 16), embed_dim=64)
 
 
 class Decoder(DeepLabV3PlusDecoder):
-    """smp's decoder on our four maps; it counts the image and a map at stride 2 before them."""
+    """smp's decoder on our four maps; it expects the image and a map at stride 2 before them."""
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         fused: Tensor = super().forward([features[0], features[0], *features])
@@ -35,15 +35,15 @@ def build(config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
         aspp_separable=True,
         aspp_dropout=config.dropout,
     )
-    # smp's network has a head of its own, which draws random numbers before ours does: without it
-    # the seeds of recorded runs would mean other networks
+    # smp's network has a head of its own, initialised before ours: without it, a seed would give
+    # another initialisation than in recorded runs
     SegmentationHead(config.width, num_classes, kernel_size=1)
     narrow = embedder(config.embed_dim, config.width) if config.embed_dim else None
     return Parts(decoder, nn.Conv2d(config.width, num_classes, 1), narrow)
 
 
 def embedder(embed_dim: int, width: int) -> nn.Sequential:
-    """Reduce channels, then a depthwise 3x3: reading the decoder's channels is most of the cost."""
+    """Reduce channels, depthwise 3x3, 1x1: reading the decoder's channels is most of the cost."""
     return nn.Sequential(
         nn.Conv2d(width, embed_dim, 1, bias=False),
         nn.Conv2d(embed_dim, embed_dim, 3, padding=1, groups=embed_dim, bias=False),

@@ -1,7 +1,8 @@
-"""SegFormer's head as AFA uses it (Xie et al. 2021, sec. 3.2; 000, sec. 4.3): four feature maps side by side, fused pixel by pixel.
+"""SegFormer's all-MLP head as used by AFA (Xie et al. 2021, sec. 3.2; U2PL+ sec. 4.3).
 
-Same as the released code: the deepest map lies first, the fusion has no bias, whole channels are dropped before the classifier.
-Ours: the representation head, which is that of the daformer decoder. Convolutions start as torch starts them.
+As in the released code: the deepest map comes first, the fusion has no bias, and channel-wise
+dropout precedes the classifier. Ours: the representation head, that of the daformer decoder.
+Convolutions have torch's default initialisation.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ FACTS = DecoderFacts(strides=(16, 32))
 
 
 def build(config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
-    """Linear embedding of the maps and two heads on them; trains with one image."""
+    """Linear embedding of the maps and two heads; trainable with one image per process."""
     decoder = Decoder(encoder.channels, config.width, deepest_first=True)
     classifier = fusion(num_classes, config.width, config.dropout)
     representation = embedder(config.embed_dim, config.width) if config.embed_dim else None
@@ -25,7 +26,7 @@ def build(config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
 
 
 def fusion(num_classes: int, width: int, dropout: float) -> nn.Sequential:
-    """From the four maps to class logits: 1x1 to `width`, 1x1 to the answer."""
+    """Concatenated maps -> class logits: 1x1 to `width`, 1x1 to `num_classes`."""
     return nn.Sequential(
         *conv_norm_relu(MAPS * width, width, kernel=1),
         nn.Dropout2d(dropout),

@@ -1,7 +1,8 @@
-"""Mix Transformer encoders (MiT, of SegFormer), which 000 uses for domain adaptation (sec. 4.2) and weak supervision (sec. 4.3).
+"""SegFormer's Mix Transformer encoders (MiT): U2PL+ sec. 4.2 uses mit_b5, sec. 4.3 mit_b1.
 
-timm's PVTv2 with a hidden ratio of 4 everywhere is MiT, tensor for tensor; only the names differ. LayerNorm eps is 1e-6 in blocks and
-after stages, and torch's 1e-5 in patch embeddings and on reduced keys.
+timm's PVTv2 with an MLP ratio of 4 in all stages is MiT; only the names of the tensors differ. The
+eps of LayerNorm is 1e-6 in blocks and after stages, and torch's 1e-5 in patch embeddings and on
+reduced keys.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from u2pl.networks.encoder import Encoder
 
 
 class Variant(NamedTuple):
-    """One size of MiT, and the commit of its ImageNet weights in the hub's repository `smp-hub/<name>.imagenet`."""
+    """One size of MiT, and the commit of its ImageNet weights in hub `smp-hub/NAME.imagenet`."""
 
     depths: tuple[int, int, int, int]
     dims: tuple[int, int, int, int]
@@ -39,15 +40,16 @@ VARIANTS = {
 }
 HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
-DROP_PATH = 0.1  # of the last block, rising linearly from 0; SegFormer's, for every size
+DROP_PATH = 0.1  # stochastic depth: linear from 0 to this in the last block; SegFormer's value
 
-#: Strides that the last feature map can have.
+#: Supported strides of the last feature map.
 OUTPUT_STRIDES = (16, 32)
 
-#: Image sides are multiples of it: at every stage keys stand for windows of 32 pixels, and pixels outside whole windows have none.
+#: Image sides are multiples of it: in every stage a key covers 32 x 32 image pixels, and
+#: pixels outside a complete window get no key.
 DIVISOR = 32
 
-#: First word of a key in the released files, and where timm has it.
+#: Prefix of a key in the released files -> prefix in timm.
 RELEASED = {
     f"{theirs}{stage + 1}": f"stages.{stage}.{ours}"
     for stage in range(4)
@@ -59,11 +61,11 @@ class MixTransformer(Encoder):
     """Maps at strides 4, 8, 16 and `output_stride`, with random weights.
 
     Args:
-        depths: Blocks of each stage.
-        dims: Channels of each stage.
-        heads: Attention heads of each stage.
-        reductions: Sides of the squares of pixels that share a key.
-        output_stride: Of the last map: 32, or 16, where the last patch embedding keeps the size.
+        depths: blocks of each stage.
+        dims: channels of each stage.
+        heads: attention heads of each stage.
+        reductions: spatial reduction of the keys in each stage, per side.
+        output_stride: stride of the last map, 32, or 16 by a last patch embedding of stride 1.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class MixTransformer(Encoder):
 
     @classmethod
     def hub_weights(cls, name: str) -> dict[str, Tensor]:
-        """The weights that SegFormer's authors released; NVIDIA's, not for commercial use."""
+        """Weights released by SegFormer's authors: NVIDIA's, not for commercial use."""
         repository, revision = f"smp-hub/{name}.imagenet", VARIANTS[name].revision
         file = huggingface_hub.hf_hub_download(repository, "model.safetensors", revision=revision)
         return safetensors.torch.load_file(file)
@@ -126,6 +128,6 @@ class MixTransformer(Encoder):
 
 
 def timm_key(key: str) -> str:
-    """What timm calls the tensor `key` of a released file; a key that is timm's already, or neither's, stays."""
+    """timm's key of a released file's tensor; any other key is returned unchanged."""
     first, dot, rest = key.partition(".")
     return RELEASED.get(first, first) + dot + rest.replace("dwconv.dwconv", "dwconv")

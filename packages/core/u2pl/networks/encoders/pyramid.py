@@ -1,7 +1,7 @@
 """timm's encoders with a pyramid of feature maps: ResNet, EfficientNet, ConvNeXt and many more.
 
-smp's own `resnet*` are never used: at strides 8 and 16 they dilate the first block of a stage
-wrongly.
+smp's own `resnet*` are not used: at strides 8 and 16 their dilation of a stage's first block is
+wrong.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from torch import Tensor
 from u2pl.errors import UserError
 from u2pl.networks.encoder import Encoder
 
-#: Maps that decoders use: the last ones.
+#: Number of feature maps that decoders use: the last ones.
 MAPS = 4
 
 
 class Pyramid(Encoder):
-    """timm's `name` with random weights: maps at strides 4, 8, 16 and 32, none above `output_stride`.
+    """timm model with random weights; maps at strides 4, 8, 16 and 32, capped at `output_stride`.
 
     Args:
-        name: Any timm model with such maps.
-        output_stride: Of the last map, 8, 16 or 32; below 32 later stages are dilated instead.
+        name: any timm model with such maps.
+        output_stride: stride of the last map, 8, 16 or 32; below 32 the last stages are dilated.
 
     Raises:
-        UserError: A model that has other maps, or none.
+        UserError: The model has no feature maps, or has them at other strides.
     """
 
     def __init__(self, name: str, output_stride: int) -> None:
         super().__init__()
-        # not every model takes the argument; at 32 they do the same without it
+        # not every model accepts the argument; 32 is the default
         dilated: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
         problem = (
             f"network.encoder={name} has no feature maps at network.output_stride={output_stride}"

@@ -72,12 +72,12 @@ def test_tables_are_read(tmp_path: Path, text: str) -> None:
         ("image,tags\na,cat\n", "must begin with the line"),
         (
             "image,classes\na,cat\nb\n",
-            r"t\.csv, line 3 has not one cell for each of image, classes: write 'photo_1,cat;dog'",
+            r"t\.csv, line 3 must have one cell for each of image, classes: write 'photo_1,cat;dog'",
         ),
-        ("image,classes\n\n,cat\n", "line 3 has not one cell"),
+        ("image,classes\n\n,cat\n", "line 3 must have one cell"),
         (
             "image,classes,source\na,cat,dog,web\n",
-            "line 2 has not one cell for each of image, classes, source",
+            "line 2 must have one cell for each of image, classes, source",
         ),
         (f"image,classes\na,{'x' * 140_000}\n", r"line 2 cannot be read \(field larger"),
     ],

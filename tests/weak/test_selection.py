@@ -1,4 +1,4 @@
-"""Which pixels serve the contrast: the rules of 000 Eqs 29-31 by a loop over pixels, and the rows of its Tab. 14."""
+"""Which pixels serve the contrast: the rules of U2PL+ Eqs 29-31 by a loop over pixels, and the rows of its Tab. 14."""
 
 from __future__ import annotations
 

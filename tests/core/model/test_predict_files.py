@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,19 +9,29 @@ from PIL import Image
 from torch import Tensor, nn
 
 from u2pl.errors import UserError
-from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.model.card import Card
+from u2pl.model.model import Model
 from u2pl.model.predict_files import find_images, predict_files
+from u2pl.networks.config import NetworkConfig
 from u2pl.networks.segmentor import SegOutput
 
-INFO = SimpleNamespace(palette=[[0, 0, 0], [250, 10, 10], [10, 10, 250]])
+CARD = Card(
+    network=NetworkConfig(),
+    classes=("nothing", "bright", "dark"),
+    palette=[(0, 0, 0), (250, 10, 10), (10, 10, 250)],
+)
 
 
 class Bright(nn.Module):
     """Class 1 where the image is bright, class 2 elsewhere."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.nine = nn.Parameter(torch.tensor(9.0))
+
     def forward(self, image: Tensor, embed: bool = True) -> SegOutput:
         bright = image[:, :, ::4, ::4].mean(1, keepdim=True) - 0.5
-        return SegOutput(torch.cat([torch.full_like(bright, -9), bright, -bright], 1))
+        return SegOutput(torch.cat([-self.nine.expand_as(bright), bright, -bright], 1))
 
 
 def save(path: Path, mode: str = "RGB", size: tuple[int, int] = (18, 13)) -> Path:
@@ -38,34 +47,22 @@ def save(path: Path, mode: str = "RGB", size: tuple[int, int] = (18, 13)) -> Pat
     return path
 
 
-def predict(inputs: list[Path], out: Path, **given):
-    return predict_files(
-        Bright(),
-        INFO.palette,
-        inputs,
-        out,
-        given.pop("protocol", EvaluationProtocol()),
-        "cpu",
-        **given,
-    )
+def predict(inputs: list[Path], out: Path, progress=None, **view):
+    return predict_files(Model(Bright(), CARD), inputs, out, progress, **view)
 
 
 @pytest.mark.parametrize(
-    "protocol",
-    [
-        EvaluationProtocol(),
-        EvaluationProtocol(mode="slide", crop=8),
-        EvaluationProtocol(mode="center-crop", crop=4),
-    ],
+    "view",
+    [{}, {"mode": "slide", "crop": 8}, {"mode": "center-crop", "crop": 4}],
     ids=str,
 )
 @pytest.mark.parametrize(
     ("mode", "name"),
     [("RGB", "a.jpg"), ("RGBA", "a.png"), ("L", "a.png"), ("I;16", "a.png"), ("P", "a.gif")],
 )
-def test_every_kind_of_image_gets_three_files_of_its_size(tmp_path, mode, name, protocol):
+def test_every_kind_of_image_gets_three_files_of_its_size(tmp_path, mode, name, view):
     save(tmp_path / "in" / name, mode)
-    assert predict([tmp_path / "in"], tmp_path / "out", protocol=protocol) == []
+    assert predict([tmp_path / "in"], tmp_path / "out", **view) == []
     with Image.open(tmp_path / "out" / "ids" / "a.png") as image:
         assert image.mode == "P" and image.getpalette()[3:6] == [250, 10, 10]
         ids = np.array(image)
@@ -73,7 +70,7 @@ def test_every_kind_of_image_gets_three_files_of_its_size(tmp_path, mode, name, 
         ids.shape == (13, 18) and set(ids[:, :4].ravel()) == {2} and set(ids[:, 14:].ravel()) == {1}
     )
     colour = np.array(Image.open(tmp_path / "out" / "colour" / "a.png"))
-    np.testing.assert_array_equal(colour, np.array(INFO.palette)[ids])
+    np.testing.assert_array_equal(colour, np.array(CARD.palette)[ids])
     assert Image.open(tmp_path / "out" / "overlay" / "a.jpg").size == (18, 13)
 
 
@@ -104,7 +101,7 @@ def test_an_image_that_does_not_fit_is_reported(tmp_path, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("u2pl.model.predict_files.predict_probabilities", full)
+    monkeypatch.setattr("u2pl.model.model.predict_probabilities", full)
     (failure,) = predict([tmp_path / "in"], tmp_path / "out")
     assert "18x13" in failure.reason and "--mode slide" in failure.reason
 
@@ -152,11 +149,13 @@ def test_wrong_inputs_stop_before_anything_is_written(tmp_path):
     ]:
         with pytest.raises(UserError, match=words):
             predict(inputs, out)
+    with pytest.raises(UserError, match="mode slide needs a crop"):
+        predict([good], out, mode="slide")
     assert not out.exists()
 
 
 def test_an_out_folder_that_is_a_file_is_said(tmp_path):
     photo, out = save(tmp_path / "photo.png"), tmp_path / "out"
     out.touch()
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot make the folder"):
         predict([photo], out)

@@ -51,12 +51,12 @@ def test_evaluation_equals_the_released_head(shared: Callable[[str], Path]) -> N
 @torch.no_grad()
 def test_maps_lie_side_by_side_from_coarse_to_fine() -> None:
     decoder = Decoder((4, 5, 6, 7), width=3, deepest_first=True)
-    sizes = ((3, 32), (0, 16), (4, 8), (5, 4), (6, 2), (7, 1))
+    sizes = ((4, 8), (5, 4), (6, 2), (7, 1))
     features = [torch.randn(2, channels, side, 2 * side) for channels, side in sizes]
     maps = decoder(features)
     assert maps.shape == (2, 12, 8, 16)
     for place, index in enumerate((3, 2, 1, 0)):
-        small = decoder.linear[index](features[2 + index])
+        small = decoder.linear[index](features[index])
         expected = F.interpolate(small, (8, 16), mode="bilinear", align_corners=False)
         torch.testing.assert_close(maps[:, 3 * place : 3 * place + 3], expected)
 
@@ -90,9 +90,9 @@ def test_heads_have_the_papers_widths() -> None:
     [
         ("mit_b0", 16),
         ("mit_b0", 32),
-        ("tf_efficientnet_lite0", 32),
-        ("resnet10t", 16),
-        ("convnext_atto", 32),
+        ("test_efficientnet", 32),
+        ("test_resnet", 16),
+        ("test_convnext", 32),
     ],
 )
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Which pixels serve the contrast: the rules of 000 Eqs 21-28 by a loop over pixels, and the rows of its Tab. 12."""
+"""Which pixels serve the contrast: the rules of U2PL+ Eqs 21-28 by a loop over pixels, and the rows of its Tab. 12."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from segmentation_models_pytorch.encoders import get_encoder
 from timm.layers import DropPath
 from torch import nn
 
+from u2pl.errors import UserError
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.encoders import mit
@@ -54,9 +55,7 @@ def test_features_equal_the_released_encoders(shared: Callable[[str], Path], str
     }
     report = load_encoder(encoder, state, "fixture")
     assert len(report.matched) == len(state) == 116 and not report.missing
-    image, no_map, *features = encoder(fixture["in_image"])
-    assert torch.equal(image, fixture["in_image"]) and no_map.shape == (2, 0, 32, 32)
-    for index, feature in enumerate(features, 1):
+    for index, feature in enumerate(encoder(fixture["in_image"]), 1):
         close(feature, fixture[f"out_s{stride}_feature{index}"])
 
 
@@ -64,12 +63,12 @@ def test_features_equal_the_released_encoders(shared: Callable[[str], Path], str
 @torch.no_grad()
 def test_features_equal_smps() -> None:
     theirs = shaken(get_encoder("mit_b0", weights=None)).eval()
-    ours = mit.build("mit_b0", 32).eval()
+    ours = MixTransformer.build("mit_b0", 32).eval()
     assert len(load_encoder(ours, theirs.state_dict(), "smp").matched) == 176
     image = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     features, expected = ours(image), theirs(image)
-    assert ours.out_channels == list(theirs.out_channels) and len(features) == len(expected)
-    for feature, other in zip(features[2:], expected[2:], strict=True):
+    assert ours.channels == tuple(theirs.out_channels[2:])
+    for feature, other in zip(features, expected[2:], strict=True):
         close(feature, other)
 
 
@@ -84,16 +83,30 @@ def test_every_size_is_that_of_the_paper(name: str) -> None:
         and theirs["mlp_ratios"] == [4] * 4
     )
     with torch.device("meta"):
-        encoder = mit.build(name, 32)
+        encoder = MixTransformer.build(name, 32)
     assert [len(stage.blocks) for stage in encoder.model.stages] == list(variant.depths)
     assert [stage.blocks[0].mlp.fc1.out_features for stage in encoder.model.stages] == [
         4 * dim for dim in variant.dims
     ]
-    assert encoder.out_channels == [3, 0, *variant.dims]
+    assert encoder.channels == variant.dims and encoder.strides == (4, 8, 16, 32)
+
+
+@pytest.mark.parametrize("stride", [16, 32])
+def test_facts(stride: int) -> None:
+    encoder = MixTransformer.build("mit_b0", stride)
+    assert (encoder.strides, encoder.divisor) == ((4, 8, 16, stride), 32)
+    assert encoder.mean == (0.485, 0.456, 0.406) and encoder.std == (0.229, 0.224, 0.225)
+
+
+def test_a_stride_that_it_cannot_have_is_refused_in_one_line() -> None:
+    says = "output_stride=8; set network.output_stride=16, or network.decoder=daformer"
+    with pytest.raises(UserError, match=says) as caught:
+        MixTransformer.build("mit_b0", 8)
+    assert "\n" not in str(caught.value)
 
 
 def test_norms_and_dropout_are_the_papers() -> None:
-    encoder = mit.build("mit_b2", 32)
+    encoder = MixTransformer.build("mit_b2", 32)
     for name, module in encoder.named_modules():
         if isinstance(module, nn.LayerNorm):
             assert module.eps == (
@@ -119,14 +132,14 @@ def test_attention_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
         return attend(*args, **options)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
-    mit.build("mit_b0", 32)(torch.zeros(1, 3, 64, 64))
+    MixTransformer.build("mit_b0", 32)(torch.zeros(1, 3, 64, 64))
     assert calls == [1, 1, 2, 2, 5, 5, 8, 8]
 
 
 @torch.no_grad()
 def test_only_training_is_random() -> None:
     torch.manual_seed(0)
-    encoder = shaken(mit.build("mit_b0", 32))
+    encoder = shaken(MixTransformer.build("mit_b0", 32))
     image = torch.rand(4, 3, 64, 64)
     assert not torch.equal(encoder(image)[-1], encoder(image)[-1])
     encoder.eval()

@@ -78,12 +78,15 @@ class Spy:
         taken = self.taken[-1]
         return [
             row[:count].tolist()
-            for row, count in zip(taken.index_CK, taken.count_C.tolist(), strict=True)
+            for row, count in zip(taken.index_CM, taken.count_C.tolist(), strict=True)
         ]
 
 
 def slow_loss(module, student, positive, anchors, rows) -> torch.Tensor:
-    """Eq 4 (or 003 Eq 1) anchor by anchor in float64, against the rows as they are stored; differentiable in `student`."""
+    """U2PL Eq 4 (or supp. Eq 1), anchor by anchor, in float64; differentiable in `student`.
+
+    Keys are the rows as they are stored.
+    """
     tau, per_class = module.config.tau, []
     flat = student.permute(0, 2, 3, 1).reshape(-1, student.shape[1])
     bank = module.queue.rows.double()
@@ -242,7 +245,10 @@ def test_only_the_students_anchors_get_a_gradient():
 @pytest.mark.parametrize("loss", ["info_nce", "binary"])
 @pytest.mark.parametrize("absent", [(), (0,), (2, 4)])
 def test_a_permutation_of_the_classes_changes_nothing(monkeypatch, loss, absent):
-    """The released code looks features up by the place of a class among those present; with absent classes that shows here."""
+    """The released code looks features up by a class's place among the classes that are present.
+
+    With absent classes that is another class's place.
+    """
     classes, order = 6, torch.tensor([4, 2, 0, 5, 1, 3])
     table = torch.full((256,), IGNORE)
     table[order] = torch.arange(classes)
@@ -294,7 +300,10 @@ def test_autocast_does_not_lower_the_precision():
 
 
 def test_two_processes_score_like_one(twins, monkeypatch):
-    """Labelled and unlabelled images are split over both; queues, draws and the averaged gradient are those of one process."""
+    """Both take half of the labelled and half of the unlabelled images.
+
+    Queues, draws and the averaged gradient are those of a single process.
+    """
     classes, whole = 4, build(4)
     halves = [build(4), build(4)]
     parts = [torch.tensor([0, 1, 4, 5]), torch.tensor([2, 3, 6, 7])]
@@ -487,13 +496,11 @@ def test_few_classes_are_clamped_and_said_so():
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2), ("float16", 2)])
-def test_queue_memory_is_what_is_announced(dtype, size):
+def test_queue_memory_is_that_of_its_keys(dtype, size):
     config = RankedContrastConfig(queue=7, queue_background=11, queue_dtype=dtype)
-    assert config.queue_bytes(3, WIDTH) == 25 * WIDTH * size
-    row = WIDTH * size
-    assert (
-        PixelContrast(config, 3, WIDTH).queue.nbytes == config.queue_bytes(3, WIDTH) + row
-    )  # one spare row
+    queue = PixelContrast(config, 3, WIDTH).queue
+    assert queue.capacity == 25 and queue.nbytes == 25 * WIDTH * size
+    assert queue.rows.nbytes == queue.nbytes + WIDTH * size  # one spare row
 
 
 def test_perfect_embeddings_reach_the_least_loss_that_tau_allows():

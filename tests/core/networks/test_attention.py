@@ -22,8 +22,8 @@ from u2pl.networks.attention import (
 )
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
-from u2pl.networks.encoder import build_encoder
 from u2pl.networks.encoders.mit import MixTransformer
+from u2pl.networks.encoders.pyramid import Pyramid
 from u2pl.networks.pretrained import load_encoder
 from u2pl.networks.segmentor import Segmentor
 
@@ -85,7 +85,7 @@ def test_attention_and_affinity_equal_the_released_encoders(fixture: dict[str, T
     for index, block in enumerate(blocks):
         raw = by_head(block.query_BnD, heads) @ by_head(block.key_BnD, heads).mT
         theirs = fixture[f"out_s16_rawattn_stage4_block{index}"]
-        # the fixture is of float32: computed in float64 scores of up to 23 differ from it by up to 7e-5
+        # the fixture is float32: computed in float64, scores of up to 23 differ by up to 7e-5
         torch.testing.assert_close(raw, theirs, rtol=0, atol=5e-6 * theirs.abs().max().item())
     head = build_affinity(encoder)
     head.load_state_dict(
@@ -97,12 +97,11 @@ def test_attention_and_affinity_equal_the_released_encoders(fixture: dict[str, T
 @torch.no_grad()
 def test_image_level_classifier_equals_the_released_one(fixture: dict[str, Tensor]) -> None:
     weight = fixture["in_classifier_weight"]
-    part, tagger = nn.Identity(), nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=False)
+    encoder, part = build(fixture), nn.Identity()
+    tagger = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=False)
     tagger.weight.copy_(weight[..., None, None])
-    network = Segmentor(
-        part, part, part, None, tagger=tagger, mean=(0, 0, 0), std=(1, 1, 1), divisor=32
-    )
-    deep = build(fixture)(fixture["in_image"])[-1]
+    network = Segmentor(encoder, part, part, None, tagger=tagger)
+    deep = encoder(fixture["in_image"])[-1]
     for ours, theirs in (
         (network.tag_logits(deep), fixture["out_class_logits"]),
         (network.activation(deep), fixture["out_cam"]),
@@ -279,5 +278,5 @@ def test_under_autocast_attention_is_that_of_the_forward(network: Segmentor) -> 
 @pytest.mark.parametrize("use", [build_affinity, lambda encoder: attention_of(encoder).__enter__()])
 def test_an_encoder_without_attention_is_refused(use: Any) -> None:
     with pytest.raises(UserError, match=r"network\.encoder=mit_b1") as caught:
-        use(build_encoder("resnet10t", 16))
+        use(Pyramid("test_resnet", 16))
     assert "\n" not in str(caught.value)

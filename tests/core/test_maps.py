@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from u2pl.maps import downsample, top_class, upsample
-from u2pl.methods.step import StepResult, weighted_sum
+from u2pl.maps import downsample, one_hot, shrink_factor, top_class, upsample
 
 
 def slow_bilinear(small: torch.Tensor, i: int, j: int) -> float:
@@ -55,32 +54,23 @@ def test_downsample_takes_every_fourth_pixel(size, dtype):
         assert small[b, i, j] == full[b, 4 * i, 4 * j]
 
 
-def test_weighted_sum_weighs_the_loss_and_logs_the_terms():
-    sup, unsup = torch.tensor(2.0, requires_grad=True), torch.tensor(3.0, requires_grad=True)
-    result = weighted_sum({"unsup": torch.tensor(0.5), "unused": 9.0}, sup=sup, unsup=unsup)
-    assert result.loss.item() == 3.5
-    assert {name: value.item() for name, value in result.scalars.items()} == {
-        "loss/sup": 2.0,
-        "loss/unsup": 3.0,
-    }
-    assert not any(value.requires_grad for value in result.scalars.values())
-    without = weighted_sum({"distance": 9.0}, sup=sup, distance=None)
-    assert without.loss.item() == 2.0 and without.scalars.keys() == {"loss/sup"}
-    result.loss.backward()
-    assert sup.grad.item() == 1 and unsup.grad.item() == 0.5
-
-
-def test_log_adds_without_changing_what_was_there():
-    result = StepResult(torch.tensor(1.0), {"a": 1.0})
-    more = result.log(b=2.0)
-    assert (
-        more.scalars == {"a": 1.0, "b": 2.0}
-        and result.scalars == {"a": 1.0}
-        and more.loss is result.loss
-    )
-
-
 def test_top_class_is_the_first_of_the_highest():
     score = torch.randint(3, (2, 7, 16, 16), generator=torch.Generator().manual_seed(0)).float()
     assert torch.equal(top_class(score), score.argmax(dim=1))
     assert (top_class(torch.zeros(1, 5, 2, 2)) == 0).all()
+
+
+def test_one_hot_leaves_out_what_is_ignored():
+    label = torch.tensor([[[0, 2], [255, 1]]])
+    mask = one_hot(label, 3)
+    assert mask.shape == (1, 3, 2, 2) and mask.dtype == torch.bool
+    for c, i, j in np.ndindex(3, 2, 2):
+        assert mask[0, c, i, j] == (label[0, i, j] == c)
+
+
+@pytest.mark.parametrize(
+    ("size", "long_side", "factor"),
+    [((100, 50), 0, 1.0), ((100, 50), 50, 0.5), ((50, 100), 50, 0.5), ((40, 50), 50, 1.0)],
+)
+def test_the_longer_side_is_shrunk_and_never_enlarged(size, long_side, factor):
+    assert shrink_factor(size, long_side) == factor

@@ -10,29 +10,31 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from u2pl.errors import UserError
-from u2pl.model.folder import load_shared, save_shared
+from u2pl.model.card import Card, Normalisation
+from u2pl.model.folder import find_folder, load_folder, save_folder
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.segmentor import Segmentor
 
 CONFIG = NetworkConfig(
     decoder="deeplabv3plus_light",
-    encoder="resnet10t",
+    encoder="test_resnet",
     encoder_weights="none",
     output_stride=16,
+    width=16,
     embed_dim=8,
 )
-CLASSES = ["background", "cat | dog", "Kuh ü"]
-INFO: dict[str, Any] = {
-    "network": CONFIG.model_dump(mode="json") | {"encoder_weights": "gone/encoder.safetensors"},
-    "classes": CLASSES,
-    "palette": [[0, 0, 0], [128, 0, 0], [0, 128, 0]],
-    "method": "u2plplus",
-    "data": {"name": "photos", "labeled": "12, stratified"},
-    "evaluation": {"mode": "whole", "split": "val"},
-    "scores": {"miou": 41.25},
-    "versions": {"torch": "2"},
-}
+CLASSES = ("background", "cat | dog", "Kuh ü")
+CARD = Card(
+    network=CONFIG.model_copy(update={"encoder_weights": "gone/encoder.safetensors"}),
+    classes=CLASSES,
+    palette=[(0, 0, 0), (128, 0, 0), (0, 128, 0)],
+    method="u2plplus",
+    data="photos (12, stratified)",
+    evaluation="photos val, whole image, single scale",
+    scores={"miou": 41.25},
+    versions={"torch": "2"},
+)
 
 
 def build(seed: int) -> Segmentor:
@@ -50,7 +52,7 @@ def network() -> Segmentor:
 @pytest.fixture(scope="module")
 def saved(network: Segmentor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "best"
-    save_shared(folder, network, INFO)
+    save_folder(folder, network, CARD)
     return folder
 
 
@@ -68,8 +70,9 @@ def same(left: Segmentor, right: Segmentor) -> bool:
 
 @torch.no_grad()
 def test_round_trip(network: Segmentor, folder: Path) -> None:
-    loaded, config = load_shared(folder)
-    assert {key: config[key] for key in INFO} == INFO and config["format"] == 1
+    loaded, card = load_folder(folder)
+    known = {"normalisation": Normalisation(mean=(0.25,) * 3, std=(0.5,) * 3)}
+    assert card == CARD.model_copy(update=known)
     assert same(network, loaded) and not loaded.training
     image = torch.randint(0, 256, (1, 3, 33, 47), dtype=torch.uint8)
     for ours, theirs in zip(network(image), loaded(image), strict=True):
@@ -93,8 +96,8 @@ def test_round_trip_of_mit(tmp_path: Path, decoder: str, tags: int) -> None:
         tag_classes=tags,
     )
     network = build_segmentor(config, len(CLASSES)).eval()
-    save_shared(tmp_path / "model", network, INFO | {"network": config.model_dump(mode="json")})
-    loaded, _ = load_shared(tmp_path / "model")
+    save_folder(tmp_path / "model", network, CARD.model_copy(update={"network": config}))
+    loaded, _ = load_folder(tmp_path / "model")
     assert same(network, loaded) and (loaded.tagger is not None) == (tags > 0)
     image = torch.randint(0, 256, (1, 3, 33, 47), dtype=torch.uint8)
     assert all(
@@ -103,13 +106,14 @@ def test_round_trip_of_mit(tmp_path: Path, decoder: str, tags: int) -> None:
     )
 
 
-def test_a_config_from_before_there_were_widths_and_tags_loads(
-    network: Segmentor, folder: Path
-) -> None:
+def test_what_a_config_does_not_say_has_a_default(network: Segmentor, folder: Path) -> None:
+    """Of the network too: older ones have neither widths nor tags."""
     config = json.loads((folder / "config.json").read_text())
-    assert config["network"].pop("width") == 256 and config["network"].pop("tag_classes") == 0
-    (folder / "config.json").write_text(json.dumps(config))
-    assert same(load_shared(folder)[0], network)
+    assert config["network"].pop("dropout") == 0.1 and config["network"].pop("tag_classes") == 0
+    kept = {key: config[key] for key in ("format", "network", "classes", "normalisation")}
+    (folder / "config.json").write_text(json.dumps(kept))
+    loaded, card = load_folder(folder)
+    assert same(loaded, network) and card.colours() == [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
 
 
 def test_weights_that_share_memory_or_are_not_contiguous_are_written(tmp_path: Path) -> None:
@@ -118,35 +122,21 @@ def test_weights_that_share_memory_or_are_not_contiguous_are_written(tmp_path: P
         memory_format=torch.channels_last
     )
     network.embedder[4].bias = network.embedder[2].bias
-    save_shared(tmp_path / "model", network, INFO)
-    assert same(network, load_shared(tmp_path / "model")[0])
-
-
-def test_card_says_what_how_well_and_how_to_use(folder: Path) -> None:
-    card = (folder / "README.md").read_text(encoding="utf-8")
-    for part in (
-        "resnet10t",
-        "u2plplus",
-        "photos",
-        "miou | 41.25",
-        "mode whole",
-        "u2pl-semi predict FOLDER IMAGE --out DIR",
-        "2. Kuh ü",
-    ):
-        assert part in card
+    save_folder(tmp_path / "model", network, CARD)
+    assert same(network, load_folder(tmp_path / "model")[0])
 
 
 def test_the_folder_its_file_and_the_run_around_it_all_load(
     network: Segmentor, folder: Path, tmp_path: Path
 ) -> None:
     other = build(5)
-    save_shared(tmp_path / "run" / "best", other, INFO)
-    assert same(load_shared(tmp_path / "run")[0], other)
-    save_shared(tmp_path / "run" / "last", network, INFO)
+    save_folder(tmp_path / "run" / "best", other, CARD)
+    assert same(load_folder(tmp_path / "run")[0], other)
+    save_folder(tmp_path / "run" / "last", network, CARD)
     (tmp_path / "run" / "config.json").write_text("{}")
     for path in (folder, folder / "model.safetensors", tmp_path / "run", tmp_path / "run" / "last"):
-        assert same(load_shared(path)[0], network), path
-    assert same(load_shared(tmp_path / "run" / "best")[0], other)
+        assert same(load_folder(path)[0], network), path
+    assert same(load_folder(tmp_path / "run" / "best")[0], other)
 
 
 @pytest.mark.parametrize("failing_write", [1, 2, 3])
@@ -166,9 +156,9 @@ def test_full_disk_leaves_the_old_folder(
 
     monkeypatch.setattr(Path, "write_bytes", write_until_full)
     with pytest.raises(UserError, match="No space left on device"):
-        save_shared(folder, build(2), INFO)
+        save_folder(folder, build(2), CARD)
     monkeypatch.undo()
-    assert same(load_shared(folder)[0], network)
+    assert same(load_folder(folder)[0], network)
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
@@ -193,18 +183,18 @@ def test_killed_between_any_two_renames(
             lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt) if done == 2 else None,
         )
     with pytest.raises(KeyboardInterrupt):
-        save_shared(folder, newer, INFO)
+        save_folder(folder, newer, CARD)
     monkeypatch.undo()
-    assert same(load_shared(folder)[0], newer if renames == 2 else network)
+    assert same(load_folder(folder)[0], newer if renames == 2 else network)
     newest = build(3)
-    save_shared(folder, newest, INFO)
-    assert same(load_shared(folder)[0], newest)
+    save_folder(folder, newest, CARD)
+    assert same(load_folder(folder)[0], newest)
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
 def refuse(path: Path, match: str) -> None:
     with pytest.raises(UserError, match=match) as caught:
-        load_shared(path)
+        load_folder(path)
     assert "\n" not in str(caught.value)
 
 
@@ -241,12 +231,16 @@ def test_weights_of_another_network(folder: Path) -> None:
     [
         ({"format": 2}, "newer than 1.*upgrade"),
         ({"format": None}, "no format number"),
-        ({"classes": []}, "does not describe a network"),
-        ({"classes": CLASSES[:2]}, "does not fit"),
+        ({"format": 0}, "no format number"),
+        ({"classes": []}, "classes: .*at least 1 item"),
+        ({"classes": CLASSES[:2], "palette": []}, "does not fit"),
+        ({"classes": CLASSES[:2]}, "palette has 3 colours for 2 classes"),
         ({"network": {"decoder": "fancy"}}, "network.decoder"),
-        ({"network": {"encoder": "resnet0"}}, "no timm encoder"),
-        ({"network": None}, "does not describe a network"),
-        ({"normalisation": {"mean": [0.5], "std": []}}, "does not describe a network"),
+        ({"network": {"encoder": "resnet0"}}, "no encoder of timm"),
+        ({"network": None}, "network: "),
+        ({"normalisation": None}, "does not describe a network"),
+        ({"normalisation": {"mean": [0.5], "std": []}}, "normalisation.mean"),
+        ({"clases": CLASSES}, "clases: .*copy the folder again or upgrade u2pl"),
     ],
 )
 def test_configs_that_describe_nothing_known(

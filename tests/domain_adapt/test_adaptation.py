@@ -123,7 +123,7 @@ def test_one_weight_per_image_or_one_for_the_batch(build: Build) -> None:
         )
         batch = batch._replace(valid_t=torch.ones_like(batch.valid_t))
         batch.border_t[:] = torch.arange(64) < 8
-        believed = method.believed(prob, batch)
+        believed = method.pseudo_labels(prob, batch)
         assert believed.share_B.tolist() == shares
         assert believed.weight_BHW[:, :8].sum() == 0
         assert all((believed.weight_BHW[b, 8:] == shares[b]).all() for b in range(2))

@@ -75,7 +75,7 @@ def test_unknown_classes_are_one_error_that_names_the_nearest(read: Callable[...
     with pytest.raises(UserError) as error:
         read("image,classes\na,dgo cat\nb,cow\nsub/c,dgo pig hen\n")
     assert (
-        "classes that there are not: 'dgo', 'cow', 'pig', … (4) (did you mean 'dog' by the first?)"
+        "unknown classes: 'dgo', 'cow', 'pig', … (4) (did you mean 'dog' by the first?)"
         in str(error.value)
     )
     assert str(error.value).endswith("the classes are background, cat, dog") and "\n" not in str(
@@ -84,7 +84,7 @@ def test_unknown_classes_are_one_error_that_names_the_nearest(read: Callable[...
     with pytest.raises(UserError, match=r"'zebra' \(1\): the classes are"):
         read('{"a": ["zebra"]}', "tags.json")
     for number in ("3", "-1", "255", "01"):
-        with pytest.raises(UserError, match="classes that there are not"):
+        with pytest.raises(UserError, match="names unknown classes"):
             read(f"image,classes\na,{number}\n")
     with pytest.raises(UserError, match=r"'cat dog' \(1\)"):
         read('{"a": ["cat dog"]}', "tags.json")
@@ -202,7 +202,7 @@ def test_wrong_annotations_are_refused(source: Folder, annotations: Path, tmp_pa
     (annotations / "a.xml").write_text(_annotation("kat"))
     with pytest.raises(
         UserError,
-        match=r"Annotations names classes that there are not: 'kat' \(1\) \(did you mean 'cat'",
+        match=r"Annotations names unknown classes: 'kat' \(1\) \(did you mean 'cat'",
     ):
         read_tags(annotations, source)
     (tmp_path / "empty").mkdir()

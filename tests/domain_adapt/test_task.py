@@ -1,4 +1,4 @@
-"""From a command to a plan: which domains, which classes, which things; and every way in which they cannot fit."""
+"""From a request to a task: its domains, classes and things; and every way they cannot fit."""
 
 from __future__ import annotations
 
@@ -11,98 +11,91 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from u2pl_da.planning import AdaptPlan, AdaptRequest
 
+from harness.tiny import Tiny
+from u2pl.counting import silently
 from u2pl.data.streams import Stream
-from u2pl_da.app import APP
+from u2pl.run.recipe import Recipe
+from u2pl.run.task import Task
+from u2pl.run.train import make_task
+from u2pl_da.app import APP, AdaptRequest
 from u2pl_da.rare_class_sampling import RareClassStream
-from u2pl_da.task import make_plan
 
 Domains = dict[str, Any]
-Tiny = Callable[..., list[str]]
 Refused = Callable[..., str]
+Make = Callable[..., Any]
 
 
 @pytest.fixture
-def plan(tiny: Tiny) -> Callable[..., AdaptPlan]:
-    """Resolve a tiny request; `train_lr=1` changes an option, `seed`, `preset` and the names of splits are the request's own."""
+def task(tiny: Tiny) -> Make:
+    """The task of a tiny request; `train_lr=1` changes an option, `splits` are the request's own."""
 
     def make(
         domains: Domains,
         method: str = "daformer",
-        preset: str = "demo",
         splits: dict[str, str] | None = None,
         **changes: Any,
     ) -> Any:
-        options = tuple(tiny(method, **changes)[1::2])
-        return make_plan(
-            APP,
-            AdaptRequest(
-                method,
-                preset,
-                options,
-                4,
-                **{k: str(v) for k, v in domains.items()},
-                **(splits or {}),
-            ),
-        )
+        options = tiny.assignments(method, **changes)
+        named = {key: str(value) for key, value in domains.items()} | (splits or {})
+        request = AdaptRequest(method=method, preset="demo", set=options, steps=4, **named)
+        return make_task(APP, request, silently)
 
     return make
 
 
-def test_a_plan_says_what_it_trains_and_scores_on(
-    domains: Domains, plan: Callable[..., AdaptPlan]
-) -> None:
-    found = plan(domains)
-    assert found.streams == {"source": 7, "target": 7}
-    assert (found.name, found.scored.name, found.scored_split, found.scored_as) == (
-        "day-to-dusk",
-        "dusk",
-        "val",
-        domains["target"],
-    )
+def images(task: Task) -> dict[str, int]:
+    """How many images of each part are trained on."""
+    return {part.role: len(part.ids) for part in task.streams}
+
+
+def typed(task: Task) -> list[str]:
+    """What is typed to name the data."""
+    return task.request.words("preset", "set", "steps")[1:]
+
+
+def test_a_task_says_what_it_trains_and_scores_on(domains: Domains, task: Make) -> None:
+    found = task(domains)
+    assert images(found) == {"source": 7, "target": 7}
+    assert found.name == "day-to-dusk"
+    scored = found.scored
+    assert (scored.source.name, scored.split, scored.text) == ("dusk", "val", domains["target"])
+    assert len(scored.ids) == 3
     facts = found.facts()
-    assert (facts["data"], facts["split"], facts["labeled"], facts["unlabeled"]) == (
-        "day to dusk",
-        "train to train",
-        7,
-        7,
-    )
-    assert facts["data_fingerprint"].split() == found.asked()["fingerprints"]
-    assert found.words() == ["--source", domains["source"], "--target", domains["target"]]
-    assert plan(domains, "source_only").streams == {"source": 7}
-    assert plan(domains, "source_only").facts()["unlabeled"] == 0
+    assert [facts[key] for key in ("data", "split")] == ["day to dusk", "train to train"]
+    assert [facts[key] for key in ("labeled", "unlabeled")] == [7, 7]
+    prints = [part.source.fingerprint() for part in found.parts]
+    assert facts["data_fingerprint"].split() == prints
+    assert found.config()["data_fingerprint"] == facts["data_fingerprint"]
+    assert typed(found) == ["--source", domains["source"], "--target", domains["target"]]
+    alone = task(domains, "source_only")
+    assert images(alone) == {"source": 7}
+    assert (alone.facts()["labeled"], alone.facts()["unlabeled"]) == (7, 0)
 
 
 def test_named_splits_are_taken_and_repeated(
-    domains: Domains, plan: Callable[..., AdaptPlan], tmp_path: Path
+    domains: Domains, task: Make, tmp_path: Path
 ) -> None:
     target = shutil.copytree(domains["target"], tmp_path / "dusk")
     (target / "splits" / "few.txt").write_text("4\n5\n")
     (target / "splits" / "test.txt").write_text("0\n")
     splits = {"source_split": "val", "target_split": "few", "score_split": "test"}
-    found = plan({"source": domains["source"], "target": target}, splits=splits)
-    assert found.streams == {"source": 3, "target": 2}
-    assert found.scored.split(found.scored_split) == ["0"]
-    assert found.words()[4:] == [
-        "--source-split",
-        "val",
-        "--target-split",
-        "few",
-        "--score-split",
-        "test",
-    ]
+    found = task({"source": domains["source"], "target": target}, splits=splits)
+    assert images(found) == {"source": 3, "target": 2}
+    assert found.scored.ids == ["0"]
+    expected = "--source-split val --target-split few --score-split test"
+    assert typed(found)[4:] == expected.split()
     assert found.facts()["split"] == "val to few"
-    assert {key: found.asked()[key] for key in splits} == splits
+    assert {key: found.config()[key] for key in splits} == splits
 
 
 def test_without_a_split_every_source_image_with_a_mask_is_taken(
-    broken: Domains, plan: Callable[..., AdaptPlan]
+    broken: Domains, task: Make
 ) -> None:
     no_mask(broken)
-    assert plan(broken).streams == {"source": 6, "target": 7}
+    assert images(task(broken)) == {"source": 6, "target": 7}
     (broken["source"] / "splits" / "val.txt").unlink()  # nothing need be held out of a source
-    assert plan(broken).streams == {"source": 9, "target": 7}
+    assert images(task(broken)) == {"source": 9, "target": 7}
 
 
 @pytest.mark.parametrize(
@@ -115,84 +108,63 @@ def test_without_a_split_every_source_image_with_a_mask_is_taken(
         ("/x", "light"),
     ],
 )
-def test_the_source_chooses_the_preset(
-    source: str, preset: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Chosen(Exception):
-        pass
-
-    def stop(app: Any, request: Any, usual: str) -> Any:
-        raise Chosen(usual)
-
-    monkeypatch.setattr("u2pl_da.planning.Recipe.of", stop)
-    with pytest.raises(Chosen, match=f"^{preset}$"):
-        make_plan(APP, AdaptRequest(source=source))
+def test_the_source_chooses_the_preset(source: str, preset: str) -> None:
+    assert Recipe.of_request(APP, AdaptRequest(source=source)).preset == preset
 
 
 def test_things_come_from_the_source_or_else_the_target_or_else_the_command(
-    broken: Domains, domains: Domains, plan: Callable[..., AdaptPlan]
+    broken: Domains, domains: Domains, task: Make
 ) -> None:
-    assert plan(domains).options.feature_distance.things == (2, 3)
+    def things(found: Task) -> Any:
+        options: Any = found.recipe.options
+        return options.feature_distance.things
+
+    assert things(task(domains)) == (2, 3)
     (broken["source"] / "meta.toml").write_text('things = ["tree"]\n')
-    assert plan(broken).options.feature_distance.things == (1,)
-    assert plan(
-        broken, **{"method_feature_distance.things": "[0,3]"}
-    ).options.feature_distance.things == (0, 3)
+    assert things(task(broken)) == (1,)
+    assert things(task(broken, **{"method_feature_distance.things": "[0,3]"})) == (0, 3)
     for folder in broken.values():
         (folder / "meta.toml").unlink(missing_ok=True)
-    bare = plan(broken)
-    assert bare.options.feature_distance.things == ()
-    assert any(
-        "neither domain says which of its classes are things" in note for note in bare.notes()
-    )
+    bare = task(broken)
+    assert things(bare) == ()
+    note = "neither domain says which of its classes are things"
+    assert any(note in each for each in bare.notes(None, None))
 
 
 def test_notes_tell_of_random_features_and_of_what_the_source_never_shows(
-    broken: Domains, plan: Callable[..., AdaptPlan]
+    broken: Domains, task: Make
 ) -> None:
     for folder in broken.values():
         (folder / "classes.txt").write_text("road\ntree\ncar\nperson\nbus\n")
-    notes = plan(broken).notes()
-    assert any("holds on to an encoder of random numbers" in note for note in notes)
-    assert any(note == "no mask of day holds bus: it cannot be learnt" for note in notes)
-    quiet = plan(
-        broken, **{"method_feature_distance.weight": 0, "method_rare_classes.enabled": "false"}
-    )
-    assert quiet.notes() == []
+    notes = task(broken).notes(None, None)
+    assert any("compares with an encoder of random weights" in note for note in notes)
+    assert "no mask of day holds bus: it cannot be learnt" in notes
+    off = {"method_feature_distance.weight": 0, "method_rare_classes.enabled": "false"}
+    assert task(broken, **off).notes(None, None) == []
 
 
-def test_the_data_set_follows_the_method_and_its_options(
-    domains: Domains, plan: Callable[..., AdaptPlan]
-) -> None:
-    assert isinstance(plan(domains).build_dataset().source, RareClassStream)
-    for found in (
-        plan(domains, "source_only"),
-        plan(domains, **{"method_rare_classes.enabled": "false"}),
-    ):
-        assert type(found.build_dataset().source) is Stream
-    sample = plan(domains, "source_only").build_dataset()[0]
-    assert sample.image_t.numel() == sample.label_l.numel() * 0
-    whole = plan(domains, data_crop=96, data_scale="[1,1]").build_dataset()[3]
-    rows = (
-        whole.border_t.nonzero().flatten()
-    )  # of 80, a tenth at the top and three twentieths at the bottom
-    assert rows.tolist() == [*range(8), *range(68, 80)]
+def test_the_data_set_follows_the_method_and_its_options(domains: Domains, task: Make) -> None:
+    assert isinstance(task(domains).dataset().source, RareClassStream)
+    without = {"method_rare_classes.enabled": "false"}
+    for found in (task(domains, "source_only"), task(domains, **without)):
+        assert type(found.dataset().source) is Stream
+    sample = task(domains, "source_only").dataset()[0]
+    assert sample.label_l.numel() > 0 == sample.image_t.numel()
+    whole = task(domains, data_crop=96, data_scale="[1,1]").dataset()[3]
+    # of 80 rows, a tenth at the top and three twentieths at the bottom
+    assert whole.border_t.nonzero().flatten().tolist() == [*range(8), *range(68, 80)]
 
 
-def test_each_domain_has_its_own_long_side(
-    domains: Domains, plan: Callable[..., AdaptPlan]
-) -> None:
-    sample = plan(
-        domains, data_long_side=48, data_target_long_side=24, data_scale="[1,1]"
-    ).build_dataset()[0]
-    assert (int((sample.label_l != 255).sum()), int(sample.valid_t.sum())) == (48 * 40, 24 * 20)
+def test_each_domain_has_its_own_long_side(domains: Domains, task: Make) -> None:
+    sides = {"data_long_side": 48, "data_target_long_side": 24, "data_scale": "[1,1]"}
+    sample = task(domains, **sides).dataset()[0]
+    assert int((sample.label_l != 255).sum()) == 48 * 40
+    assert int(sample.valid_t.sum()) == 24 * 20
 
 
-def test_masks_of_the_target_are_not_opened_for_training(
-    broken: Domains, plan: Callable[..., AdaptPlan]
-) -> None:
+def test_masks_of_the_target_are_not_opened_for_training(broken: Domains, task: Make) -> None:
     (broken["target"] / "masks" / "5.png").write_bytes(b"no image")
-    dataset = plan(broken).build_dataset()
+    dataset = task(broken).dataset()
     assert all((dataset[position].truth_t == 255).all() for position in range(14))
 
 
@@ -257,7 +229,7 @@ NOT_FITTING: dict[str, tuple[Callable[[Domains], Any], list[str], list[str]]] = 
         ["--source-split", "train"],
         ["images without mask: '6'"],
     ),
-    "a source without any mask": (bare, [], ["no image has a mask", "the domain that is labelled"]),
+    "a source without any mask": (bare, [], ["no image has a mask", "the labelled domain"]),
     "a scored image without mask": (
         no_val_mask,
         [],
@@ -342,17 +314,8 @@ def test_the_same_folder_serves_twice_when_nothing_is_trained_on_and_scored(
     (folder / "splits" / "day.txt").write_text("3\n4\n5\n")
     (folder / "splits" / "dusk.txt").write_text("6\n7\n8\n9\n")
     both = {"source": folder, "target": folder}
-    result = command(
-        *train(
-            both,
-            "--source-split",
-            "day",
-            "--target-split",
-            "dusk",
-            method="source_only",
-            train_evaluations=1,
-        )
-    )
+    splits = ["--source-split", "day", "--target-split", "dusk"]
+    result = command(*train(both, *splits, method="source_only", train_evaluations=1))
     assert result.exit_code == 0, result.output
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["source_split"], config["target_split"]) == ("day", "dusk")

@@ -1,0 +1,152 @@
+"""Record what every method loses in each step of its app's demo, to compare two states of the code.
+
+    python tests/golden/record.py OUT [--steps N] [--brief]
+
+A refactor changes none of these numbers: record before and after it, and compare the files. With
+`--brief` this makes `losses.json`, which `test_losses.py` compares with; record that again only
+when a number is meant to change, and say so in the commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+
+import torch
+
+from u2pl.counting import silently
+from u2pl.files import write_json
+from u2pl.methods.discovery import method_names
+from u2pl.run.app import APPS, find_app
+from u2pl.run.train import Silent, make_task
+from u2pl.training.journal import read_journal
+from u2pl.training.loop import Job, fit, make_accelerator
+from u2pl.training.run_folder import JOURNAL
+
+#: The numbers of one step: the loss, its unweighted terms, and the learning rate.
+Step = dict[str, float]
+
+#: An encoder with self-attention, which AFA needs.
+ATTENTION = {"network.encoder": "mit_b0", "network.encoder_weights": "none"}
+
+#: Steps of a brief run.
+FEW = 4
+#: A teacher whose momentum grows with the steps; a copy of the student after the first of them.
+RAMP = {"method.teacher.ramp": True}
+#: A warm start of one step, of four.
+WARM = {"method.warm_start": 0.25, **RAMP}
+#: Options of a brief run. Batches are small and thresholds are reached in the first steps, so that
+#: no term is zero; SGD, since AdamW makes whole steps of rounding errors.
+BRIEF: Mapping[str, Mapping[str, object]] = {
+    "": {
+        "data.crop": 64,
+        "train.batch": 2,
+        "train.reference_batch": 2,
+        "train.optimizer": "sgd",
+        "train.lr": 0.01,
+    },
+    "semi cutmix": {"method.confidence": 0.1, **WARM},
+    "semi mean_teacher": {"method.ramp": 1.0, **WARM},
+    "semi u2pl": {"method.contrast.delta_p": 0.05, **WARM},
+    "semi u2plplus": {"method.contrast.delta_p": 0.05, **WARM},
+    "domain_adapt daformer": {"method.pseudo.threshold": 0.1, **RAMP},
+    "domain_adapt u2plplus": {
+        "method.pseudo.threshold": 0.1,
+        "method.contrast.delta_p": 0.05,
+        **RAMP,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method on the demo of its app, with options beyond the demo's."""
+
+    app: str
+    method: str
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+def cases(brief: bool = False) -> dict[str, Case]:
+    """Every method of every app, by name; a new file in a folder of methods is a new case.
+
+    Args:
+        brief: with the options of `BRIEF`.
+    """
+    found = {
+        f"{app} {method}": Case(app, method)
+        for app in APPS
+        for method in method_names(find_app(app).methods)
+    }
+    afa = {
+        "weak afa": Case("weak", "afa", ATTENTION),
+        "weak u2plplus on afa": Case("weak", "u2plplus", ATTENTION | {"method.host": "afa"}),
+    }
+    more = {name: {**BRIEF[""], **BRIEF.get(name, {})} if brief else {} for name in found | afa}
+    return {
+        name: replace(case, options={**case.options, **more[name]})
+        for name, case in (found | afa).items()
+    }
+
+
+def train(case: Case, steps: int) -> list[Step]:
+    """The numbers of each step of a run with seed 0, which scores nothing and leaves no files."""
+    app = find_app(case.app)
+    options = {"data.workers": 0, "train.log_every": 1, "train.evaluations": 1, **case.options}
+    request = app.request.of(
+        method=case.method, preset="demo", steps=steps, seed=0, cpu=True, set=options
+    )
+    task = make_task(app, request, silently)
+    method, losses = task.build_method(), list[float]()
+    method.register_forward_hook(lambda _module, _inputs, result: losses.append(result.loss.item()))
+    job = Job(
+        method=method,
+        dataset=task.dataset(),
+        train=task.recipe.sections.train,
+        data=task.recipe.sections.data,
+        total=task.total,
+        seed=request.seed,
+        evaluate=None,
+        keep=lambda *_: None,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        fit(job, Path(folder), make_accelerator(cpu=True), Silent())
+        lines = [line for line in read_journal(Path(folder) / JOURNAL) if "lr" in line]
+    return [
+        {"loss": loss, "lr": line["lr"]}
+        | {name: value for name, value in line.items() if name.startswith("loss/")}
+        for loss, line in zip(losses, lines, strict=True)
+    ]
+
+
+def main() -> None:
+    """Train every case and write its steps."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="JSON file to write")
+    parser.add_argument("--steps", type=int, help=f"of each run; 50, or {FEW} if it is brief")
+    parser.add_argument("--brief", action="store_true", help="small batches, low thresholds")
+    args = parser.parse_args()
+    steps = args.steps or (FEW if args.brief else 50)
+    torch.set_num_threads(1)
+    recorded: dict[str, list[Step]] = {}
+    for name, case in cases(args.brief).items():
+        begin = time.monotonic()
+        recorded[name] = train(case, steps)
+        last, seconds = json.dumps(recorded[name][-1]), time.monotonic() - begin
+        print(f"{name}: {steps} steps in {seconds:.1f} s, the last one {last}", flush=True)
+        write_json(args.out, recorded)  # what there is, should the rest be stopped
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""What the pages name exists: files, headings, code, options; the examples of docs/extending.md run."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import u2pl.data.sources
+import u2pl.methods.supervised_loss
+import u2pl.networks.decoders
+import u2pl.networks.encoders
+import u2pl_semi.methods
+from u2pl.data.opening import open_source
+from u2pl.errors import UserError
+from u2pl.methods.discovery import load_method, method_names
+from u2pl.methods.method import Method
+from u2pl.run.app import APPS, App, find_app
+from u2pl.run.recipe import flat_keys, recipe_path, resolve
+from u2pl.run.run import Run
+from u2pl.run.train import train
+from u2pl_semi.app import APP, SemiRequest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXTENDING = ROOT / "docs" / "extending.md"
+
+FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[([^][]*)\]\(([^)\s]+)\)")
+#: A path from the repository's root.
+PATH = re.compile(r"(?<![\w./-])(?:apps|packages|docs|benchmarks|tests|\.ci)/[\w./-]*\w")
+CODE = re.compile(r"(?:packages/core|apps/\w+)/(u2pl\w*(?:/\w+)*)\.py$")
+SECTIONS = r"(?:network|data|train|evaluate|method)"
+OPTION = re.compile(rf"`(?:--set )?({SECTIONS}(?:\.\w+)+)[^`]*`")
+ASSIGNMENT = re.compile(rf"--set '?({SECTIONS}[.\w]+=[^\s`']+)")
+
+
+def label(page: Path) -> str:
+    """How a page is called in a report."""
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(params=PAGES, ids=label)
+def page(request: pytest.FixtureRequest) -> Path:
+    found: Path = request.param
+    return found
+
+
+def links(page: Path) -> Iterator[tuple[str, Path, str]]:
+    """Text, file and heading of each link that stays in the repository."""
+    for text, target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        if "://" not in target:
+            file, _, heading = target.partition("#")
+            yield text, (page.parent / file).resolve() if file else page, heading
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors that a page's headings get."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    wrong = [str(file) for _, file, _ in links(page) if not file.exists()]
+    wrong += [
+        f"{file}#{heading}"
+        for _, file, heading in links(page)
+        if heading and file.suffix == ".md" and file.exists() and heading not in headings(file)
+    ]
+    assert not wrong
+
+
+def test_paths_exist(page: Path) -> None:
+    made = {first for first, _ in examples()} if page == EXTENDING else set()
+    named = set(PATH.findall(page.read_text(encoding="utf-8")))
+    assert not [path for path in named - made if not (ROOT / path).exists()]
+
+
+def test_links_to_code_name_what_it_defines(page: Path) -> None:
+    wrong = []
+    for text, file, _ in links(page):
+        names = re.findall(r"`([^`]+)`", text)
+        match = CODE.search(file.as_posix())
+        for name in names if file.suffix == ".py" and file.exists() else []:
+            if name == file.name:
+                continue
+            if match is None or not defines(import_module(match[1].replace("/", ".")), name):
+                wrong.append(f"{name} in {file}")
+    assert not wrong
+
+
+def defines(module: ModuleType, name: str) -> bool:
+    """Whether a module itself defines `name`, or the class in front of its dot that has the rest."""
+    first, _, rest = name.partition(".")
+    found = getattr(module, first, None)
+    return getattr(found, "__module__", module.__name__) == module.__name__ and (
+        hasattr(found, rest) if rest else hasattr(module, first)
+    )
+
+
+Kind = tuple[App, type[Method[Any]]]
+
+
+@cache
+def kinds() -> tuple[Kind, ...]:
+    """Every app's methods."""
+    apps = [find_app(name) for name in APPS]
+    return tuple((app, kind_of(app, name)) for app in apps for name in method_names(app.methods))
+
+
+def kind_of(app: App, name: str) -> type[Method[Any]]:
+    return load_method(f"{app.package}.methods", app.methods, name)
+
+
+def unknown_options(page: Path, kinds: Iterable[Kind]) -> set[str]:
+    """What a page names like an option and no method has, neither as an option nor as a group of them."""
+    known: set[str] = set()
+    for app, kind in kinds:
+        keys = [*flat_keys(app.task_module.SECTIONS), *flat_keys(kind.Config, "method.")]
+        for key, _ in keys:
+            known |= {key, *(key[:end] for end, sign in enumerate(key) if sign == ".")}
+    named = set(OPTION.findall(page.read_text(encoding="utf-8")))
+    return {name for name in named - known if not name.endswith((".txt", ".md", ".py"))}
+
+
+def refused(page: Path, kinds: Iterable[Kind]) -> list[str]:
+    """The `--set` assignments of a page that no method takes."""
+    given = set(ASSIGNMENT.findall(page.read_text(encoding="utf-8")))
+    return [text for text in given if not any(accepts(*kind, text) for kind in kinds)]
+
+
+def accepts(app: App, kind: type[Method[Any]], assignment: str) -> bool:
+    recipe, sections = recipe_path(app.recipes, "light"), app.task_module.SECTIONS
+    try:
+        resolve(recipe, kind.Config, [assignment], sections=sections)
+    except UserError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != EXTENDING], ids=label)
+def test_options_exist_and_take_their_values(page: Path) -> None:
+    assert not unknown_options(page, kinds())
+    assert not refused(page, kinds())
+
+
+def test_python_can_be_parsed(page: Path) -> None:
+    for block in blocks(page):
+        ast.parse(block)
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+# -- the examples ----------------------------------------------------------------------------------
+
+TINY = {
+    "network.encoder_weights": "none", "network.width": "16", "data.crop": "32",
+    "data.workers": "0", "data.allow_absent_classes": "true", "train.batch": "2",
+    "train.log_every": "1", "train.evaluations": "1",
+}  # fmt: skip
+
+
+def examples() -> list[tuple[str, str]]:
+    """Each example: where it belongs, and its code."""
+    pairs = [block.split("\n", 1) for block in blocks(EXTENDING)]
+    return [(first.removeprefix("# "), code) for first, code in pairs]
+
+
+@pytest.fixture
+def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
+    """The semi-supervised app with all examples in place."""
+    folders = {
+        "methods": u2pl_semi.methods,
+        "sources": u2pl.data.sources,
+        "encoders": u2pl.networks.encoders,
+        "decoders": u2pl.networks.decoders,
+    }
+    table = u2pl.methods.supervised_loss
+    for name, package in folders.items():
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / name)])
+    (tmp_path / "recipes").symlink_to(APP.recipes)
+    for first, code in examples():
+        path = Path(first)
+        if (ROOT / path).exists():
+            assert ROOT / path == Path(str(table.__file__))
+            found = dict(vars(table))
+            exec(code, found)
+            for name in found["SUPERVISED"].keys() - table.SUPERVISED.keys():
+                monkeypatch.setitem(table.SUPERVISED, name, found["SUPERVISED"][name])  # type: ignore[arg-type]
+        else:
+            (tmp_path / path.parent.name / path.name).write_text(code, encoding="utf-8")
+    return replace(APP, folder=tmp_path)
+
+
+def two_steps(app: App, method: str, data: str, out: Path, **network: str) -> Run:
+    chosen = {**TINY, **{f"network.{key}": value for key, value in network.items()}}
+    loss = {"method.supervised.loss": "dice"} if method == "suponly" else {}
+    words = [f"{key}={value}" for key, value in (chosen | loss).items()]
+    request = SemiRequest(method=method, data=data, steps=2, set=words, out=out, cpu=True)
+    return train(app, request)
+
+
+def paint(path: Path, mask: np.ndarray) -> None:
+    """An image in which each id has a colour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour = np.stack([20 * mask, 255 - 20 * mask, 40 + 100 * (mask % 2)], axis=-1)
+    Image.fromarray(colour.astype(np.uint8)).save(path)
+
+
+def blocks_of(ids: int, seed: int) -> np.ndarray:
+    """A mask of 40 x 36 pixels."""
+    cells = np.random.default_rng(seed).integers(ids, size=(3, 3))
+    return np.kron(cells, np.ones((16, 16), np.int64))[:36, :40]
+
+
+def save_mask(path: Path, mask: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask.astype(np.uint8)).save(path)
+
+
+def test_the_method_trains_and_its_options_are_known(extended: App, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for number in range(8):
+        mask = blocks_of(3, number)
+        paint(photos / "images" / f"{number}.png", mask)
+        if number < 5:
+            save_mask(photos / "masks" / f"{number}.png", mask)
+    (photos / "classes.txt").write_text("one\ntwo\nthree\n")
+
+    run = two_steps(
+        extended, "fixmatch", str(photos), tmp_path / "run", decoder="deeplabv3plus_light",
+        encoder="test_resnet", output_stride="16",
+    )  # fmt: skip
+
+    kind = (extended, kind_of(extended, "fixmatch"))
+    assert not unknown_options(EXTENDING, [*kinds(), kind])
+    assert not refused(EXTENDING, [*kinds(), kind])
+    assert "confident" in method_names(extended.methods)["fixmatch"]
+    assert run.summary["network"] == "ema"
+    assert run.scores.keys() == {"ema", "student"}
+    assert run.summary["options"]["method"]["threshold"] == 0.95
+    assert "loss/unsup" in (tmp_path / "run" / "journal.jsonl").read_text()
+
+
+@pytest.mark.usefixtures("extended")
+def test_source_encoder_decoder_and_loss_train_together(tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "train", "train", "val", "test")):
+        mask = blocks_of(12, number)
+        paint(tmp_path / "camvid" / split / f"{number}.png", mask)
+        save_mask(tmp_path / "camvid" / f"{split}annot" / f"{number}.png", mask)
+    data = f"camvid:{tmp_path / 'camvid'}"
+    source = open_source(data)
+    assert source.split("val") == ["val/3"]
+    assert set(np.unique(source.mask("val/3"))) <= {*range(11), 255}
+
+    run = two_steps(
+        APP, "suponly", data, tmp_path / "run", decoder="fpn", encoder="regnet_y_400mf",
+        output_stride="32", atrous_rates="[1,2,3]",
+    )  # fmt: skip
+
+    assert run.summary["data"] == "camvid"
+    assert run.model.network.encoder.channels == (48, 104, 208, 440)
+    assert run.model.predict(tmp_path / "camvid" / "test" / "4.png").ids.shape == (36, 40)
