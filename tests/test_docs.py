@@ -1,4 +1,4 @@
-"""What the pages name exists: files, headings, code, options; the examples of docs/extending.md run."""
+"""Files, headings, code and options named in the pages exist; docs/extending.md's examples run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ from u2pl.run.train import train
 from u2pl_semi.app import APP, SemiRequest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted(ROOT.glob("apps/*/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 EXTENDING = ROOT / "docs" / "extending.md"
 
 FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
@@ -40,6 +45,7 @@ LINK = re.compile(r"\[([^][]*)\]\(([^)\s]+)\)")
 #: A path from the repository's root.
 PATH = re.compile(r"(?<![\w./-])(?:apps|packages|docs|benchmarks|tests|\.ci)/[\w./-]*\w")
 CODE = re.compile(r"(?:packages/core|apps/\w+)/(u2pl\w*(?:/\w+)*)\.py$")
+METHOD = re.compile(r"`([A-Z]\w*)\.(?!md`|png`|xml`)([a-z_]\w*)`")
 SECTIONS = r"(?:network|data|train|evaluate|method)"
 OPTION = re.compile(rf"`(?:--set )?({SECTIONS}(?:\.\w+)+)[^`]*`")
 ASSIGNMENT = re.compile(rf"--set '?({SECTIONS}[.\w]+=[^\s`']+)")
@@ -87,26 +93,48 @@ def test_paths_exist(page: Path) -> None:
     assert not [path for path in named - made if not (ROOT / path).exists()]
 
 
+def module_of(file: Path) -> ModuleType:
+    match = CODE.search(file.as_posix())
+    assert match is not None, file
+    return import_module(match[1].replace("/", "."))
+
+
 def test_links_to_code_name_what_it_defines(page: Path) -> None:
     wrong = []
     for text, file, _ in links(page):
-        names = re.findall(r"`([^`]+)`", text)
-        match = CODE.search(file.as_posix())
-        for name in names if file.suffix == ".py" and file.exists() else []:
-            if name == file.name:
-                continue
-            if match is None or not defines(import_module(match[1].replace("/", ".")), name):
-                wrong.append(f"{name} in {file}")
+        names = re.findall(r"`([^`]+)`", text) if CODE.search(file.as_posix()) else []
+        wrong += [
+            f"{name} in {file}"
+            for name in names
+            if not file.as_posix().endswith(name) and not defines(module_of(file), name)
+        ]
     assert not wrong
 
 
 def defines(module: ModuleType, name: str) -> bool:
-    """Whether a module itself defines `name`, or the class in front of its dot that has the rest."""
+    """Whether a module itself defines `name`; of `Class.method`, the class."""
     first, _, rest = name.partition(".")
     found = getattr(module, first, None)
     return getattr(found, "__module__", module.__name__) == module.__name__ and (
         hasattr(found, rest) if rest else hasattr(module, first)
     )
+
+
+@cache
+def linked_modules() -> tuple[ModuleType, ...]:
+    """The modules that some page links to."""
+    files = {file for page in PAGES for _, file, _ in links(page)}
+    return tuple(module_of(file) for file in files if CODE.search(file.as_posix()))
+
+
+def test_methods_named_without_a_link_exist(page: Path) -> None:
+    named = METHOD.findall(LINK.sub("", page.read_text(encoding="utf-8")))
+    wrong = [
+        f"{kind}.{name}"
+        for kind, name in named
+        if not any(hasattr(getattr(module, kind, None), name) for module in linked_modules())
+    ]
+    assert not wrong
 
 
 Kind = tuple[App, type[Method[Any]]]
@@ -124,7 +152,7 @@ def kind_of(app: App, name: str) -> type[Method[Any]]:
 
 
 def unknown_options(page: Path, kinds: Iterable[Kind]) -> set[str]:
-    """What a page names like an option and no method has, neither as an option nor as a group of them."""
+    """Options, and groups of options, that a page names and no method has."""
     known: set[str] = set()
     for app, kind in kinds:
         keys = [*flat_keys(app.task_module.SECTIONS), *flat_keys(kind.Config, "method.")]
@@ -167,10 +195,14 @@ def blocks(page: Path) -> list[str]:
 # -- the examples ----------------------------------------------------------------------------------
 
 TINY = {
-    "network.encoder_weights": "none", "network.width": "16", "data.crop": "32",
-    "data.workers": "0", "data.allow_absent_classes": "true", "train.batch": "2",
-    "train.log_every": "1", "train.evaluations": "1",
-}  # fmt: skip
+    "network.encoder_weights": "none",
+    "network.width": "16",
+    "data.crop": "32",
+    "data.workers": "0",
+    "data.allow_absent_classes": "true",
+    "train.batch": "2",
+    "train.evaluations": "1",
+}
 
 
 def examples() -> list[tuple[str, str]]:
@@ -199,17 +231,16 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
             assert ROOT / path == Path(str(table.__file__))
             found = dict(vars(table))
             exec(code, found)
-            for name in found["SUPERVISED"].keys() - table.SUPERVISED.keys():
-                monkeypatch.setitem(table.SUPERVISED, name, found["SUPERVISED"][name])  # type: ignore[arg-type]
+            losses: Any = table.SUPERVISED
+            for name in found["SUPERVISED"].keys() - losses.keys():
+                monkeypatch.setitem(losses, name, found["SUPERVISED"][name])
         else:
             (tmp_path / path.parent.name / path.name).write_text(code, encoding="utf-8")
     return replace(APP, folder=tmp_path)
 
 
-def two_steps(app: App, method: str, data: str, out: Path, **network: str) -> Run:
-    chosen = {**TINY, **{f"network.{key}": value for key, value in network.items()}}
-    loss = {"method.supervised.loss": "dice"} if method == "suponly" else {}
-    words = [f"{key}={value}" for key, value in (chosen | loss).items()]
+def two_steps(app: App, method: str, data: str, out: Path, options: dict[str, str]) -> Run:
+    words = [f"{key}={value}" for key, value in (TINY | options).items()]
     request = SemiRequest(method=method, data=data, steps=2, set=words, out=out, cpu=True)
     return train(app, request)
 
@@ -241,10 +272,12 @@ def test_the_method_trains_and_its_options_are_known(extended: App, tmp_path: Pa
             save_mask(photos / "masks" / f"{number}.png", mask)
     (photos / "classes.txt").write_text("one\ntwo\nthree\n")
 
-    run = two_steps(
-        extended, "fixmatch", str(photos), tmp_path / "run", decoder="deeplabv3plus_light",
-        encoder="test_resnet", output_stride="16",
-    )  # fmt: skip
+    light = {
+        "network.decoder": "deeplabv3plus_light",
+        "network.encoder": "test_resnet",
+        "network.output_stride": "16",
+    }
+    run = two_steps(extended, "fixmatch", str(photos), tmp_path / "run", light)
 
     kind = (extended, kind_of(extended, "fixmatch"))
     assert not unknown_options(EXTENDING, [*kinds(), kind])
@@ -267,10 +300,13 @@ def test_source_encoder_decoder_and_loss_train_together(tmp_path: Path) -> None:
     assert source.split("val") == ["val/3"]
     assert set(np.unique(source.mask("val/3"))) <= {*range(11), 255}
 
-    run = two_steps(
-        APP, "suponly", data, tmp_path / "run", decoder="fpn", encoder="regnet_y_400mf",
-        output_stride="32", atrous_rates="[1,2,3]",
-    )  # fmt: skip
+    own = {
+        "network.decoder": "fpn",
+        "network.encoder": "regnet_y_400mf",
+        "network.output_stride": "32",
+        "method.supervised.loss": "dice",
+    }
+    run = two_steps(APP, "suponly", data, tmp_path / "run", own)
 
     assert run.summary["data"] == "camvid"
     assert run.model.network.encoder.channels == (48, 104, 208, 440)

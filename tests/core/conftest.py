@@ -17,9 +17,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from u2pl import distributed
+from u2pl.model.card import Card
+from u2pl.model.model import Model
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
-from u2pl.networks.segmentor import SegOutput, Segmentor
+from u2pl.networks.segmentor import Segmentor, SegOutput
 
 #: Options of a network that is built and run in a moment.
 TINY = {"decoder": "segformer", "encoder": "test_resnet", "encoder_weights": "none", "width": 8}
@@ -140,6 +142,25 @@ def tiny() -> Callable[..., Segmentor]:
         return build_segmentor(NetworkConfig(**TINY, **{"embed_dim": 0, **options}), classes)
 
     return build
+
+
+@pytest.fixture
+def card() -> Card:
+    """Of `tiny()`, with the classes of `make_folder`; it names no data."""
+    network = NetworkConfig(**TINY, embed_dim=0)
+    return Card(network=network, classes=("background", "cat", "dog"))
+
+
+@pytest.fixture
+@torch.no_grad()
+def model(tiny: Callable[..., Segmentor], card: Card) -> Model:
+    """Predicts each of its classes somewhere."""
+    network, noise = tiny(), torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for _ in range(10):
+        network(noise)  # statistics of BatchNorm
+    mean = network.eval()(noise).logits.mean(dim=(0, 2, 3))
+    network.classifier[-1].bias -= mean
+    return Model(network, card)
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path
@@ -5,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from u2pl.errors import UserError
-from u2pl.files import plain, replace_file, write_json
+from u2pl.files import make_folder, plain, replace_file, replace_folder, whole_folder, write_json
 
 
 def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -50,3 +52,65 @@ def test_json_has_no_word_for_nan(tmp_path: Path) -> None:
     assert plain(value) == {"a": None, "b": [1, None], "3": {"c": 0.5}}
     write_json(tmp_path / "file.json", value)
     assert json.loads((tmp_path / "file.json").read_text()) == plain(value)
+
+
+def test_folders_are_made_with_those_around_them(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot make the folder .*file/b: .*; choose another one"):
+        make_folder(tmp_path / "file" / "b")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+OLD, NEW = {"a": b"old", "b": b"old"}, {"a": b"new", "c": b"new"}
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "last"
+    for files in (OLD, NEW):
+        replace_folder(folder, files)
+        assert content(folder) == files and whole_folder(folder) == folder
+        assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_full_disk_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "last"
+    replace_folder(folder, OLD)
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match="last: No space left on device; what was there is unch"):
+        replace_folder(folder, NEW)
+    assert content(folder) == OLD and list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(("renames", "whole"), [(0, OLD), (1, OLD), (2, NEW)])
+def test_one_of_both_is_whole_at_every_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int, whole: dict[str, bytes]
+) -> None:
+    """Killed before its first or second rename, or before the old folder is removed."""
+    folder = tmp_path / "last"
+    replace_folder(folder, OLD)
+    rename, done = Path.rename, 0
+
+    def counted(self: Path, target: Path) -> Path:
+        nonlocal done
+        if done == renames:
+            raise KeyboardInterrupt
+        done += 1
+        return rename(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", counted)
+        replace_folder(folder, NEW)
+        raise KeyboardInterrupt
+    assert content(whole_folder(folder)) == whole
+    replace_folder(folder, {"d": b"newest"})
+    assert content(folder) == {"d": b"newest"} and list(tmp_path.iterdir()) == [folder]

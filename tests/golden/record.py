@@ -44,13 +44,13 @@ FEW = 4
 RAMP = {"method.teacher.ramp": True}
 #: A warm start of one step, of four.
 WARM = {"method.warm_start": 0.25, **RAMP}
-#: Options of a brief run. Batches are small and thresholds are reached in the first steps, so that
+#: Options of a brief run. Crops are small and thresholds are reached in the first steps, so that
 #: no term is zero; SGD, since AdamW makes whole steps of rounding errors.
 BRIEF: Mapping[str, Mapping[str, object]] = {
     "": {
-        "data.crop": 64,
-        "train.batch": 2,
-        "train.reference_batch": 2,
+        "data.crop": 48,
+        "train.batch": 4,
+        "train.reference_batch": 4,
         "train.optimizer": "sgd",
         "train.lr": 0.01,
     },

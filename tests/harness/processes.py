@@ -103,7 +103,7 @@ def smoothly(job: dict[str, Any], case: str, out: Path) -> None:
     method = task.build_method()
     smooth(method)
     history = train(task, method, out, scored=True)
-    write(out, world=distributed.world_size(), evaluations=history.evaluations)
+    write(out, world=distributed.world_size(), evaluations=history.dump()["evaluations"])
 
 
 def as_it_is(job: dict[str, Any], case: str, out: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from u2pl_ws.activation_maps import cam_label, certain_label, multi_scale_cam, only_tagged
+from u2pl_ws.activation_maps import cam_label, multi_scale_cam, only_tagged
 
 IGNORE = 255
 
@@ -131,13 +131,12 @@ def test_a_batch_equals_each_image_alone():
         )
 
 
-def slow_label(cam, valid, high, low):
+def slow_label(cam, background):
     out = np.empty((cam.shape[0], *cam.shape[2:]), np.int64)
     for b, y, x in np.ndindex(*out.shape):
         values = cam[b, :, y, x].tolist()
         best = max(range(len(values)), key=lambda k: (values[k], -k))
-        out[b, y, x] = best + 1 if values[best] > high else IGNORE if values[best] > low else 0
-        out[b, y, x] = out[b, y, x] if valid[b, y, x] else IGNORE
+        out[b, y, x] = best + 1 if values[best] > background else 0
     return torch.from_numpy(out)
 
 
@@ -146,35 +145,28 @@ def test_labels_equal_the_loop(classes):
     draw = torch.Generator().manual_seed(classes)
     # few values, so that some are equal and some lie on a threshold
     cam = torch.randint(0, 9, (2, classes, 6, 7), generator=draw) / 8
-    valid = torch.rand(2, 6, 7, generator=draw) < 0.7
-    found = certain_label(cam, valid, high=0.625, low=0.375)
-    assert found.dtype == torch.int64
-    assert torch.equal(found, slow_label(cam, valid, 0.625, 0.375))
-    assert torch.equal(cam_label(cam, 0.5), slow_label(cam, torch.ones_like(valid), 0.5, 0.5))
-    assert (certain_label(cam, torch.zeros_like(valid)) == IGNORE).all()
+    for background in (0.375, 0.5, 0.625):
+        found = cam_label(cam, background)
+        assert found.dtype == torch.int64
+        assert torch.equal(found, slow_label(cam, background))
 
 
 def test_an_image_without_tags_is_background():
     cam = only_tagged(torch.rand(2, 3, 4, 5), torch.tensor([[0, 0, 0], [0, 1, 0]]))
-    assert (
-        not cam_label(cam)[0].any()
-        and not certain_label(cam, torch.ones(2, 4, 5, dtype=torch.bool))[0].any()
-    )
+    assert not cam_label(cam)[0].any()
     assert set(cam_label(cam)[1].unique().tolist()) <= {0, 2}
 
 
 def test_labels_match_the_fixture(shared):
-    z = {
-        key: torch.tensor(value)
-        for key, value in np.load(shared("fixtures/random_walk.npz")).items()
-    }
+    file = np.load(shared("fixtures/random_walk.npz"))
+    z = {key: torch.tensor(value) for key, value in file.items()}
     cam = only_tagged(z["in_cams_full"], z["in_cls_labels"])
-    valid = torch.zeros(cam_label(cam).shape, dtype=torch.bool)
-    for inside, (top, bottom, left, right) in zip(valid, z["in_img_box"].tolist(), strict=True):
-        inside[top:bottom, left:right] = True
     assert torch.equal(cam, z["out_valid_cam"])
     assert torch.equal(cam_label(cam), z["out_cam_label_bkg45"])
-    assert torch.equal(
-        certain_label(cam, valid, z["cfg_high"].item(), z["cfg_low"].item()),
-        z["out_pseudo_label_ignoremid"],
-    )
+    # certain against both backgrounds, and 255 on padding
+    high, low = (cam_label(cam, z[level].item()) for level in ("cfg_high", "cfg_low"))
+    expected = torch.full_like(high, IGNORE)
+    for b, (top, bottom, left, right) in enumerate(z["in_img_box"].tolist()):
+        box = (b, slice(top, bottom), slice(left, right))
+        expected[box] = torch.where((high == 0) & (low > 0), IGNORE, high)[box]
+    assert torch.equal(expected, z["out_pseudo_label_ignoremid"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.tiny import Tiny
+from harness.commands import logged_steps, losses
+from harness.contract import Build
+from harness.tiny import Tiny, method_of
 from u2pl.data.file_source import FileSource
 from u2pl.methods.discovery import method_names
-from u2pl.model.folder import load_shared, save_shared
+from u2pl.model.folder import load_folder, save_folder
 from u2pl_ws.app import APP
 
 STEPS = 4
@@ -30,22 +33,9 @@ Refused = Callable[..., str]
 
 def line(name: str, data: Path, tiny: Tiny, out: Path, **changes: Any) -> list[Any]:
     """The command of a short run of a method, or of `u2plplus on cam`."""
-    words = [
-        "train",
-        name.partition(" ")[0],
-        "--data",
-        data,
-        "--preset",
-        "demo",
-        "--steps",
-        STEPS,
-        "--seed",
-        3,
-        "--cpu",
-        "--out",
-        out,
-    ]
-    return [*words, *tiny(name, **{"method_warm_start": 0.25, **changes})]
+    run = f"train {method_of(name)} --preset demo --steps {STEPS} --seed 3 --cpu"
+    options = tiny(name, **{"method_warm_start": 0.25, **changes})
+    return [run, "--data", data, "--out", out, *options]
 
 
 @pytest.fixture(scope="module")
@@ -118,15 +108,10 @@ def test_a_run_leaves_what_a_later_command_needs(trained: tuple[Path, str], fold
         for row in (folder / "tags.csv").read_text().splitlines()[1:]
     )
     assert config["options"]["method"]["cam"]["most_tags"] == most > 1
-    network, info = load_shared(out)
-    assert network.tagger is not None and info["network"]["tag_classes"] == 3
-    steps = [
-        entry
-        for entry in map(json.loads, (out / "journal.jsonl").read_text().splitlines())
-        if "lr" in entry
-    ]
-    losses = [{key for key in entry if key.startswith("loss/")} for entry in steps]
-    assert losses == [{"loss/tags"}, *[{"loss/tags", "loss/seg", "loss/contrast"}] * 3]
+    network, card = load_folder(out)
+    assert network.tagger is not None and card.network.tag_classes == 3
+    terms = [losses(entry) for entry in logged_steps(out)]
+    assert terms == [{"tags"}, *[{"tags", "seg", "contrast"}] * 3]
     Image.open(out / "predictions.png").verify()
 
     assert "9 tagged, 3 to score on, 4 classes" in printed
@@ -241,23 +226,20 @@ def test_cams_of_a_list_and_of_a_few(
 def test_cams_needs_a_classifier_and_the_same_classes(
     copied: Path, refused: Refused, broken: Path
 ) -> None:
-    network, config = load_shared(copied)
+    network, card = load_folder(copied)
     network.tagger = None
-    save_shared(
-        copied / "last",
-        network,
-        config | {"app": "u2pl-semi", "network": config["network"] | {"tag_classes": 0}},
-    )
-    assert "has no image-level classifier, so no activation maps: give a run of u2pl-ws" in refused(
-        "cams", copied, "--cpu"
-    )
+    bare = card.network.model_copy(update={"tag_classes": 0})
+    card = card.model_copy(update={"app": "u2pl-semi", "network": bare})
+    save_folder(copied / "last", network, card)
+    reason = "has no image-level classifier, so no activation maps: give a run of u2pl-ws"
+    assert reason in refused("cams", copied, "--cpu")
 
 
 def test_cams_refuses_other_classes(copied: Path, refused: Refused, broken: Path) -> None:
     (broken / "classes.txt").write_text("sky\ncar\ntree\nperson\n")
-    assert "street has other classes than the network" in refused(
-        "cams", copied, "--cpu", "--data", broken
-    )
+    error = refused("cams", copied, "--cpu", "--data", broken)
+    assert "street has 4 classes (sky, car, tree, person" in error
+    assert "the network has 4 classes (sky, tree, car, person" in error
 
 
 def test_tags_of_masks_are_a_file_that_train_reads(
@@ -322,12 +304,7 @@ def test_training_opens_no_mask(
     result = command(*line("u2plplus", broken, tiny, out, **{"method_affinity.walk_start": 0.5}))
     assert result.exit_code == 0, result.output
     assert opened == {"0", "1", "2"}
-    last = [
-        entry
-        for entry in map(json.loads, (out / "journal.jsonl").read_text().splitlines())
-        if "lr" in entry
-    ][-1]
-    assert {"loss/tags", "loss/seg", "loss/affinity", "loss/contrast"} <= last.keys()
+    assert losses(logged_steps(out)[-1]) == {"tags", "seg", "affinity", "contrast"}
 
 
 def test_without_any_mask_a_run_is_not_scored(
@@ -341,10 +318,8 @@ def test_without_any_mask_a_run_is_not_scored(
         "note: no image of street has a mask: the network is not scored, and the last one is kept"
         in result.stdout
     )
-    assert (
-        "0 to score on" in result.stdout
-        and "not scored: no image of street has a mask" in result.stdout
-    )
+    assert "0 to score on" in result.stdout
+    assert "not scored: there is no mask to score on" in result.stdout
     assert "miou_last" not in json.loads((out / "summary.json").read_text())
     assert (out / "last" / "model.safetensors").exists() and not (out / "best").exists()
     assert (
@@ -420,19 +395,23 @@ def test_a_finished_run_resumed_changes_nothing_and_other_tags_are_refused(
 
 
 def test_doctor_ends_with_the_command_that_trains(
-    command: Command, tiny: Tiny, folder: Path, patience: None
+    command: Command, tiny: Tiny, folder: Path, build: Build, patience: None
 ) -> None:
     options = tiny("u2plplus on cam", method_warm_start=0.25, train_steps=80)
-    result = command("doctor", "--cpu", "--data", folder, "--preset", "demo", "--seed", 3, *options)
+    result = command("doctor --cpu --preset demo --seed 3", "--data", folder, *options)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert "looked at: 9 of 9 tagged, 3 of 3 val images" in lines
-    assert any(row.startswith("tags of an image: 1 have 0, ") for row in lines)
+    assert any(row.startswith("tags per image: 1 have 0, ") for row in lines)
     assert any(row.split()[:2] == ["3", "person"] for row in lines)
     assert "warm start: the first 20 steps are on tags alone" in lines
-    assert lines[-1].startswith(
-        f"ready: u2pl-ws train u2plplus --data {folder} --preset demo --set network.decoder=segformer"
-    )
+    # a queue of 40 for each of three foreground classes, whose table has one spare row
+    (queue,) = build("u2plplus on cam")[0].queues()
+    assert len(queue.rows) - 1 == 3 * 40
+    assert any(row.startswith("queues: 120 keys of 16 float32 numbers, ") for row in lines)
+    words = shlex.split(lines[-1].removeprefix("ready: "))
+    asked = ["--preset", "demo", "--data", str(folder), *options, "--seed", "3"]
+    assert words == ["u2pl-ws", "train", "u2plplus", *asked]
 
 
 def test_doctor_lists_what_is_to_be_fixed(

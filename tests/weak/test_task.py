@@ -1,4 +1,4 @@
-"""The plan of a run: its tags and what follows from them; and the users' one command, on a small VOC devkit."""
+"""The task of a run: its tags and what follows from them; and the users' one command, on VOC."""
 
 from __future__ import annotations
 
@@ -11,23 +11,31 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from u2pl_ws.planning import WeakPlan, WeakRequest
 
+from harness.commands import logged_steps, losses
+from u2pl.counting import silently
 from u2pl.data.classes import bit_palette
 from u2pl.data.sources.voc import _CLASSES
-from u2pl_ws.app import APP
-from u2pl_ws.task import make_plan
+from u2pl.run.train import make_task
+from u2pl_ws.app import APP, WeakRequest
 
 TRAIN, VAL = 10, 2
 
 
-def plan_of(data: str | Path, *options: str, **words: Any) -> WeakPlan:
-    return make_plan(APP, WeakRequest(assignments=options, data=str(data), **words))
+def task_of(data: str | Path, *options: str, **words: Any) -> Any:
+    return make_task(APP, WeakRequest(set=list(options), data=str(data), **words), silently)
+
+
+def fingerprint(task: Any) -> str:
+    return task.facts()["tags_fingerprint"]
 
 
 @pytest.fixture(scope="module")
 def devkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A VOC devkit of photos with two objects each: all 20 classes annotated, masks with VOC's palette and white borders for val alone."""
+    """A VOC devkit of photos with two objects each, all 20 classes annotated.
+
+    Masks, with VOC's palette and white borders, are there for val alone.
+    """
     root = tmp_path_factory.mktemp("voc") / "VOCdevkit" / "VOC2012"
     lists = root / "ImageSets" / "Segmentation"
     for path in (root / "JPEGImages", root / "Annotations", root / "SegmentationClass", lists):
@@ -57,146 +65,110 @@ def devkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_preset_is_afa_s_schedule(devkit: Path) -> None:
-    plan = plan_of(f"voc:{devkit}")
-    assert (plan.recipe.preset, plan.request.method, plan.total, plan.warm_steps) == (
-        "voc",
-        "u2plplus",
-        20_000,
-        2_000,
-    )
-    assert plan_of(f"voc:{devkit}", preset="voc").dump() == plan.dump() | {"preset": "voc"}
-    train, method, network = plan.sections.train, plan.options, plan.network
-    assert (train.batch, train.optimizer, train.scaled_lr, train.head_lr_factor) == (
-        8,
-        "adamw",
-        6e-5,
-        10,
-    )
-    assert (train.weight_decay, train.poly_power, round(train.warmup * plan.total)) == (
-        0.01,
-        1,
-        1_500,
-    )
-    assert plan.sections.data.crop == 512 and plan.sections.data.scale == (0.5, 2.0)
-    assert (network.encoder, network.decoder, network.output_stride, network.tag_classes) == (
-        "mit_b1",
-        "segformer",
-        16,
-        20,
-    )
-    assert (method.host, method.lambda_seg, method.affinity.weight, method.lambda_c) == (
-        "afa",
-        0.1,
-        0.1,
-        0.1,
-    )
-    assert (round(method.affinity.walk_start * plan.total), method.affinity.radius) == (6_000, 8)
-    assert (method.cam.high, method.cam.low, method.cam.scales, method.beta) == (
-        0.55,
-        0.35,
-        (1.0, 0.5, 1.5),
-        0.45,
-    )
-    assert (method.contrast.queue, method.contrast.keys) == (5_000, 512)
-    assert (method.negatives.untagged, method.negatives.unreliable) == (True, True)
+    task = task_of(f"voc:{devkit}")
+    assert (task.recipe.preset, task.request.method) == ("voc", "u2plplus")
+    assert (task.total, task.warm_steps) == (20_000, 2_000)
+    assert task_of(f"voc:{devkit}", preset="voc").config() == task.config()
+    train, data = task.recipe.sections.train, task.recipe.sections.data
+    assert (train.batch, train.optimizer) == (8, "adamw")
+    assert (train.scaled_lr, train.head_lr_factor, train.weight_decay) == (6e-5, 10, 0.01)
+    assert (train.poly_power, round(train.warmup * task.total)) == (1, 1_500)
+    assert (data.crop, data.scale) == (512, (0.5, 2.0))
+    network = task.network()
+    assert (network.encoder, network.decoder) == ("mit_b1", "segformer")
+    assert (network.output_stride, network.tag_classes) == (16, 20)
+    options = task.recipe.options
+    assert (options.host, options.lambda_seg, options.lambda_c) == ("afa", 0.1, 0.1)
+    affinity = options.affinity
+    assert (affinity.weight, affinity.radius) == (0.1, 8)
+    assert round(affinity.walk_start * task.total) == 6_000
+    cam = options.cam
+    assert (cam.high, cam.low, cam.scales) == (0.55, 0.35, (1.0, 0.5, 1.5))
+    assert options.beta == 0.45
+    assert (options.contrast.queue, options.contrast.keys) == (5_000, 512)
+    assert (options.negatives.untagged, options.negatives.unreliable) == (True, True)
 
 
 def test_the_users_one_command_on_a_devkit(
     devkit: Path, command: Callable[..., Any], tmp_path: Path
 ) -> None:
     small = {
-        "network.encoder": "mit_b0", "network.encoder_weights": "none", "network.width": 16, "network.embed_dim": 16,
-        "data.crop": 64, "data.workers": 0, "train.steps": 10, "train.batch": 2, "train.evaluations": 1, "train.log_every": 1,
-    }  # fmt: skip
+        "network.encoder": "mit_test",
+        "network.encoder_weights": "none",
+        "network.width": 16,
+        "network.embed_dim": 16,
+        "data.crop": 64,
+        "data.workers": 0,
+        "train.steps": 10,
+        "train.batch": 2,
+        "train.evaluations": 1,
+        "train.log_every": 1,
+    }
     sets = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
-    out = tmp_path / "run"
-    result = command(
-        "train",
-        "u2plplus",
-        "--preset",
-        "voc",
-        "--data",
-        f"voc:{devkit}",
-        "--cpu",
-        "--out",
-        out,
-        *sets,
-    )
+    out, data = tmp_path / "run", f"voc:{devkit}"
+    result = command("train u2plplus --preset voc --cpu", "--data", data, "--out", out, *sets)
     assert result.exit_code == 0, result.output
     assert "tags from Annotations" in result.stdout
     assert "10 tagged, 2 to score on, 21 classes" in result.stdout
     summary, config = (
         json.loads((out / name).read_text()) for name in ("summary.json", "config.json")
     )
-    assert (summary["split"], summary["steps"], summary["evaluation"]) == (
-        *("train, tags from Annotations", 10, "voc val, whole image, single scale"),
-    )
+    assert (summary["split"], summary["steps"]) == ("train, tags from Annotations", 10)
+    assert summary["evaluation"] == "voc val, whole image, single scale"
     assert config["tags"] is None and config["options"]["method"]["cam"]["most_tags"] == 2
-    steps = [
-        entry
-        for entry in map(json.loads, (out / "journal.jsonl").read_text().splitlines())
-        if "lr" in entry
-    ]
-    terms = [{key for key in entry if key.startswith("loss/")} for entry in steps]
-    assert terms == [
-        {"loss/tags"},
-        *[{"loss/tags", "loss/seg", "loss/affinity", "loss/contrast"}] * 9,
-    ]
+    every = {"tags", "seg", "affinity", "contrast"}
+    assert [losses(entry) for entry in logged_steps(out)] == [{"tags"}, *[every] * 9]
 
 
 def test_tags_of_a_devkit_are_its_annotations(devkit: Path) -> None:
-    plan = plan_of(f"voc:{devkit}")
-    assert plan.tagged_by == "Annotations" and len(plan.tags) == TRAIN
-    assert plan.tags["2007_000003"] == {7, 8} and all(len(tags) == 2 for tags in plan.tags.values())
-    plan.check()
-    assert plan.words() == ["--data", f"voc:{devkit}"]
+    task = task_of(f"voc:{devkit}")
+    assert task.tagged_by == "Annotations" and len(task.tags) == TRAIN
+    assert task.tags["2007_000003"] == {7, 8} and all(len(tags) == 2 for tags in task.tags.values())
+    task.check()
+    assert task.request.words() == ["u2plplus", "--data", f"voc:{devkit}"]
 
 
 def test_the_most_tags_are_counted_unless_they_are_told(folder: Path) -> None:
-    plan = plan_of(folder, preset="demo")
-    most = max(map(len, plan.tags.values()))
-    assert (
-        plan.options.cam.most_tags == most == plan.dump()["options"]["method"]["cam"]["most_tags"]
-    )
-    assert plan_of(folder, "method.cam.most_tags=1", preset="demo").options.cam.most_tags == 1
+    task = task_of(folder, preset="demo")
+    most = max(map(len, task.tags.values()))
+    assert task.recipe.options.cam.most_tags == most
+    assert task.config()["options"]["method"]["cam"]["most_tags"] == most
+    told = task_of(folder, "method.cam.most_tags=1", preset="demo")
+    assert told.recipe.options.cam.most_tags == 1
 
 
 def test_the_fingerprint_follows_the_tags_and_not_their_file(folder: Path, tmp_path: Path) -> None:
-    plan = plan_of(folder, preset="demo")
+    task = task_of(folder, preset="demo")
     rows = (folder / "tags.csv").read_text().splitlines()
     other = tmp_path / "other.csv"
     other.write_text("\n".join([rows[0], *reversed(rows[1:])]) + "\n")
-    same = plan_of(folder, preset="demo", tags=str(other))
-    assert same.tags == plan.tags and same.tags_fingerprint == plan.tags_fingerprint
-    assert same.words() == ["--data", str(folder), "--tags", str(other)]
-    moved = replace(plan, tags=plan.tags | {"11": frozenset({1})})
-    assert moved.tags_fingerprint != plan.tags_fingerprint
+    same = task_of(folder, preset="demo", tags=str(other))
+    assert same.tags == task.tags and fingerprint(same) == fingerprint(task)
+    assert same.request.words("preset")[1:] == ["--data", str(folder), "--tags", str(other)]
+    moved = replace(task, tags=task.tags | {"11": frozenset({1})})
+    assert fingerprint(moved) != fingerprint(task)
 
 
 def test_a_batch_holds_the_tags_of_its_images(folder: Path) -> None:
-    plan = plan_of(folder, "data.crop=32", preset="demo")
-    dataset = plan.build_dataset()
+    task = task_of(folder, "data.crop=32", preset="demo")
+    dataset = task.dataset()
     for position in range(20):
         sample = dataset[position]
         assert sample.image.shape == (3, 32, 32) and sample.valid.shape == (32, 32)
-        assert {k + 1 for k in sample.tags.nonzero().flatten().tolist()} == plan.tags[
-            dataset.stream.id(position)
-        ]
+        shown = {k + 1 for k in sample.tags.nonzero().flatten().tolist()}
+        assert shown == task.tags[dataset.stream.id(position)]
 
 
 def test_the_demo_is_tagged_by_its_masks() -> None:
-    plan = plan_of("demo-tags")
-    assert (plan.recipe.preset, plan.tagged_by, plan.options.cam.most_tags) == (
-        "demo",
-        "its masks",
-        2,
-    )
-    assert plan.tags == {
-        id: frozenset(np.unique(plan.source.mask(id)).tolist()) - {0}
-        for id in plan.source.split("train")
+    task = task_of("demo-tags")
+    assert (task.recipe.preset, task.tagged_by) == ("demo", "its masks")
+    assert task.recipe.options.cam.most_tags == 2
+    assert task.tags == {
+        id: frozenset(np.unique(task.source.mask(id)).tolist()) - {0}
+        for id in task.source.split("train")
     }
-    plan.check()
+    task.check()
 
 
 def test_presets_follow_the_data(folder: Path) -> None:
-    assert plan_of(folder).recipe.preset == "light"
+    assert task_of(folder).recipe.preset == "light"

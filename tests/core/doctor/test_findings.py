@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from u2pl.data.sources.folder import Folder
 from u2pl.data.transforms import TrainTransform
 from u2pl.doctor.findings import (
     Diagnosis,
-    Group,
+    LOOKED_AT,
     class_table,
     look_at,
     padded_share,
@@ -21,6 +22,7 @@ from u2pl.doctor.findings import (
     varied,
     warn_of_twins,
 )
+from u2pl.run.task import Crops, Part
 from u2pl.training.config import DataConfig
 
 
@@ -52,7 +54,7 @@ def folder(root: Path, masks: dict[str, list[int] | None]) -> Folder:
 
 def test_without_faults_the_command_is_printed_and_the_code_is_0() -> None:
     diagnosis = Printed()
-    assert diagnosis.conclude(["u2pl-semi", "train", "--data", "my photos"]) == 0
+    assert diagnosis.conclude("u2pl-semi train --data 'my photos'") == 0
     assert diagnosis.text == "\nready: u2pl-semi train --data 'my photos'\n"
 
 
@@ -60,13 +62,13 @@ def test_faults_are_listed_ten_of_a_kind_each_once_and_not_wrapped() -> None:
     diagnosis = Printed()
     diagnosis.fix(["x" * 150])
     diagnosis.fix(["x" * 150, *(f"mask {n}" for n in range(12))], "labelled images")
-    assert diagnosis.conclude(["never"]) == 2
+    assert diagnosis.conclude("never") == 2
     lines = diagnosis.text.splitlines()
     assert lines[1:4] == ["fix this first:", f"  - {'x' * 150}", "  - mask 0"]
     assert lines[-1] == "  - … and 3 more labelled images" and len(lines) == 2 + 1 + 9 + 1
 
 
-def test_every_sort_of_problem_comes_in_front() -> None:
+def test_every_kind_of_problem_comes_in_front() -> None:
     wrong = [f"/photos/{n}.png holds ids {n}" for n in range(3)]
     assert varied([*wrong, "/photos/7.png is RGB"]) == [
         wrong[0],
@@ -75,35 +77,55 @@ def test_every_sort_of_problem_comes_in_front() -> None:
     ]
 
 
+def part(source: Folder, role: str, ids: list[str], masked: bool = True, **more: Any) -> Part:
+    return Part(role, "photos", source, "all", ids, masked, **more)
+
+
 def test_broken_and_missing_masks_must_be_fixed(tmp_path: Path) -> None:
     diagnosis, source = Printed(), folder(tmp_path, {"a": [0], "b": [7], "c": None})
-    found = look_at(
-        source,
-        [Group("labelled", ["a", "b", "c"], True), Group("unlabelled", ["c"], False)],
-        diagnosis,
-    )
+    found = look_at(part(source, "labelled", ["a", "b", "c"]), diagnosis)
+    assert (found.looked_at, found.masked) == (3, 1)
     assert len(diagnosis.faults) == 2
     assert "b.png holds ids 7" in diagnosis.faults[0]
     assert diagnosis.faults[1].startswith("labelled images without mask: 'c' (1)")
-    assert "looked at: 3 of 3 labelled, 1 of 1 unlabelled images" in diagnosis.text
-    assert found["labelled"].masked == 1
+    assert look_at(part(source, "unlabelled", ["c"], masked=False), diagnosis).looked_at == 1
+    assert len(diagnosis.faults) == 2
 
 
-def test_problems_in_a_sample_say_that_it_is_one(tmp_path: Path) -> None:
+def test_a_quiet_look_leaves_the_problems_to_the_caller(tmp_path: Path) -> None:
+    diagnosis, source = Printed(), folder(tmp_path, {"a": [7], "b": None})
+    found = look_at(part(source, "labelled", ["a", "b"]), diagnosis, quiet=True)
+    assert len(found.problems) == 1 and not diagnosis.faults
+
+
+def test_problems_in_a_sample_say_that_it_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     diagnosis, source = Printed(), folder(tmp_path, {f"{n:02}": [9] for n in range(24)})
-    look_at(source, [Group("val", sorted(source.ids()), True, 12)], diagnosis)
+    assert LOOKED_AT > 24
+    monkeypatch.setattr("u2pl.doctor.findings.LOOKED_AT", 12)
+    look_at(part(source, "val", sorted(source.ids())), diagnosis)
     assert diagnosis.faults[-1] == "… and 2 more val images of the 12 looked at; 12 were not"
+    whole = Printed()
+    found = look_at(part(source, "val", sorted(source.ids()), check_all=True), whole)
+    assert found.looked_at == 24 and whole.faults[-1] == "… and 14 more val images"
 
 
 def test_table_counts_pixels_and_masks_of_each_class(tmp_path: Path) -> None:
     diagnosis, source = Printed(), folder(tmp_path, {"a": [0, 1, 0, 255], "b": [0]})
-    found = look_at(source, [Group("labelled", ["a", "b"], True)], diagnosis)
-    diagnosis.console.print(class_table(source.classes, found))
-    rows = [line.split() for line in diagnosis.text.splitlines()[2:]]
+    found = look_at(part(source, "labelled", ["a", "b"]), diagnosis)
+    diagnosis.print(class_table(source.classes, {"labelled": found}))
+    rows = [line.split() for line in diagnosis.text.splitlines()[1:]]
     assert rows[0] == ["0", "background", "85.71", "2"]  # 36 of 42
     assert rows[1] == ["1", "cat", "[old]", "14.29", "1"]
     assert rows[2] == ["2", "dog", "absent", "0"]
     assert rows[3][-1] == "12.50"  # 6 of 48
+
+
+def test_a_table_may_be_a_line() -> None:
+    diagnosis = Printed()
+    diagnosis.print("tags: [a] few")
+    assert diagnosis.text == "tags: [a] few\n"
 
 
 @pytest.mark.parametrize(("crop", "long_side"), [(40, 0), (96, 0), (40, 50)])
@@ -120,9 +142,13 @@ def test_padding_is_what_the_transform_pads(crop: int, long_side: int) -> None:
     assert padded_share(Counter(sizes), data) == pytest.approx(padded, abs=0.02)
 
 
+def crops(**data: Any) -> Crops:
+    return Crops((), DataConfig(**data))
+
+
 def test_a_crop_that_is_mostly_padding_is_warned_of() -> None:
     diagnosis = Printed()
-    say_sizes("training", Counter({(320, 240): 3, (300, 200): 1}), diagnosis, DataConfig(crop=513))
+    say_sizes("training", Counter({(320, 240): 3, (300, 200): 1}), diagnosis, crops(crop=513))
     assert (
         "training images: 300x200 (smallest), 320x240 (median), 320x240 (largest)" in diagnosis.text
     )
@@ -132,16 +158,29 @@ def test_a_crop_that_is_mostly_padding_is_warned_of() -> None:
 
 def test_a_crop_that_shows_a_corner_of_a_photo_is_warned_of() -> None:
     diagnosis, photos = Printed(), Counter({(4000, 3000): 3})
-    say_sizes("training", photos, diagnosis, DataConfig(crop=256))
+    say_sizes("training", photos, diagnosis, crops(crop=256))
     assert (
         "a crop shows 0.5 % of an image; see more of it with --set data.long_side=1024"
         in diagnosis.text
     )
     calm = Printed()
-    say_sizes("training", photos, calm, DataConfig(crop=256, long_side=1024))
+    say_sizes("training", photos, calm, crops(crop=256, long_side=1024))
     assert "crops: 0 of 3 are smaller than the crop of 256 after 3 are shrunk to 1024" in calm.text
-    say_sizes("training", Counter({(320, 240): 3}), calm, DataConfig(crop=128))
+    say_sizes("training", Counter({(320, 240): 3}), calm, crops(crop=128))
     assert "warning" not in calm.text
+    other = Printed()
+    option = Crops((), DataConfig(crop=256), "source.long_side")
+    say_sizes("source", photos, other, option)
+    assert "--set source.long_side=1024" in other.text
+
+
+def test_images_that_are_not_cropped_have_only_sizes() -> None:
+    diagnosis = Printed()
+    say_sizes("val", Counter({(320, 240): 1}), diagnosis)
+    say_sizes("none", Counter(), diagnosis)
+    assert diagnosis.text.splitlines() == [
+        "val images: 320x240 (smallest), 320x240 (median), 320x240 (largest)"
+    ]
 
 
 def test_images_that_are_trained_on_and_scored_are_named(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from u2pl.doctor.trial import (
     try_steps,
 )
 from u2pl.errors import UserError
-from u2pl.methods.method import Method
+from u2pl.methods.method import Method, MethodConfig
 from u2pl.methods.step import StepResult
 from u2pl.schedules import Progress
 from u2pl.training.checkpoint import FILE, save_checkpoint
@@ -28,7 +28,8 @@ class Mean(Method):
     """Brings the mean of a convolution to 0, and remembers which steps it was asked for."""
 
     def __init__(self, factor: float = 1.0) -> None:
-        super().__init__(None, nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU()), 2)
+        student = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU())
+        super().__init__(MethodConfig(), student, 2)
         self.factor = factor
         self.steps: list[int] = []
 
@@ -46,7 +47,8 @@ def test_bytes_kept_for_backward_are_counted_without_the_weights() -> None:
     method = Mean()
     one = try_one_image(method.student, image())
     maps = 16 * 16 * 4
-    # the convolution keeps its input, BatchNorm its input, ReLU its output; BatchNorm's running statistics are 2 x 8 numbers
+    # the convolution and BatchNorm keep their inputs, ReLU its output; BatchNorm also its 2 x 8
+    # running statistics
     assert one.kept == 3 * maps + 8 * maps + 8 * maps + 2 * 8 * 4
     assert one.seconds > 0 and method.training and method.student.training
 

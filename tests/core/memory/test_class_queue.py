@@ -119,7 +119,7 @@ def test_rows_of_16_bits(dtype):
     keys = [torch.randn(5, 3), torch.randn(2, 3)]
     push(queue, keys)
     assert queue.rows.dtype == dtype
-    assert queue.nbytes == 11 * 3 * 2
+    assert queue.nbytes == 10 * 3 * 2
     for c, key in enumerate(keys):
         assert torch.equal(oldest_first(queue, c), key.to(dtype))
 

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,9 @@ def test_a_file_is_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (package / "second.py").write_text(METHOD.format(first="The second one."))
     (package / "first.py").write_text(METHOD.format(first="The first one."))
     assert method_names(package) == {"first": "The first one.", "second": "The second one."}
+    (package / "third.py").write_text("import nothing_that_there_is\n")
+    assert method_names(package)["third"] == "(its file has no docstring)"
+    (package / "third.py").unlink()
     monkeypatch.syspath_prepend(tmp_path)
     assert load_method("some_methods", package, "second").__name__ == "Mine"
     with pytest.raises(

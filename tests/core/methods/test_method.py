@@ -40,10 +40,17 @@ class Student(nn.Module):
         return SegOutput(self.head(small), self.embedder(small) if embed else None)
 
 
+class Supervised(LabeledMethod):
+    """Takes supervised steps alone."""
+
+    def forward(self, batch, progress: Progress) -> StepResult:
+        return self.supervised_step(*batch)
+
+
 def make(loss: str = "cross_entropy", **options) -> LabeledMethod:
     torch.manual_seed(0)
     supervised = SupervisedConfig(loss=loss, **options)
-    return LabeledMethod(LabeledMethodConfig(supervised=supervised), Student(), 5)
+    return Supervised(LabeledMethodConfig(supervised=supervised), Student(), 5)
 
 
 def random_batch(seed: int = 0, batch: int = 2, size=(13, 18)):
@@ -161,7 +168,7 @@ class WarmConfig(MethodConfig):
 @pytest.mark.parametrize(("config", "share"), [(MethodConfig(), 0.0), (WarmConfig(), 0.25)])
 def test_the_warm_start_is_the_option_of_that_name(config, share):
     assert Method.warm_start(config) == share
-    method = Method(config, nn.Linear(1, 1), 2)
+    method = Supervised(config, nn.Linear(1, 1), 2)
     warm = [method.warming_up(Progress(step, 10)) for step in range(10)]
     assert warm == [step < round(share * 10) for step in range(10)]
 
@@ -175,6 +182,9 @@ class Normed(Method):
         self.frozen = nn.BatchNorm2d(2)
         self.without = nn.BatchNorm2d(2, track_running_stats=False)
         self.seen: list[torch.Tensor] = []
+
+    def forward(self, batch: None, progress: Progress) -> StepResult:
+        raise NotImplementedError
 
     def follow(self, progress: Progress) -> None:
         self.seen.append(self.student[0].running_mean.clone())
@@ -224,7 +234,9 @@ class Views(Method):
     def forward(self, batch: tuple[torch.Tensor, torch.Tensor], progress: Progress) -> StepResult:
         labeled, others = batch
         self.teacher(others)
-        loss = self.student(labeled).logits.sum() + self.student(labeled[..., ::2, ::2]).logits.sum()
+        loss = (
+            self.student(labeled).logits.sum() + self.student(labeled[..., ::2, ::2]).logits.sum()
+        )
         if progress.step:
             raise ZeroDivisionError
         return weighted_sum({}, sup=loss)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from u2pl.errors import UserError
 from u2pl.model.card import Card, Normalisation
-from u2pl.model.folder import find_folder, load_folder, save_folder
+from u2pl.model.folder import load_folder, save_folder
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.segmentor import Segmentor

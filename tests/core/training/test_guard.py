@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from typing import Any
 
 import pytest
@@ -47,7 +49,8 @@ def test_one_bad_weight_anywhere_is_noticed(bad: float, name: str) -> None:
     with pytest.raises(UserError) as caught:
         check_weights(network, 7)
     assert str(caught.value) == (
-        "the weights are not finite after step 7; lower train.lr or set train.clip_norm and start again with another --out"
+        "the weights are not finite after step 7; lower train.lr or set train.clip_norm and start "
+        "again with another --out"
     )
 
 

@@ -1,5 +1,7 @@
 """The parts of the loop that need no run; whole runs are in tests/semi."""
 
+from __future__ import annotations
+
 import signal
 import threading
 from pathlib import Path
@@ -34,7 +36,8 @@ class Broken(Dataset[PairBatch]):
 
 def job(workers: int = 0, **train: Any) -> Job:
     values = {"batch": 2, **train}
-    return Job(None, Broken(), TrainConfig(**values), DataConfig(workers=workers), 5, 0, None, None)  # type: ignore[arg-type]
+    data = DataConfig(workers=workers)
+    return Job(None, Broken(), TrainConfig(**values), data, 5, 0, None, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -51,14 +54,9 @@ def test_what_a_worker_cannot_read_is_one_line_too(workers: int) -> None:
     [(5, 1, {5}), (10, 4, {2, 5, 8, 10}), (2, 4, {0, 1, 2}), (500, 2, {250, 500})],
 )
 def test_the_last_step_is_always_scored(total: int, evaluations: int, steps: set[int]) -> None:
-    assert (
-        _evaluation_steps(
-            Job(
-                None, None, TrainConfig(evaluations=evaluations), DataConfig(), total, 0, None, None
-            )
-        )
-        == steps
-    )  # type: ignore[arg-type]
+    train = TrainConfig(evaluations=evaluations)
+    job = Job(None, None, train, DataConfig(), total, 0, None, None)  # type: ignore[arg-type]
+    assert _evaluation_steps(job) == steps
 
 
 def test_sigterm_is_caught_inside_only() -> None:
@@ -139,7 +137,7 @@ def run_overflowing(folder: Path, bad_step: int, bad: float, **train: Any) -> li
 def test_weights_that_are_not_finite_are_never_kept(
     tmp_path: Path, bad: float, bad_step: int, noticed: int
 ) -> None:
-    """A step's loss tells of the weights before it: without another look the state of this step would be written."""
+    """A step's loss depends on the weights before it, so it alone does not tell of those after."""
     with pytest.raises(UserError) as caught:
         run_overflowing(tmp_path, bad_step, bad)
     line = str(caught.value)

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +10,8 @@ from timm.layers import BatchNormAct2d, GroupNorm1, LayerNorm2d
 from torch import nn
 
 from u2pl.methods.method import Method, MethodConfig
+from u2pl.methods.step import StepResult
+from u2pl.schedules import Progress
 from u2pl.training.checkpoint import load_checkpoint, save_checkpoint
 from u2pl.training.config import TrainConfig
 from u2pl.training.optimizer import build_optimizer, set_learning_rate
@@ -21,11 +25,21 @@ class Student(nn.Module):
         self.my_encoder_head = nn.Linear(2, 2)  # a name that only looks like the encoder's
 
 
+class Plain(Method):
+    """A method that is never run."""
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__(MethodConfig(), student, 3)
+
+    def forward(self, batch: Any, progress: Progress) -> StepResult:
+        raise NotImplementedError
+
+
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_the_head_learns_faster_and_the_rate_follows_the_step(
     kind: Literal["sgd", "adamw"],
 ) -> None:
-    method = Method(MethodConfig(), Student(), 3)
+    method = Plain(Student())
     method.teacher = nn.Linear(2, 2).requires_grad_(False)
     config = TrainConfig(optimizer=kind, lr=0.016, batch=4, reference_batch=16, head_lr_factor=10)
     optimizer = build_optimizer(method, config)
@@ -40,7 +54,7 @@ def test_the_head_learns_faster_and_the_rate_follows_the_step(
 
 
 def test_a_step_moves_only_what_is_trained() -> None:
-    method = Method(MethodConfig(), Student(), 3)
+    method = Plain(Student())
     method.teacher = nn.Linear(2, 2).requires_grad_(False)
     before = {name: value.clone() for name, value in method.state_dict().items()}
     optimizer = build_optimizer(method, TrainConfig(lr=1.0))
@@ -54,7 +68,7 @@ def test_a_step_moves_only_what_is_trained() -> None:
 
 
 class Normalised(nn.Module):
-    """Norms of every kind in both parts, under names that do not say so, and a convolution whose name does."""
+    """Norms of every kind in both parts, by other names; and a convolution called `norm`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +119,7 @@ HEAD = [
 def test_decaying_norms_are_in_the_two_groups_with_everything_else(
     kind: Literal["sgd", "adamw"],
 ) -> None:
-    method = Method(MethodConfig(), Normalised(), 3)
+    method = Plain(Normalised())
     optimizer = build_optimizer(method, TrainConfig(optimizer=kind, weight_decay=0.01))
     assert named_groups(method, optimizer) == [ENCODER, HEAD]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.01]
@@ -113,7 +127,7 @@ def test_decaying_norms_are_in_the_two_groups_with_everything_else(
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_norms_that_do_not_decay_are_found_by_their_type(kind: Literal["sgd", "adamw"]) -> None:
-    method = Method(MethodConfig(), Normalised(), 3)
+    method = Plain(Normalised())
     config = TrainConfig(
         optimizer=kind, lr=0.1, head_lr_factor=10, weight_decay=0.01, norm_decay=False
     )
@@ -130,7 +144,7 @@ def test_norms_that_do_not_decay_are_found_by_their_type(kind: Literal["sgd", "a
 
 
 def test_without_a_gradient_only_what_decays_shrinks() -> None:
-    method = Method(MethodConfig(), Normalised(), 3)
+    method = Plain(Normalised())
     before = {name: value.detach().clone() for name, value in method.named_parameters()}
     optimizer = build_optimizer(method, TrainConfig(lr=0.1, weight_decay=0.5, norm_decay=False))
     for value in method.parameters():
@@ -145,7 +159,7 @@ def test_without_a_gradient_only_what_decays_shrinks() -> None:
 
 
 def test_a_network_without_norms_has_two_groups_either_way() -> None:
-    method = Method(MethodConfig(), Student(), 3)
+    method = Plain(Student())
     sizes = [
         [len(g["params"]) for g in build_optimizer(method, TrainConfig(norm_decay=d)).param_groups]
         for d in (True, False)
@@ -161,7 +175,7 @@ def test_a_saved_state_goes_on_exactly(
     config = TrainConfig(optimizer=kind, norm_decay=norm_decay)
 
     def fresh() -> tuple[Method, torch.optim.Optimizer]:
-        method = Method(MethodConfig(), Normalised(), 3)
+        method = Plain(Normalised())
         return method, build_optimizer(method, config)
 
     def step(method: Method, optimizer: torch.optim.Optimizer, seed: int) -> None:
@@ -182,7 +196,7 @@ def test_a_saved_state_goes_on_exactly(
 
 def rates(total: int, **train: Any) -> list[float]:
     config = TrainConfig(batch=16, **train)
-    optimizer = build_optimizer(Method(MethodConfig(), Student(), 3), config)
+    optimizer = build_optimizer(Plain(Student()), config)
     return [set_learning_rate(optimizer, config, step, total) for step in range(total)]
 
 

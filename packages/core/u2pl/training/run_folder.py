@@ -27,7 +27,7 @@ def latest_folder(parent: Path, stem: str, config: dict[str, object]) -> Path:
             return folder
     raise UserError(
         f"--resume: no run {parent / stem}-<n> was started with this command; name its folder with "
-        "--out, or start anew"
+        "--out, or start a new run"
     )
 
 

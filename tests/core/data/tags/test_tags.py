@@ -74,9 +74,8 @@ def test_json_is_read(read: Callable[..., Tags], text: str) -> None:
 def test_unknown_classes_are_one_error_that_names_the_nearest(read: Callable[..., Tags]) -> None:
     with pytest.raises(UserError) as error:
         read("image,classes\na,dgo cat\nb,cow\nsub/c,dgo pig hen\n")
-    assert (
-        "unknown classes: 'dgo', 'cow', 'pig', … (4) (did you mean 'dog' by the first?)"
-        in str(error.value)
+    assert "unknown classes: 'dgo', 'cow', 'pig', … (4) (did you mean 'dog' by the first?)" in str(
+        error.value
     )
     assert str(error.value).endswith("the classes are background, cat, dog") and "\n" not in str(
         error.value
