@@ -1,4 +1,8 @@
-"""Timing that survives a busy machine: rivals take turns, the ratio of each turn is kept, and one thread is billed for its own time."""
+"""Timing that survives a busy machine.
+
+Rivals take turns and the ratio is taken within each turn; a single thread is charged for its own
+processor time only.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +23,22 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-PROCESSOR, WALL = "processor time", "time by the clock"
+PROCESSOR, WALL = "processor time", "wall-clock time"
 
 
 def clock(device: torch.device) -> str:
-    """What is counted: with one thread its processor time, which other people's work does not lengthen; else time by the clock."""
+    """What is measured: processor time for one thread on a CPU, otherwise wall-clock time.
+
+    Other programs on the machine do not lengthen processor time.
+    """
     return PROCESSOR if device.type == "cpu" and torch.get_num_threads() == 1 else WALL
 
 
 class Stopwatch:
-    """Seconds by name; `stage` may nest, and then the inner time is the inner stage's alone.
+    """Seconds by stage; stages may nest, and an outer stage does not include its inner ones.
 
     Args:
-        device: waited for at every start and stop.
+        device: synchronised at every start and stop.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -47,7 +54,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the seconds of the body, without those of stages in it, to `name`."""
+        """Add the seconds of the body, without those of nested stages, to `name`."""
         self._inner.append(0.0)
         begin = self._now()
         try:
@@ -59,17 +66,21 @@ class Stopwatch:
 
     @contextmanager
     def watching(self, **stages: tuple[Any, str]) -> Iterator[None]:
-        """While the body runs, calls of the function `owner.attribute` count as a stage: `watching(push=(ClassQueue, "push"))`."""
-        originals = {name: getattr(owner, attribute) for name, (owner, attribute) in stages.items()}
+        """While the body runs, every call of a function `owner.attribute` is timed as a stage.
+
+        `watching(push=(ClassQueue, "push"))` times the method `push`. Raises AttributeError, which
+        names the stage, if there is no such function.
+        """
+        originals = {name: watched(name, *place) for name, place in stages.items()}
         try:
             for name, (owner, attribute) in stages.items():
-                setattr(owner, attribute, self._watched(name, originals[name]))
+                setattr(owner, attribute, self._timed(name, originals[name]))
             yield
         finally:
             for name, (owner, attribute) in stages.items():
                 setattr(owner, attribute, originals[name])
 
-    def _watched(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             with self.stage(name):
@@ -78,20 +89,30 @@ class Stopwatch:
         return call
 
     def lap(self) -> None:
-        """One repeat is over: its sums become one entry of `seconds`."""
+        """End a repeat: each stage's sum becomes one entry of `seconds`."""
         for name, value in self._sums.items():
             self.seconds[name].append(value)
         self._sums.clear()
 
     def report(self) -> dict[str, dict[str, float]]:
-        """Median, min and max of each stage."""
+        """Median, minimum and maximum of each stage."""
         return {name: spread(values) for name, values in self.seconds.items()}
+
+
+def watched(stage: str, owner: Any, attribute: str) -> Callable[..., Any]:
+    """The function that a stage times; AttributeError, which names the stage, if there is none."""
+    try:
+        found: Callable[..., Any] = getattr(owner, attribute)
+    except AttributeError:
+        where = getattr(owner, "__name__", type(owner).__name__)
+        raise AttributeError(f"stage {stage!r}: {where} has no {attribute!r}") from None
+    return found
 
 
 def alternate(
     rivals: dict[str, Callable[[], Any]], repeats: int, device: torch.device, warmup: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each rival in each of `repeats` rounds; within a round they take turns."""
+    """Seconds of each rival in each of `repeats` rounds; in a round each rival runs once."""
     watch = Stopwatch(device)
     for _ in range(warmup):
         for run in rivals.values():
@@ -105,17 +126,17 @@ def alternate(
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Median, min and max."""
+    """Median, minimum and maximum."""
     return {"median": median(values), "min": min(values), "max": max(values)}
 
 
 def ratios(above: list[float], below: list[float]) -> dict[str, float]:
-    """Spread of the ratios of each round."""
+    """Spread of the ratios, one per round."""
     return spread([a / b for a, b in zip(above, below, strict=True)])
 
 
 def highest_bytes(run: Callable[[], Any], device: torch.device) -> int:
-    """The most memory of a GPU that is in use while `run` runs, weights and all that was there before included."""
+    """Peak GPU memory while `run` runs, including weights and whatever was allocated before."""
     torch.cuda.reset_peak_memory_stats(device)
     run()
     torch.cuda.synchronize(device)
@@ -123,7 +144,7 @@ def highest_bytes(run: Callable[[], Any], device: torch.device) -> int:
 
 
 def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
-    """The most memory that `run` holds at once beyond what is there before it."""
+    """Peak memory of `run` beyond what was allocated before it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
@@ -143,14 +164,17 @@ def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
 
 
 def chosen_first(name: str, choices: list[str]) -> str:
-    """The value of `--name`, on which the defaults of other options depend; the first of the choices where it is not given."""
+    """The value of `--name`, on which other options' defaults depend; by default the first."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(f"--{name}", choices=choices, default=choices[0])
     return getattr(parser.parse_known_args()[0], name)
 
 
 def arguments(description: str | None, **options: Any) -> argparse.Namespace:
-    """Command line with `--name value` for each option (type and default from its value), and --device, --threads, --repeats, --json."""
+    """Parse the command line: `--name value` for each option, --device, --threads, --seed, --json.
+
+    An option's value here is its default and gives its type.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -166,7 +190,7 @@ def arguments(description: str | None, **options: Any) -> argparse.Namespace:
             else {"type": type(value)}
         )
         parser.add_argument(f"--{name.replace('_', '-')}", default=value, help=" ", **many)
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     chosen.device = torch.device(chosen.device)
@@ -174,7 +198,7 @@ def arguments(description: str | None, **options: Any) -> argparse.Namespace:
 
 
 def environment(options: argparse.Namespace) -> dict[str, Any]:
-    """What the figures depend on."""
+    """The command, device and versions that the figures depend on."""
     device = options.device
     return {
         "command": " ".join(["python", *sys.argv]),
@@ -192,26 +216,26 @@ def environment(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def write(path: Path | None, figures: dict[str, Any]) -> None:
-    """Figures as JSON, where a path was given."""
+    """Write figures as JSON, if a path was given."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def milliseconds(figure: dict[str, float]) -> str:
-    """A spread of seconds for a person."""
+    """A spread of seconds, as text."""
     return (
         f"{figure['median'] * 1e3:9.1f} ms  ({figure['min'] * 1e3:.1f} … {figure['max'] * 1e3:.1f})"
     )
 
 
 def times(figure: dict[str, float]) -> str:
-    """A spread of ratios for a person."""
+    """A spread of ratios, as text."""
     return f"{figure['median']:.3g} ({figure['min']:.3g} … {figure['max']:.3g})"
 
 
 def blocks(batch: int, classes: int, size: int, cell: int, generator: torch.Generator) -> Tensor:
-    """Label maps int64 [batch, size, size] of square cells, each of a random class."""
+    """Label maps int64 [batch, size, size] of square cells, each with a random class."""
     count = -(-size // cell)
     label = torch.randint(classes, (batch, count, count), generator=generator)
     return label.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[:, :size, :size].contiguous()

@@ -90,7 +90,7 @@ class DomainAdaptRival(Rival):
         return super().inside(story) | {
             "ImageNet encoder": (self.method.imagenet.encoder, "forward"),
             "feature distance": (ImageNetDistance, "forward"),
-            "believing": (Adaptation, "believed"),
+            "believing": (Adaptation, "pseudo_labels"),
             "mixing": (Adaptation, "mix"),
             "strong view": (StrongView, "__call__"),
             "unsupervised loss": (method, "unsupervised_loss")

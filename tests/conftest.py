@@ -34,6 +34,7 @@ pytest.register_assert_rewrite("harness")
 
 from torch.utils.data import default_collate  # noqa: E402
 
+from harness.commands import Launcher  # noqa: E402
 from harness.contract import TOTAL, WARM_START, Build  # noqa: E402
 from harness.tiny import Tiny, method_of  # noqa: E402
 from u2pl.counting import silently  # noqa: E402
@@ -136,6 +137,14 @@ def build(app: App, tiny: Tiny, request_data: dict[str, str]) -> Build:
         return task.build_method().train(), batch
 
     return make
+
+
+@pytest.fixture(scope="session")
+def launcher() -> Iterator[Launcher]:
+    """One for the commands of all apps."""
+    made = Launcher()
+    yield made
+    made.close()
 
 
 @pytest.fixture

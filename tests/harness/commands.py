@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from u2pl.run.app import App
+from u2pl.run.app import APPS, App
 
 HERE = Path(__file__).parent
 
@@ -38,22 +38,18 @@ def losses(entry: dict[str, Any]) -> set[str]:
 
 
 class Launcher:
-    """A process that has imported the program once and forks a child for each command.
+    """A process that has imported the apps once and forks a child for each of their commands.
 
     What a start costs is paid once.
     """
 
-    def __init__(self, app: App, threads: int) -> None:
+    def __init__(self) -> None:
         # threads that wait without spinning: on a busy machine two of them are otherwise ten times
         # slower than one
-        settings = {
-            "OMP_NUM_THREADS": str(threads),
-            "OMP_WAIT_POLICY": "passive",
-            "GOMP_SPINCOUNT": "0",
-        }
-        cli = app.folder.parent / "cli.py"
+        settings = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+        tasks = [f"{module.partition('.')[0]}.task" for module in APPS.values()]
         self.server = subprocess.Popen(
-            [sys.executable, str(HERE / "launcher.py"), str(cli), app.package],
+            [sys.executable, str(HERE / "launcher.py"), *tasks],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -67,18 +63,14 @@ class Launcher:
         self.server.stdin.flush()
         return int(self.server.stdout.readline())
 
-    def start(self, log: Path, *args: Any) -> int:
+    def start(self, app: App, log: Path, *args: Any, threads: int = 1) -> int:
         """Start a command in a process group of its own, its output in `log`; returns its id."""
-        return self._ask(start=[str(arg) for arg in args], log=str(log))
+        words = [str(app.folder.parent / "cli.py"), *map(str, args)]
+        return self._ask(start=words, threads=threads, log=str(log))
 
     def wait(self, pid: int) -> int:
         """The exit code; the negative number of a signal, if one ended the process."""
         return self._ask(wait=pid)
-
-    def run(self, log: Path, *args: Any) -> None:
-        """Run a command that must succeed."""
-        code = self.wait(self.start(log, *args))
-        assert code == 0, log.read_text()
 
     def close(self) -> None:
         """End the server."""

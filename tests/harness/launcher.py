@@ -1,6 +1,7 @@
-"""Forks a child for each command that arrives on standard input.
+"""Forks a child for each command that arrives on standard input; run by `Launcher`.
 
-Run by `Launcher` as `launcher.py CLI PACKAGE`.
+A request is {"start": [file, *arguments], "threads": ..., "log": ...}, answered by the child's id,
+or {"wait": id}, answered by its exit code.
 """
 
 from __future__ import annotations
@@ -11,32 +12,35 @@ import json
 import os
 import runpy
 import sys
+from typing import Any
 
-cli, package = sys.argv[1:]
-folder = os.path.dirname(cli)
-sys.path[:0] = [folder, os.path.join(folder, "..", "..", "packages", "core")]
+import small_mit
+import torch
+from PIL import Image
 
-from PIL import Image  # noqa: E402
+from u2pl.networks.encoder import families
+from u2pl.networks.parts import decoder_file, decoder_names
 
 # everything heavy, before the first fork
-for heavy in ("u2pl.run.train", "u2pl.cli.commands", f"{package}.task"):
+for heavy in ("u2pl.run.train", "u2pl.cli.commands", *sys.argv[1:]):
     importlib.import_module(heavy)
+for name in decoder_names():
+    decoder_file(name)
+families()
 Image.init()
-
-import small_mit  # noqa: E402
-
 small_mit.register()
 # a child that collects what it shares with this process would copy it: half of the child's time
 gc.freeze()
 
 
-def child(args: list[str], log: str) -> None:
+def child(request: dict[str, Any]) -> None:
     os.setpgid(0, 0)
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    out = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)
-    sys.argv = [cli, *args]
-    runpy.run_path(cli, run_name="__main__")
+    torch.set_num_threads(request["threads"])
+    sys.argv = request["start"]
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 for line in sys.stdin:
@@ -44,10 +48,10 @@ for line in sys.stdin:
     if "start" in request:
         pid = os.fork()
         if pid == 0:
-            child(request["start"], request["log"])
+            child(request)
             break
         print(pid, flush=True)
     else:
         print(os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1]), flush=True)
 else:
-    gc.unfreeze()  # what is left to be collected at the end is complained about
+    os._exit(0)  # what is left to be collected at the end would be complained about

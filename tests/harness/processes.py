@@ -24,6 +24,8 @@ from u2pl.counting import silently
 from u2pl.evaluate.scoring import evaluate
 from u2pl.memory.teacher import batch_norms
 from u2pl.methods.method import Method
+from u2pl.networks.encoder import families
+from u2pl.networks.parts import decoder_file, decoder_names
 from u2pl.run.app import find_app
 from u2pl.run.task import Task
 from u2pl.run.train import Silent, make_task
@@ -134,6 +136,9 @@ def train_all(job: dict[str, Any], out: str) -> None:
 
 
 if __name__ == "__main__":
+    for name in decoder_names():  # everything heavy, before the fork
+        decoder_file(name)
+    families()
     job, out = json.loads(sys.argv[1]), Path(sys.argv[2])
     debug_launcher(train_all, (job, str(out / "two")), num_processes=2)
     train_all(job, str(out / "one"))

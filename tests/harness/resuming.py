@@ -10,7 +10,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from harness.commands import Launcher, journal
 from harness.methods import EveryMethod
 from harness.tiny import Options, Tiny
+from u2pl.run.app import App
 
 MOST = 300.0  # seconds to wait for anything
 
@@ -70,31 +71,41 @@ def wait_for(path: Path, lines: int = 0) -> None:
         time.sleep(0.005)
 
 
+class Commands:
+    """Commands of an app on so many threads."""
+
+    def __init__(self, launcher: Launcher, app: App, threads: int) -> None:
+        self.launcher, self.app, self.threads = launcher, app, threads
+
+    def start(self, log: Path, *args: Any) -> int:
+        """Start one; returns its process id."""
+        return self.launcher.start(self.app, log, *args, threads=self.threads)
+
+    def wait(self, pid: int) -> int:
+        """Its exit code."""
+        return self.launcher.wait(pid)
+
+    def run(self, log: Path, *args: Any) -> None:
+        """Run one that must succeed."""
+        code = self.wait(self.start(log, *args))
+        assert code == 0, log.read_text()
+
+
 class ResumedRuns(EveryMethod):
     """Needs the fixtures `tiny` and `request_words`; a subclass says how long its runs are."""
 
     steps: ClassVar[int]
     #: Options on top of a small run's, for every method that has them.
     usual: ClassVar[Options] = {}
-    #: The method that is killed, and the only one that runs with two threads: it computes all that
-    #: the others of its app compute, and sums of floats depend on how threads share the work.
+    #: The method that is killed, and the only one that runs on two threads: it computes all that
+    #: the others of its app compute, and how threads share the work decides how floats are summed.
     everything: ClassVar[str] = "u2plplus"
 
     @pytest.fixture(scope="class")
     @classmethod
-    def launchers(cls) -> Iterator[Callable[[str], Launcher]]:
-        """The launcher of a method's runs: of two threads for one method, of one for the others."""
-        made: dict[int, Launcher] = {}
-
-        def find(method: str) -> Launcher:
-            threads = 2 if method == cls.everything else 1
-            if threads not in made:
-                made[threads] = Launcher(cls.app, threads)
-            return made[threads]
-
-        yield find
-        for launcher in made.values():
-            launcher.close()
+    def commands(cls, launcher: Launcher) -> Callable[[str], Commands]:
+        """The commands of a method: on two threads of one method, on one of the others."""
+        return lambda method: Commands(launcher, cls.app, 2 if method == cls.everything else 1)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -102,18 +113,18 @@ class ResumedRuns(EveryMethod):
         """The command of a run, all but the first steps of which are behind the warm start."""
         usual = {"method.warm_start": 0.3, "train.checkpoint_every": 4, **cls.usual}
 
-        def command(method: str, out: Path, *more: Any, **changes: Any) -> list[Any]:
+        def words(method: str, out: Path, *more: Any, **changes: Any) -> list[Any]:
             common = ["--preset", "demo", "--steps", cls.steps, "--cpu", "--out", out]
             options = tiny(method, usual, **changes)
             return ["train", method, *request_words, *common, *options, *more]
 
-        return command
+        return words
 
     @pytest.fixture(scope="class")
     @classmethod
     def whole(
         cls,
-        launchers: Callable[[str], Launcher],
+        commands: Callable[[str], Commands],
         train: Train,
         tmp_path_factory: pytest.TempPathFactory,
     ) -> Callable[[str], Path]:
@@ -125,7 +136,7 @@ class ResumedRuns(EveryMethod):
 
         def run(method: str) -> Path:
             if method not in done:
-                launchers(method).run(root / "log", *train(method, root / method))
+                commands(method).run(root / "log", *train(method, root / method))
                 done.add(method)
             return root / method
 
@@ -134,47 +145,49 @@ class ResumedRuns(EveryMethod):
     def test_a_run_that_is_stopped_and_resumed_equals_one_that_is_not(
         self,
         method: str,
-        launchers: Callable[[str], Launcher],
+        commands: Callable[[str], Commands],
         train: Train,
         whole: Callable[[str], Path],
         tmp_path: Path,
     ) -> None:
-        launcher, stopped, log = launchers(method), tmp_path / "stopped", tmp_path / "log"
+        own, stopped, log = commands(method), tmp_path / "stopped", tmp_path / "log"
 
         # SIGTERM to the whole group, workers too, as a scheduler or `timeout` sends it
-        pid = launcher.start(log, *train(method, stopped, data_workers=2))
+        pid = own.start(log, *train(method, stopped, data_workers=2))
         lines = random.Random(method).randrange(1, self.steps // 2)
         wait_for(stopped / "journal.jsonl", lines)
         os.killpg(pid, signal.SIGTERM)
-        assert launcher.wait(pid) == 143, log.read_text()
+        assert own.wait(pid) == 143, log.read_text()
         assert f"--out {stopped} --resume" in log.read_text()
         assert 0 < history_of(stopped)["step"] < self.steps
         assert not (stopped / "summary.json").exists()
 
-        launcher.run(log, *train(method, stopped, "--resume", data_workers=2))
-        assert_same(run_of(whole(method)), run_of(stopped))
+        own.run(log, *train(method, stopped, "--resume", data_workers=2))
+        found = run_of(stopped)
+        assert found["summary"]["threads"] == own.threads
+        assert_same(run_of(whole(method)), found)
 
     def test_a_run_that_is_killed_goes_on_from_its_last_state(
         self,
-        launchers: Callable[[str], Launcher],
+        commands: Callable[[str], Commands],
         train: Train,
         whole: Callable[[str], Path],
         tmp_path: Path,
     ) -> None:
         method, log = self.everything, tmp_path / "log"
-        launcher, expected = launchers(method), run_of(whole(method))
+        own, expected = commands(method), run_of(whole(method))
         for workers in (0, 2):
             killed = tmp_path / f"killed{workers}"
             changes = {"train_checkpoint_every": 1, "data_workers": workers}
-            pid = launcher.start(log, *train(method, killed, **changes))
+            pid = own.start(log, *train(method, killed, **changes))
             wait_for(killed / "config.json")
             # any moment: before the first step, in the middle of a file, after the end
             time.sleep(random.uniform(0.0, 1.5))
             os.killpg(pid, signal.SIGKILL)
-            assert launcher.wait(pid) in (-signal.SIGKILL, 0)
+            assert own.wait(pid) in (-signal.SIGKILL, 0)
 
-            launcher.run(log, *train(method, killed, "--resume", **changes))
+            own.run(log, *train(method, killed, "--resume", **changes))
             assert_same(expected, run_of(killed))
         # nothing is left to do, nothing is changed
-        launcher.run(log, *train(method, killed, "--resume", train_checkpoint_every=1))
+        own.run(log, *train(method, killed, "--resume", train_checkpoint_every=1))
         assert_same(expected, run_of(killed))

@@ -1,28 +1,30 @@
-"""Scores of a shared network: a column for each way to ask it."""
+"""What the commands for a trained network print and write."""
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from rich.console import Console
-from u2pl.cli.use import evaluate_checkpoint, own_protocol
+from PIL import Image
+from typer.testing import CliRunner
 
+from core.toy.app import APP, program
+from u2pl.cli.commands import evaluate
+from u2pl.cli.requests import EvaluateRequest
 from u2pl.data.opening import open_source
 from u2pl.errors import UserError
-from u2pl.model.folder import save_shared
-from u2pl.networks.build import build_segmentor
-from u2pl.networks.config import NetworkConfig
+from u2pl.evaluate.confusion import Score
+from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.model.model import Model
 
-WAYS: tuple[dict[str, Any], ...] = ({}, {"flip": True}, {"flip": True, "crf": True})
+VIEWS: tuple[dict[str, Any], ...] = ({}, {"flip": True}, {"flip": True, "crf": True})
 WORDS = [
     "whole image, single scale",
     "whole image, single scale, with flip",
@@ -31,26 +33,12 @@ WORDS = [
 
 
 @pytest.fixture
-def shared_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An untrained network for the demo, which has two images to score on."""
-    network: dict[str, Any] = {
-        "decoder": "segformer",
-        "encoder": "test_resnet",
-        "encoder_weights": "none",
-        "width": 8,
-        "embed_dim": 0,
-    }
-    source = open_source("demo")
-    split = type(source).split
-    monkeypatch.setattr(type(source), "split", lambda self, name: split(self, name)[:2])
-    torch.manual_seed(0)
-    info = {
-        "network": network,
-        "classes": list(source.classes),
-        "palette": source.palette.tolist(),
-        "source": "demo",
-    }
-    save_shared(tmp_path / "net", build_segmentor(NetworkConfig(**network), 7), info)
+def saved(model: Model, make_folder: Callable[..., Path], tmp_path: Path) -> Path:
+    """A model that names its data: two images to score on, one to test with."""
+    masks = {"a": [0, 1, 2], "b": [0], "c": [255, 2], "d": [1]}
+    data = make_folder(masks, train="d\n", val="a\nb\n", test="c\n")
+    named = model.card.model_copy(update={"source": str(data)})
+    Model(model.network, named).save(tmp_path / "net")
     return tmp_path / "net"
 
 
@@ -77,47 +65,89 @@ def crf(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     return choose
 
 
-def scored(path: Path, ways: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], str]:
-    text = io.StringIO()
-    return evaluate_checkpoint(
-        path, None, None, ways, True, Console(file=text, width=200)
-    ), text.getvalue()
+def scored(path: Path, views: tuple[dict[str, Any], ...], **asked: Any) -> dict[str, Score]:
+    request = EvaluateRequest(checkpoint=path, cpu=True, **asked)
+    return evaluate(replace(APP, views=views), request)  # type: ignore[return-value]
 
 
-def test_each_way_is_a_column_and_a_file(shared_network: Path, crf: Callable[[bool], None]) -> None:
+def written(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("evaluation-*.json"))]
+
+
+def test_each_view_is_a_column_and_a_file(
+    saved: Path, crf: Callable[[bool], None], capsys: pytest.CaptureFixture[str]
+) -> None:
     crf(True)
-    scores, text = scored(shared_network, WAYS)
-    assert list(scores) == WORDS and "left out" not in text
+    scores = scored(saved, VIEWS)
+    printed = capsys.readouterr().out
+    assert list(scores) == WORDS and "left out" not in printed
     assert scores[WORDS[2]].per_class_iou[0] == scores[WORDS[2]].pixel_accuracy > 0
     assert not any(scores[WORDS[2]].per_class_iou[1:])
-    written = [
-        json.loads(path.read_text()) for path in shared_network.glob("evaluation-demo-val-*.json")
-    ]
-    assert {entry["protocol"]: entry["miou"] for entry in written} == {
+    assert f"{scores[WORDS[0]].miou:.2f}" in printed
+    assert {entry["protocol"]: entry["miou"] for entry in written(saved)} == {
         words: score.miou for words, score in scores.items()
     }
 
 
 def test_a_crf_that_is_missing_leaves_its_column_out_and_says_so(
-    shared_network: Path, crf: Callable[[bool], None]
+    saved: Path, crf: Callable[[bool], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     crf(False)
-    scores, text = scored(shared_network, WAYS)
-    assert list(scores) == WORDS[:2]
-    assert (
-        text.count(
-            "left out: dense CRF needs the optional package pydensecrf2, which is not installed: pip install 'u2pl[crf]'"
-        )
-        == 1
-    )
+    assert list(scored(saved, VIEWS)) == WORDS[:2]
+    said = "left out: dense CRF needs the optional package pydensecrf2, which is not installed: pip"
+    assert capsys.readouterr().out.count(said) == 1
     with pytest.raises(UserError, match="dense CRF needs the optional package"):
-        scored(shared_network, WAYS[2:])
+        scored(saved, VIEWS[2:])
 
 
-def test_what_a_command_does_not_say_is_the_networks_own() -> None:
-    config = {"protocol": {"mode": "slide", "crop": 32, "flip": True}, "crop": 64}
-    assert own_protocol(config, {"crf": True, "scales": None, "flip": None}).model_dump(
-        include={"mode", "crop", "flip", "crf"}
-    ) == {**{"mode": "slide", "crop": 32, "flip": True, "crf": True}}
-    with pytest.raises(UserError):
-        own_protocol(config, {"scales": [-1.0]})
+def test_what_is_asked_for_is_the_only_column(saved: Path) -> None:
+    assert list(scored(saved, VIEWS, flip=True)) == WORDS[1:2]
+    views = scored(saved, VIEWS[:2], mode="slide", crop=8)
+    assert list(views) == [
+        "sliding window 8, stride 6, single scale",
+        "sliding window 8, stride 6, single scale, with flip",
+    ]
+
+
+def test_what_is_written_is_what_a_model_scores(saved: Path, model: Model) -> None:
+    """`Model.evaluate` in Python and `evaluate` on the command line are the same."""
+    data = saved.parent / "photos"
+    source = open_source(str(data))
+    for words, split in ((["--split", "test", "--flip"], "test"), (["--flip"], "val")):
+        result = CliRunner().invoke(program, ["evaluate", str(saved), "--cpu", *words])
+        assert result.exit_code == 0, result.output
+        assert f"photos, split {split}" in result.output
+    expected = [
+        {
+            "data": "photos",
+            "fingerprint": source.fingerprint(),
+            "split": split,
+            "protocol": EvaluationProtocol(flip=True).describe(),
+            **model.evaluate(data, split, flip=True)._asdict(),
+        }
+        for split in ("test", "val")
+    ]
+    assert written(saved) == expected
+
+
+def test_a_model_that_names_no_data_asks_for_it(saved: Path, model: Model, tmp_path: Path) -> None:
+    model.save(tmp_path / "unnamed")
+    with pytest.raises(UserError, match=r"unnamed does not say which data .*: add --data"):
+        scored(tmp_path / "unnamed", VIEWS[:1])
+    data = str(saved.parent / "photos")
+    assert scored(tmp_path / "unnamed", VIEWS[:1], data=data) == scored(saved, VIEWS[:1])
+
+
+def test_predict_writes_masks_and_says_how_many(saved: Path, model: Model, tmp_path: Path) -> None:
+    images, out = saved.parent / "photos" / "images", tmp_path / "out"
+    words = ["predict", str(saved), str(images), "--out", str(out), "--cpu", "--flip"]
+    result = CliRunner().invoke(program, words)
+    assert result.exit_code == 0, result.output
+    assert "4 images in" in result.output
+    ids = np.asarray(Image.open(out / "ids" / "a.png"))
+    assert np.array_equal(ids, model.predict(images / "a.png", flip=True).ids)
+    (images / "b.png").write_bytes(b"")
+    result = CliRunner().invoke(program, words)
+    assert result.exit_code == 2 and "3 images in" in result.stdout
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: 1 of the images could not be read: ") and "b.png" in line

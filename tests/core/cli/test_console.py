@@ -1,8 +1,14 @@
 from __future__ import annotations
 
-import pytest
+from io import StringIO
+from typing import Any
 
-from u2pl.cli.console import counting
+import pytest
+from rich.console import Console
+
+from u2pl import distributed
+from u2pl.cli.console import ConsoleReporter, PlainReporter, TerminalReporter
+from u2pl.evaluate.confusion import Score
 
 
 @pytest.fixture
@@ -13,19 +19,29 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
+@pytest.fixture
+def reporter() -> ConsoleReporter:
+    return ConsoleReporter(Console(file=StringIO(), width=100))
+
+
+def said(reporter: ConsoleReporter) -> list[str]:
+    file: Any = reporter.console.file
+    return file.getvalue().splitlines()
+
+
 def test_what_is_counted_quickly_is_not_mentioned(
-    clock: list[float], capsys: pytest.CaptureFixture[str]
+    clock: list[float], reporter: ConsoleReporter, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with counting("counting stars", True) as progress:
+    with reporter.counting("counting stars") as progress:
         for done in range(5):
             progress(done + 1, 5)
     assert capsys.readouterr() == ("", "")
 
 
 def test_what_takes_a_while_is_said_once_on_standard_error(
-    clock: list[float], capsys: pytest.CaptureFixture[str]
+    clock: list[float], reporter: ConsoleReporter, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with counting("counting stars", True) as progress:
+    with reporter.counting("counting stars") as progress:
         for done in range(5):
             clock[0] += 0.6
             progress(done + 1, 5)
@@ -33,13 +49,60 @@ def test_what_takes_a_while_is_said_once_on_standard_error(
     assert (printed.out, printed.err) == ("", "counting stars: 5\n")
 
 
-def test_one_process_speaks_for_all(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    with counting("counting stars", False) as progress:
+def test_one_process_speaks_for_all(
+    clock: list[float],
+    reporter: ConsoleReporter,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    with reporter.counting("counting stars") as progress:
         clock[0] += 60
         progress(1, 5)
     assert capsys.readouterr() == ("", "")
 
 
-def test_an_error_while_counting_goes_through(clock: list[float]) -> None:
-    with pytest.raises(ValueError, match="a broken star"), counting("counting stars", True):
+def test_an_error_while_counting_goes_through(
+    clock: list[float], reporter: ConsoleReporter
+) -> None:
+    with pytest.raises(ValueError, match="a broken star"), reporter.counting("counting stars"):
         raise ValueError("a broken star")
+
+
+def test_a_line_is_printed_as_it_is(reporter: ConsoleReporter) -> None:
+    line = "[bold] " + 30 * "long "
+    reporter.say(line)
+    assert said(reporter) == [line]
+
+
+def test_a_file_gets_a_line_every_few_seconds_and_the_last(
+    clock: list[float], reporter: ConsoleReporter
+) -> None:
+    with reporter.training() as progress:
+        assert isinstance(progress, PlainReporter)
+        for step in range(1, 9):
+            progress.step(step, 8, {"loss/sup": 1 / step, "lr": 0.1})
+            clock[0] += 2
+        progress.evaluating(1, 2)
+        progress.scored(8, {"student": Score([50.0], 50.0, 60.0)}, best=True)
+    assert said(reporter) == [
+        "step 1/8  sup 1.000",
+        "step 4/8  sup 0.250  8 s left",
+        "step 7/8  sup 0.143  2 s left",
+        "step 8/8  sup 0.125",
+        "step 8: mIoU student 50.00 (best so far)",
+    ]
+
+
+def test_a_terminal_gets_a_bar() -> None:
+    reporter = ConsoleReporter(
+        Console(file=StringIO(), width=100, force_terminal=True, color_system=None)
+    )
+    with reporter.training() as progress:
+        assert isinstance(progress, TerminalReporter)
+        progress.step(1, 2, {"loss/sup": 0.5})
+        for done in (1, 2):
+            progress.evaluating(done, 2)
+        progress.scored(2, {"student": Score([50.0], 50.0, 60.0)}, best=False)
+    text = "\n".join(said(reporter))
+    assert "training" in text and "sup 0.500" in text and "mIoU student 50.00" in text

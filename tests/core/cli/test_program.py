@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import errno
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -12,55 +10,8 @@ import typer
 from typer.testing import CliRunner
 
 from core.toy.app import program as toy
-from u2pl.cli import program
-from u2pl.cli.program import OneLineErrors, command, guarded
+from u2pl.cli.program import OneLineErrors, command
 from u2pl.errors import UserError
-
-
-def raising(error: BaseException) -> Callable[[], None]:
-    def body() -> None:
-        raise error
-
-    return body
-
-
-def test_what_a_user_got_wrong_is_one_line_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
-    for error in (
-        UserError("that is wrong"),
-        OSError(errno.ENOSPC, "No space left on device", "/disk/file"),
-    ):
-        with pytest.raises(typer.Exit) as exit:
-            guarded(raising(error))
-        assert exit.value.exit_code == 2
-    assert capsys.readouterr().err == (
-        "error: that is wrong\n"
-        "error: the disk is full (/disk/file); free some space, then --resume\n"
-    )
-
-
-def test_our_own_mistakes_keep_their_traceback() -> None:
-    for error in (ValueError("x"), OSError(errno.EACCES, "x"), AssertionError()):
-        with pytest.raises(type(error)):
-            guarded(raising(error))
-
-
-def test_an_interrupt_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit) as exit:
-        guarded(raising(KeyboardInterrupt()))
-    assert exit.value.exit_code == 130
-    assert capsys.readouterr().err == ""
-
-
-def test_another_process_lets_the_first_one_speak(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    waited: list[float] = []
-    monkeypatch.setattr(program.time, "sleep", waited.append)
-    monkeypatch.setenv("RANK", "1")
-    with pytest.raises(typer.Exit):
-        guarded(raising(UserError("only I know")))
-    assert waited == [program.GRACE]
-    assert capsys.readouterr().err == "error: only I know\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +134,7 @@ def test_without_words_there_is_help() -> None:
         (["train", "nothing"], "no method 'nothing'; there are other, plain"),
         (["train", "plain", "--set", "train.ler=1"], "did you mean train.lr?"),
         (["train", "plain", "--data", "demx"], "demx has no images/ folder"),
-        (["doctor", "--method", "plain", "--steps", "3"], "No such option: --steps"),
+        (["doctor", "--method", "plain", "--resume"], "No such option: --resume"),
         (["doctor", "plain"], "(plain)"),
         (["evaluate"], "Missing argument 'checkpoint'"),
         (["evaluate", "nowhere"], "no trained network at nowhere"),

@@ -13,6 +13,7 @@ from u2pl.losses.supervised import balance_counts, balanced_cross_entropy, conne
 from u2pl.maps import upsample
 from u2pl.methods.method import Method, MethodConfig
 from u2pl.methods.step import StepResult, weighted_sum
+from u2pl.networks.parts import NORMS
 from u2pl.networks.segmentor import Segmentor, SegOutput
 from u2pl.schedules import Progress
 from u2pl_ws.activation_maps import ActivationConfig, activation_maps
@@ -113,7 +114,6 @@ class Cam(Method[TagBatch]):
 
 def freeze_norms(encoder: nn.Module) -> None:
     """Exclude the weights of normalisation layers from training."""
-    kinds = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
     for module in encoder.modules():
-        if isinstance(module, kinds):
+        if isinstance(module, NORMS):
             module.requires_grad_(False)

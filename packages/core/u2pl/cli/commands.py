@@ -10,7 +10,7 @@ from rich.progress import track
 
 from u2pl import distributed
 from u2pl.cli.console import ConsoleReporter, standard_output
-from u2pl.cli.program import fail
+from u2pl.cli.errors import fail
 from u2pl.cli.requests import EvaluateRequest, PredictRequest
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score, subset_mious

@@ -19,6 +19,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
+from rich.text import Text
 
 from u2pl.counting import OnProgress
 
@@ -147,8 +149,6 @@ class ConsoleReporter:
 
     def options(self, rows: Sequence[OptionRow]) -> None:
         """Print every option."""
-        from u2pl.cli.lists import option_table
-
         self.console.print(option_table(rows))
 
     def training(self) -> AbstractContextManager[TerminalReporter | PlainReporter]:
@@ -190,3 +190,11 @@ def standard_output() -> Console:
     """Standard output; wide enough for tables if it is no terminal."""
     plain = not sys.stdout.isatty()
     return Console(width=160 if plain and "COLUMNS" not in os.environ else None)
+
+
+def option_table(rows: Sequence[OptionRow]) -> Table:
+    """Options with their meaning."""
+    table = Table("option", "value", "meaning", box=None)
+    for row in rows:
+        table.add_row(row.key, Text(row.value), Text(row.meaning))
+    return table

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from rich.table import Table
-from rich.text import Text
 
-from u2pl.cli.console import standard_output
+from u2pl.cli.console import option_table, standard_output
 from u2pl.cli.requests import ShowRequest
 from u2pl.run.app import App
-
-if TYPE_CHECKING:
-    from u2pl.run.recipe import OptionRow
 
 
 def list_methods(app: App) -> None:
@@ -42,11 +35,3 @@ def show_options(app: App, request: ShowRequest) -> None:
 
     recipe = Recipe.of(app, request.method, request.preset, request.set or [])
     standard_output().print(option_table(recipe.rows()))
-
-
-def option_table(rows: Sequence[OptionRow]) -> Table:
-    """Options with their meaning."""
-    table = Table("option", "value", "meaning", box=None)
-    for row in rows:
-        table.add_row(row.key, Text(row.value), Text(row.meaning))
-    return table

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 import sys
-import time
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperGroup
 
+from u2pl.cli.errors import guarded, say_error
 from u2pl.cli.requests import EvaluateRequest, NoRequest, PredictRequest, ShowRequest
-from u2pl.errors import UserError
 from u2pl.run.app import App
-from u2pl.run.request import Request, default_of, parameters
+from u2pl.run.request import TRAIN_ONLY, Request, default_of, parameters
 
 Asked = TypeVar("Asked")
-
-#: Seconds that the other processes wait for the launcher to end them after rank 0 has exited.
-GRACE = 5.0
-
-#: `doctor` takes what `train` takes, except for these; its method is an option.
-DOCTOR_IGNORES = ("steps", "out", "resume", "deterministic")
 
 
 class OneLineErrors(TyperGroup):
@@ -67,7 +59,7 @@ def new_program(app: App) -> typer.Typer:
 
     method = Annotated[str, typer.Option(help="a method, see `methods`")]
 
-    @command(program, app.request, left_out=DOCTOR_IGNORES, instead={"method": method})
+    @command(program, app.request, left_out=TRAIN_ONLY, instead={"method": method})
     def doctor(request: Request) -> int:
         """Check whether this data and this recipe will work, before they cost hours."""
         from u2pl.cli.commands import doctor as body
@@ -166,30 +158,3 @@ def _hints(request: type) -> dict[str, object]:
 def _default(request: type, name: str) -> object:
     value = default_of(request, name)
     return inspect.Parameter.empty if value is dataclasses.MISSING else value
-
-
-def guarded(body: Callable[[], int | None]) -> int | None:
-    """Run a command's body; what a user can get wrong becomes one line and exit code 2."""
-    try:
-        return body()
-    except UserError as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    except OSError as error:
-        if error.errno != 28:  # ENOSPC
-            raise
-        fail(f"the disk is full ({error.filename or error}); free some space, then --resume")
-
-
-def fail(message: str) -> NoReturn:
-    """Print an error line and exit with code 2; of several processes only rank 0 prints."""
-    if os.environ.get("RANK", "0") != "0":
-        time.sleep(GRACE)
-    say_error(message)
-    raise typer.Exit(2)
-
-
-def say_error(message: str) -> None:
-    """The line that every error ends in."""
-    print(f"error: {message}", file=sys.stderr)

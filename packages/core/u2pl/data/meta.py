@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from u2pl.data.ids import first_three
 from u2pl.errors import UserError
@@ -47,7 +47,7 @@ def read_meta(path: Path, classes: tuple[str, ...]) -> Meta:
     return Meta(_things(path, found.get("things", []), classes), (top, bottom))
 
 
-def _share(path: Path, key: str, value: Any) -> float:
+def _share(path: Path, key: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise UserError(
             f"{path}: {key} is {value!r}: write a share of the image's height, from 0 to below 1"
@@ -55,7 +55,7 @@ def _share(path: Path, key: str, value: Any) -> float:
     return float(value)
 
 
-def _things(path: Path, value: Any, classes: tuple[str, ...]) -> tuple[str, ...]:
+def _things(path: Path, value: object, classes: tuple[str, ...]) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise UserError(f'{path}: things must be a list of class names, such as ["car", "person"]')
     unknown = [name for name in value if name not in classes]

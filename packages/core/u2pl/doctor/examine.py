@@ -24,13 +24,10 @@ from u2pl.methods.method import AnyMethod
 from u2pl.model.model import choose_device
 from u2pl.networks.config import RANDOM
 from u2pl.run.app import App
-from u2pl.run.request import Request
+from u2pl.run.request import TRAIN_ONLY, Request
 from u2pl.run.task import Part, Task
 from u2pl.run.train import make_task
 from u2pl.training.memory import keep_freed_memory
-
-#: What `doctor` leaves out of the request: it changes nothing that is examined.
-IRRELEVANT = ("steps", "out", "resume", "deterministic")
 
 
 def examine(app: App, request: Request, console: Console, counting: Counting) -> int:
@@ -58,7 +55,7 @@ def examine(app: App, request: Request, console: Console, counting: Counting) ->
         method = method.to(choose_device(request.cpu))
         say_state(task, method, diagnosis)
         say_costs(task, method, ids, diagnosis)
-    words = request.words(*IRRELEVANT, "cpu")
+    words = request.words(*TRAIN_ONLY, "cpu")
     return diagnosis.conclude(shlex.join([app.name, "train", *words]))
 
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from u2pl.networks.encoder import Encoder
 
 
+#: Layers that normalise; timm's and SyncBatchNorm are subclasses of these.
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+
+
 class Parts(NamedTuple):
     """The modules of a `Segmentor`, which documents their inputs and outputs."""
 

@@ -17,6 +17,9 @@ import typer
 
 from u2pl.errors import UserError, did_you_mean
 
+#: Fields that matter to `train` alone; other commands that take a request leave them out.
+TRAIN_ONLY = ("out", "resume", "deterministic")
+
 Parameter = typer.models.OptionInfo | typer.models.ArgumentInfo
 
 

@@ -187,7 +187,9 @@ def _folder(task: Task) -> Path:
     return latest_folder(runs, stem, task.config()) if request.resume else next_folder(runs, stem)
 
 
-def _keep(task: Task, folder: Path, kind: str, network: nn.Module, facts: dict[str, JsonValue]) -> None:
+def _keep(
+    task: Task, folder: Path, kind: str, network: nn.Module, facts: dict[str, JsonValue]
+) -> None:
     """Write a network so that others can use it."""
     assert isinstance(network, Segmentor)
     scored = task.scored

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 from u2pl.methods.method import AnyMethod
+from u2pl.networks.parts import NORMS
 from u2pl.schedules import linear_warmup, poly_lr
 from u2pl.training.config import TrainConfig
-
-#: Layers that normalise; timm's and SyncBatchNorm are subclasses of these.
-NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 def build_optimizer(method: AnyMethod, config: TrainConfig) -> torch.optim.Optimizer:

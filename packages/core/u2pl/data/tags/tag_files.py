@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from xml.parsers import expat
 
 from u2pl.errors import UserError
@@ -112,7 +112,7 @@ def object_names(file: Path) -> list[str]:
         if place[1:] == ["object", "name"]:
             names[-1] += data
 
-    def refuse(*_: Any) -> None:
+    def refuse(*_: object) -> None:
         raise UserError(
             f"{file} declares a document type, which no VOC annotation does: remove the line "
             "<!DOCTYPE ...>"
@@ -169,7 +169,7 @@ def _cells(header: str, mark: str) -> list[str]:
     return [name.strip().strip('"').lower() for name in header.split(mark)]
 
 
-def _entries(found: Any) -> list[tuple[Any, Any]]:
+def _entries(found: object) -> list[tuple[object, object]]:
     if isinstance(found, dict):
         return list(found.items())
     if isinstance(found, list):
@@ -180,7 +180,7 @@ def _entries(found: Any) -> list[tuple[Any, Any]]:
     return [(found, None)]
 
 
-def _is_class(value: Any) -> bool:
+def _is_class(value: object) -> bool:
     return isinstance(value, (str, int)) and not isinstance(value, bool)
 
 

@@ -1,0 +1,43 @@
+"""Mistakes on the command line: one line each, and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+import typer
+
+from u2pl.errors import UserError
+
+#: Seconds that the other processes wait for the launcher to end them after rank 0 has exited.
+GRACE = 5.0
+
+
+def guarded(body: Callable[[], int | None]) -> int | None:
+    """Run a command's body; what a user can get wrong becomes one line and exit code 2."""
+    try:
+        return body()
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except OSError as error:
+        if error.errno != 28:  # ENOSPC
+            raise
+        fail(f"the disk is full ({error.filename or error}); free some space, then --resume")
+
+
+def fail(message: str) -> NoReturn:
+    """Print an error line and exit with code 2; of several processes only rank 0 prints."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(GRACE)
+    say_error(message)
+    raise typer.Exit(2)
+
+
+def say_error(message: str) -> None:
+    """The line that every error ends in."""
+    print(f"error: {message}", file=sys.stderr)
