@@ -1,11 +1,13 @@
-"""How long U2PL's contrast takes, stage by stage, against the per-class loop with list queues (`list_queues.py`).
+"""How long U2PL's contrast takes, against a loop over classes with list queues (`list_queues.py`).
 
     uv run benchmarks/contrast.py [--threads 1] [--json results/benchmark-contrast.json]
 
-Counted are selection, ranks, positive keys, pushing, sampling, loss and backward to the student's embedding; networks and partition are
-not. The shapes are those of U2PL's VOC recipe on one of four GPUs: 4 + 4 images of 513 pixels, 256 channels, 21 classes, queues full.
-On a CPU almost half of the loop's time goes into fresh pages, so both are measured in an ordinary process, and in one that keeps freed
-memory as training does.
+Measured: selection and ranks, positive keys, pushing, sampling, loss, and the backward pass to the
+student's embedding, but neither networks nor partition. The shapes are those of U2PL's VOC recipe
+on one of four GPUs: 4 + 4 images of 513 pixels, 256 channels, 21 classes, full queues.
+
+On a CPU almost half of the loop's time goes into page faults of new memory. So both are measured in
+an ordinary process, and in one that keeps freed memory, as training does.
 """
 
 from __future__ import annotations
@@ -41,12 +43,13 @@ from u2pl.notation import OUTPUT_STRIDE
 from u2pl.training.memory import keep_freed_memory
 from u2pl_semi.selection import SemiContrastConfig, select_candidates
 
-#: Ways to allocate on a CPU: freed pages go back to the system and are faulted in anew, or stay, as in training (`keep_freed_memory`).
+#: Ways to allocate on a CPU: freed pages go back to the system and fault again when reused, or are
+#: kept, as in training (`keep_freed_memory`).
 ALLOCATORS = ORDINARY, KEPT = "ordinary memory", "freed memory kept"
 
 
 def make_contrast(options: argparse.Namespace, classes: int) -> PixelContrast:
-    """With full queues of equal, normalised keys (their values change no timing)."""
+    """A contrast with full queues of equal, normalised keys; values do not affect the timing."""
     config = SemiContrastConfig(
         anchors=options.anchors,
         negatives=options.negatives,
@@ -61,7 +64,7 @@ def make_contrast(options: argparse.Namespace, classes: int) -> PixelContrast:
 
 
 def ours(module: PixelContrast, scene: Scene, watch: Stopwatch) -> Tensor:
-    """One step of the contrast as the methods take it."""
+    """One step of the contrast, as in the methods."""
     generator = torch.Generator(scene.student.device).manual_seed(0)
     scene.student.grad = None
     with watch.stage("selection and ranks"):
@@ -83,7 +86,7 @@ def ours(module: PixelContrast, scene: Scene, watch: Stopwatch) -> Tensor:
 
 
 def reference(queues: ListQueues, scene: Scene) -> Tensor:
-    """The same by the per-class loop."""
+    """The same step in a loop over classes."""
     scene.student.grad = None
     maps = (scene.label_l, scene.label_u, scene.part.reliable_BHW, scene.part.unreliable_BHW)
     prob = scene.logits.float().softmax(dim=1)
@@ -95,7 +98,7 @@ def reference(queues: ListQueues, scene: Scene) -> Tensor:
 def stages(
     run: Callable[[Stopwatch], Any], repeats: int, device: torch.device
 ) -> dict[str, dict[str, float]]:
-    """Seconds of each stage; the functions inside the loss are watched by name."""
+    """Seconds of each stage, and of the functions inside the loss."""
     watch = Stopwatch(device)
     inside = {
         "sampling": (contrast_module, "take_first"),
@@ -113,7 +116,7 @@ def stages(
 def against_reference(
     options: argparse.Namespace, module: PixelContrast, lists: ListQueues, scene: Scene
 ) -> dict[str, Any]:
-    """Seconds of both and of cloning both embeddings, and their ratios."""
+    """Seconds of both, of a clone of both embeddings, and the ratios."""
     idle = Stopwatch(options.device)
     rivals: dict[str, Callable[[], Any]] = {
         "ours": lambda: ours(module, scene, idle),
@@ -133,11 +136,8 @@ def many_classes(
     options: argparse.Namespace, module: PixelContrast, scene: Scene
 ) -> dict[str, float]:
     """Ratio of our time with `options.many_classes` classes to that with `options.classes`."""
-    idle = Stopwatch(options.device)
-    other, crowded = (
-        make_contrast(options, options.many_classes),
-        make_scene(options, options.many_classes),
-    )
+    idle, classes = Stopwatch(options.device), options.many_classes
+    other, crowded = make_contrast(options, classes), make_scene(options, classes)
     rivals = {"few": lambda: ours(module, scene, idle), "many": lambda: ours(other, crowded, idle)}
     seconds = alternate(rivals, max(2, options.repeats // 2), options.device)
     return ratios(seconds["many"], seconds["few"])
@@ -146,7 +146,7 @@ def many_classes(
 def network_share(
     options: argparse.Namespace, module: PixelContrast, scene: Scene
 ) -> dict[str, float]:
-    """Ratio of our time to the paper's network's in a step on images of this size."""
+    """Ratio of our time to the bare step of the paper's network, on images of this size."""
     size, precision = OUTPUT_STRIDE * (options.size - 1) + 1, options.dtype
     image = argparse.Namespace(
         **vars(options) | {"network": "paper", "size": size, "precision": precision}
@@ -158,65 +158,65 @@ def network_share(
 
 
 def report(options: argparse.Namespace, figures: dict[str, Any]) -> None:
-    """For a person."""
+    """Print the figures."""
     print(
-        f"contrast at [{options.batch}+{options.batch}, {options.width}, {options.size}, {options.size}], C = {options.classes}, "
-        f"{options.dtype}, on {figures['device']} with {figures['threads']} thread(s); {figures['clock']}, medians of {options.repeats} "
-        "turns (min … max)"
+        f"contrast at [{options.batch}+{options.batch}, {options.width}, {options.size}, "
+        f"{options.size}], C = {options.classes}, {options.dtype}, on {figures['device']} with "
+        f"{figures['threads']} thread(s); {figures['clock']}, medians of {options.repeats} rounds "
+        "(min … max)"
     )
     for allocator in ALLOCATORS:
         if allocator in figures:
             report_speed(allocator, figures[allocator])
     if "as_trained" in figures:
         print(
-            f"ours as in training ({KEPT}) is {figures['as_trained']:.3g} times faster than the reference in {ORDINARY}"
+            f"ours as in training ({KEPT}) is {figures['as_trained']:.3g} times faster than the "
+            f"reference in {ORDINARY}"
         )
     if "many_classes" in figures:
         linear = options.many_classes / options.classes
         print(
-            f"C = {options.many_classes} over C = {options.classes}: {times(figures['many_classes'])}; linear would be {linear:.3g}"
+            f"C = {options.many_classes} over C = {options.classes}: "
+            f"{times(figures['many_classes'])}; linear would be {linear:.3g}"
         )
     if "network_share" in figures:
         print(f"share of the network's step {times(figures['network_share'])}")
     for name, peak in figures["peak_bytes"].items():
         print(
-            f"peak extra memory, {name}: {peak / 2**20:.0f} MiB = {peak / figures['embedding_bytes']:.2f} embedding tensors"
+            f"peak extra memory, {name}: {peak / 2**20:.0f} MiB = "
+            f"{peak / figures['embedding_bytes']:.2f} embedding tensors"
         )
     print(f"queue memory {figures['queue_bytes'] / 2**20:.0f} MiB of {options.queue_dtype}")
-    print(
-        "losses: " + ", ".join(f"{name} {value:.4f}" for name, value in figures["losses"].items())
-    )
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in figures["losses"].items())
+    print(f"losses: {losses}")
 
 
 def report_speed(allocator: str, figures: dict[str, Any]) -> None:
-    """Both contrasts under one way to allocate."""
+    """Print the figures of one way to allocate."""
     speedup, clones = times(figures["speedup"]), times(figures["over_clone"])
     print(
-        f"{allocator}: {speedup} times faster than the reference; clones of both embeddings: {clones}"
+        f"{allocator}: {speedup} times faster than the reference; in clones of both embeddings: "
+        f"{clones}"
     )
     for name, figure in figures["seconds"].items():
         print(f"{name:>24} {milliseconds(figure)}")
-    print("  ours, stage by stage (measured apart)")
+    print("  ours, stage by stage (measured separately)")
     for name, figure in figures["stages"].items():
         print(f"{name:>24} {milliseconds(figure)}")
 
 
 def main() -> None:
-    """Measure, print, and write what was asked for."""
+    """Measure, print, and write the figures if a file was named."""
     options = arguments(
-        __doc__, batch=4, width=256, size=129, classes=21, many_classes=150, queue=30_000, background=50_000,
-        anchors=256, negatives=50, dtype="float32", queue_dtype="float32", repeats=4,
+        __doc__, batch=4, width=256, size=129, classes=21, many_classes=150, queue=30_000,
+        background=50_000, anchors=256, negatives=50, dtype="float32", queue_dtype="float32",
+        repeats=4,
     )  # fmt: skip
     options.float = getattr(torch, options.dtype)
     device, idle = options.device, Stopwatch(options.device)
     scene, module = make_scene(options, options.classes), make_contrast(options, options.classes)
-    lists = ListQueues(
-        module.config,
-        [
-            rows.clone()
-            for rows in module.queue.rows[:-1].float().split(module.queue.length.tolist())
-        ],
-    )
+    keys = module.queue.rows[:-1].float().split(module.queue.length.tolist())
+    lists = ListQueues(module.config, [rows.clone() for rows in keys])
     rivals: dict[str, Callable[[], Tensor]] = {
         "ours": lambda: ours(module, scene, idle),
         "reference": lambda: reference(lists, scene),

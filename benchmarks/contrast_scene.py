@@ -1,4 +1,4 @@
-"""What the networks would hand to the contrast, made up: blocks of classes, and a teacher that mostly recognises them."""
+"""Synthetic input of the contrast: blocks of classes, and a teacher that mostly recognises them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from u2pl.notation import IGNORE, OUTPUT_STRIDE
 from u2pl.pseudo.partition import Partition, partition
 
-#: Share of unreliable pixels (alpha_0 of 004).
+#: Share of unreliable pixels: alpha_0 of U2PL Eq 7.
 ALPHA = 0.2
 #: Side of a block of one class, in feature pixels.
 CELL = 12
 
 
 class Scene(NamedTuple):
-    """What the networks would hand to the contrast."""
+    """What the networks pass to the contrast."""
 
-    student: Tensor  # [B, D, h, w], carries a gradient
+    student: Tensor  # [B, D, h, w], with gradient
     teacher: Tensor
     logits: Tensor  # the teacher's, [B, C, h, w]
     label_l: Tensor  # [B / 2, H, W]
@@ -31,11 +31,8 @@ class Scene(NamedTuple):
 
 def make_scene(options: argparse.Namespace, classes: int) -> Scene:
     """Blocks of classes, and a teacher that mostly recognises them; a few labels are 255."""
-    generator, size, count = (
-        torch.Generator().manual_seed(options.seed),
-        options.size,
-        options.batch,
-    )
+    generator = torch.Generator().manual_seed(options.seed)
+    size, count = options.size, options.batch
 
     def noise(channels: int) -> Tensor:
         return torch.randn(2 * count, channels, size, size, generator=generator)
@@ -54,11 +51,12 @@ def make_scene(options: argparse.Namespace, classes: int) -> Scene:
         label_l=full_size(truth[:count]),
         label_u=full_size(prob_u.argmax(dim=1)),
         part=part._replace(
-            reliable_BHW=full_size(part.reliable_BHW), unreliable_BHW=full_size(part.unreliable_BHW)
+            reliable_BHW=full_size(part.reliable_BHW),
+            unreliable_BHW=full_size(part.unreliable_BHW),
         ),
     )
 
 
 def full_size(map_Bhw: Tensor) -> Tensor:
-    """Every feature pixel as a block of image pixels."""
+    """Repeat each feature pixel as a block of image pixels."""
     return map_Bhw.repeat_interleave(OUTPUT_STRIDE, 1).repeat_interleave(OUTPUT_STRIDE, 2)

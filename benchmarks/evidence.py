@@ -1,13 +1,14 @@
-"""Measure the methods against each other: a list of (method, seed), one training run each, one file each in results/.
+"""Compare the methods: a study is a list of (method, seed), each a training run and a results file.
 
     uv run benchmarks/evidence.py demo
-    uv run benchmarks/evidence.py voc-animals-222 --data VOC_ANIMALS --weights tf_efficientnet_lite0.safetensors
-    uv run benchmarks/evidence.py camvid-dusk --data CAMVID --weights tf_efficientnet_lite0.safetensors
-    uv run benchmarks/evidence.py voc-animals-tags --data VOC_ANIMALS --weights tf_efficientnet_lite0.safetensors
-    uv run benchmarks/evidence.py camvid-dusk-gpu --data CAMVID --weights tf_efficientnet_lite0.safetensors --jobs 12
+    uv run benchmarks/evidence.py voc-animals-222 --data VOC_ANIMALS --weights WEIGHTS
+    uv run benchmarks/evidence.py camvid-dusk --data CAMVID --weights WEIGHTS
+    uv run benchmarks/evidence.py voc-animals-tags --data VOC_ANIMALS --weights WEIGHTS
+    uv run benchmarks/evidence.py camvid-dusk-gpu --data CAMVID --weights WEIGHTS --jobs 12
 
-A run whose file exists is left out and one that was cut short goes on where it stood, so the same command can be given again at any time.
-`benchmarks/tables.py` turns the files into docs/results.md.
+WEIGHTS is the file tf_efficientnet_lite0.safetensors. A run whose file exists in results/ is
+skipped, and an interrupted one is resumed, so a command can be repeated at any time.
+`benchmarks/tables.py` makes docs/results.md from the files. `--print` only prints the commands.
 """
 
 from __future__ import annotations
@@ -18,34 +19,36 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-#: How far a learning curve is thinned for the results file.
+#: Points of a learning curve that are kept in the results file.
 POINTS = 40
 
 
 @dataclass(frozen=True)
 class Study:
-    """One comparison: everything but the method and the seed is equal."""
+    """A comparison in which everything but the method and the seed is equal."""
 
     options: tuple[str, ...]
-    runs: tuple[tuple[str, int], ...]  # (method, seed), in the order they are run
+    runs: tuple[tuple[str, int], ...]  # (method, seed), in the order of execution
     app: str = "semi"
-    splits: tuple[str, ...] = ()  # further lists of the scored data that the result is scored on
+    splits: tuple[str, ...] = ()  # further lists of the scored data to score on
     gpu: bool = False
 
     @property
     def device(self) -> list[str]:
-        """Where its commands run."""
+        """The option that chooses the device."""
         return [] if self.gpu else ["--cpu"]
 
 
 def paired(single: tuple[str, ...] = ()) -> tuple[tuple[str, int], ...]:
-    """suponly, cutmix and u2plplus with three seeds, and further methods with one."""
+    """suponly, cutmix and u2plplus with three seeds, further methods with one."""
     pairs = [(method, seed) for seed in range(3) for method in ("suponly", "cutmix", "u2plplus")]
     return (*pairs, *((method, 0) for method in single))
 
@@ -55,8 +58,8 @@ def voc_animals(labeled: str, steps: int, warm_start: float) -> Study:
     options = [
         "--preset", "light", "--labeled", labeled, "--steps", str(steps),
         "--set", "data.crop=128", "--set", "data.scale=[0.4,1.0]", "--set", "data.workers=1",
-        "--set", "train.batch=4", "--set", "train.reference_batch=4", "--set", "train.lr=3e-4", "--set", "train.head_lr_factor=5",
-        "--set", "train.evaluations=1",
+        "--set", "train.batch=4", "--set", "train.reference_batch=4", "--set", "train.lr=3e-4",
+        "--set", "train.head_lr_factor=5", "--set", "train.evaluations=1",
     ]  # fmt: skip
     return Study((*options, f"--warm={warm_start}"), paired(("mean_teacher", "u2pl")))
 
@@ -65,7 +68,7 @@ DEMO = ("--preset", "demo", "--data", "demo")
 
 
 def adapted(seeds: int) -> tuple[tuple[str, int], ...]:
-    """The methods of domain adaptation, and what the labels of the target would give."""
+    """The methods of domain adaptation, and training on the target's labels for comparison."""
     return tuple(
         (method, seed)
         for seed in range(seeds)
@@ -76,26 +79,31 @@ def adapted(seeds: int) -> tuple[tuple[str, int], ...]:
 def camvid(steps: int, *options: str) -> tuple[str, ...]:
     """Day to dusk."""
     return (
-        "--preset", "light", "--source-split", "train_day", "--target-split", "train_dusk", "--score-split", "test_dusk",
-        "--steps", str(steps), "--set", "data.workers=1", "--set", "train.evaluations=1", *options,
+        "--preset", "light", "--source-split", "train_day", "--target-split", "train_dusk",
+        "--score-split", "test_dusk", "--steps", str(steps), "--set", "data.workers=1",
+        "--set", "train.evaluations=1", *options,
     )  # fmt: skip
 
 
 def brief_camvid(*options: str) -> tuple[str, ...]:
-    """160-pixel crops, 4 + 4 images, a narrow DAFormer head; averages that forget the first steps of so short a run."""
+    """160-pixel crops, 4 + 4 images, a narrow DAFormer head.
+
+    The teacher's momentum suits a short run: its average forgets the first steps.
+    """
     return camvid(
-        400, "--set", "network.width=64", "--set", "data.crop=160", "--set", "data.scale=[0.5,1.0]",
-        "--set", "train.batch=4", "--set", "train.lr=3e-4",
+        400, "--set", "network.width=64", "--set", "data.crop=160",
+        "--set", "data.scale=[0.5,1.0]", "--set", "train.batch=4", "--set", "train.lr=3e-4",
         "--set", "method.teacher.momentum=0.99", "--set", "method.teacher.ramp=false", *options,
     )  # fmt: skip
 
 
 def tagged(*options: str) -> tuple[str, ...]:
-    """Tags alone: 160-pixel crops that show most of a photo, 4 images."""
+    """Image tags: 160-pixel crops that show most of a photo, 4 images."""
     return (
         "--preset", "light", "--steps", "600",
-        "--set", "data.crop=160", "--set", "data.scale=[0.45,0.75]", "--set", "data.workers=1", "--set", "network.width=64",
-        "--set", "train.batch=4", "--set", "train.reference_batch=4", "--set", "train.lr=3e-4", "--set", "train.evaluations=1",
+        "--set", "data.crop=160", "--set", "data.scale=[0.45,0.75]", "--set", "data.workers=1",
+        "--set", "network.width=64", "--set", "train.batch=4", "--set", "train.reference_batch=4",
+        "--set", "train.lr=3e-4", "--set", "train.evaluations=1",
         "--set", "method.warm_start=0.5", "--set", "evaluate.long_side=224", *options,
     )  # fmt: skip
 
@@ -105,24 +113,25 @@ def weakly(seeds: int, methods: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
     return tuple((method, seed) for seed in range(seeds) for method in methods)
 
 
-#: source_only trained on the target's own labels.
+#: source_only, trained on the target's labels.
 UPPER_BOUND = "upper_bound"
-#: Car, pedestrian, bicyclist and sign are CamVid's things; its folder has no meta.toml to say so.
+#: CamVid's thing classes (car, pedestrian, bicyclist, sign), since its folder has no meta.toml.
 THINGS = ("--set", "method.feature_distance.things=[6,8,9,10]")
 
-#: As the recipe has it, but for half of its steps, and crops three quarters of a small photo's side.
+#: The recipe, with half of its steps, and crops of three quarters of a small photo's side.
 LONG_TAGS = (
-    "--preset", "light", "--steps", "2000", "--set", "data.crop=192", "--set", "data.scale=[0.375,1.5]", "--set", "data.workers=1",
-    "--set", "train.evaluations=1", "--set", "evaluate.long_side=256",
+    "--preset", "light", "--steps", "2000", "--set", "data.crop=192",
+    "--set", "data.scale=[0.375,1.5]", "--set", "data.workers=1", "--set", "train.evaluations=1",
+    "--set", "evaluate.long_side=256",
 )  # fmt: skip
 
 STUDIES = {
     "demo": Study(DEMO, paired(("mean_teacher", "u2pl"))),
-    # the released teacher, which follows the student closely at first
+    # the released code's teacher, which at first follows the student closely
     "demo-ramp": Study(
         (*DEMO, "--set", "method.teacher.ramp=true"), (("u2plplus", 0), ("cutmix", 0))
     ),
-    # fewer labels: a teacher that is too often wrong to be believed
+    # fewer labels: the teacher is wrong too often
     "demo-16": Study((*DEMO, "--labeled", "16"), paired()[:3]),
     "voc-animals-222": voc_animals("labeled_222", 800, 0.375),
     "voc-animals-65": voc_animals("labeled_65", 400, 0.5),
@@ -136,7 +145,7 @@ STUDIES = {
         "domain_adapt",
         ("test_day",),
     ),
-    # the recipe as it is, but for smaller crops and half of its steps
+    # the recipe, with smaller crops and half of its steps
     "camvid-dusk-gpu": Study(
         camvid(2000, "--set", "data.crop=192", *THINGS),
         adapted(3),
@@ -147,7 +156,7 @@ STUDIES = {
     "tags-demo": Study(("--preset", "demo"), weakly(1, ("cam", "u2plplus")), "weak"),
     "voc-animals-tags": Study(tagged(), weakly(3, ("cam", "u2plplus")), "weak"),
     "voc-animals-tags-gpu": Study(LONG_TAGS, weakly(3, ("cam", "u2plplus")), "weak", gpu=True),
-    # the first row of U2PL+ Tab. 14: parts of an object that its map misses are no negatives
+    # row 1 of U2PL+ Tab. 14: object parts that the map misses are not negatives
     "voc-animals-tags-untagged": Study(
         tagged("--set", "method.negatives.unreliable=false"), (("u2plplus", 0),), "weak"
     ),
@@ -170,166 +179,92 @@ def command(
     study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path
 ) -> list[str]:
     """The training command of one run."""
+    own = {"semi": semi_options, "domain_adapt": adapt_options, "weak": weak_options}[study.app]
+    options = own(study, method, data)
+    if weights is not None or (study.app != "semi" and "network.encoder=mit_b0" in options):
+        options += ["--set", f"network.encoder_weights={weights or 'none'}"]
+    method = "source_only" if method == UPPER_BOUND else method
+    line = ["python", f"apps/{study.app}/cli.py", "train", method, "--seed", str(seed)]
+    return [*line, *options, *study.device, *place(folder)]
+
+
+def semi_options(study: Study, method: str, data: str | None) -> list[str]:
+    """Options of a semi-supervised run; suponly has no warm start."""
     options = [option for option in study.options if not option.startswith("--warm=")]
-    if study.app == "weak":
-        return weak_command(study, method, seed, data, weights, folder)
-    if study.app == "domain_adapt":
-        return adapt_command(study, method, seed, data, weights, folder)
+    warm = [option[7:] for option in study.options if option.startswith("--warm=")]
     if method != "suponly":
-        options += [
-            part
-            for option in study.options
-            if option.startswith("--warm=")
-            for part in ("--set", f"method.warm_start={option[7:]}")
-        ]
-    if data is not None:
-        options += ["--data", data]
-    if weights is not None:
-        options += ["--set", f"network.encoder_weights={weights}"]
-    return [
-        "python",
-        "apps/semi/cli.py",
-        "train",
-        method,
-        "--seed",
-        str(seed),
-        *options,
-        *study.device,
-        *place(folder),
-    ]
+        options += [part for value in warm for part in ("--set", f"method.warm_start={value}")]
+    return options + (["--data", data] if data is not None else [])
 
 
-def adapt_command(
-    study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path
-) -> list[str]:
-    """The training command of one adaptation; source_only has neither pseudo-labels nor the options of the methods that have."""
-    pairs = list(zip(study.options, study.options[1:], strict=False))
+def adapt_options(study: Study, method: str, data: str | None) -> list[str]:
+    """Options of an adaptation; source_only has few of the other methods' options."""
     known = ("method.teacher",) if method in ("source_only", UPPER_BOUND) else ("method.",)
-    left_out = {
-        i
-        for i, (a, b) in enumerate(pairs)
-        if a == "--set" and b.startswith("method.") and not b.startswith(known)
-    }
-    options = [
-        option
-        for i, option in enumerate(study.options)
-        if i not in left_out and i - 1 not in left_out
-    ]
+    options = without(
+        study.options, lambda value: value.startswith("method.") and not value.startswith(known)
+    )
     if data is not None:
         options += ["--source", data, "--target", data]
-    if method == UPPER_BOUND:
-        method = "source_only"
-        if data is None:
-            options += ["--source", "demo-target"]
-        else:
-            options[options.index("--source-split") + 1] = options[
-                options.index("--target-split") + 1
-            ]
-    if weights is not None or "network.encoder=mit_b0" in options:
-        options += ["--set", f"network.encoder_weights={weights or 'none'}"]
-    return [
-        "python",
-        "apps/domain_adapt/cli.py",
-        "train",
-        method,
-        "--seed",
-        str(seed),
-        *options,
-        *study.device,
-        *place(folder),
-    ]
+    if method == UPPER_BOUND and data is None:
+        options += ["--source", "demo-target"]
+    elif method == UPPER_BOUND:
+        target_split = options[options.index("--target-split") + 1]
+        options[options.index("--source-split") + 1] = target_split
+    return options
 
 
-def weak_command(
-    study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path
-) -> list[str]:
-    """The training command of one run on tags; only u2plplus chooses its host."""
-    pairs = enumerate(zip(study.options, study.options[1:], strict=False))
-    hosts = {
-        i
-        for i, (a, b) in pairs
-        if a == "--set" and b.startswith("method.host") and method != "u2plplus"
-    }
-    options = [
-        option for i, option in enumerate(study.options) if i not in hosts and i - 1 not in hosts
-    ]
-    if data is not None:
-        options += ["--data", data, "--tags", f"{data}/tags.csv"]
-    if weights is not None or "network.encoder=mit_b0" in options:
-        options += ["--set", f"network.encoder_weights={weights or 'none'}"]
-    return [
-        "python",
-        "apps/weak/cli.py",
-        "train",
-        method,
-        "--seed",
-        str(seed),
-        *options,
-        *study.device,
-        *place(folder),
-    ]
-
-
-def score_maps(study: Study, folder: Path) -> dict[str, Any]:
-    """How good the maps and labels were that a run on tags learnt from, on some of its training images."""
-    line = [
-        sys.executable,
-        "apps/weak/cli.py",
-        "cams",
-        str(folder),
-        "--limit",
-        "150",
-        *study.device,
-    ]
-    subprocess.run(
-        line,
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+def weak_options(study: Study, method: str, data: str | None) -> list[str]:
+    """Options of a run on tags; only u2plplus has a host."""
+    options = without(
+        study.options, lambda value: value.startswith("method.host") and method != "u2plplus"
     )
-    found: dict[str, Any] = json.loads(
-        next((ROOT / folder / "last").glob("cams-*.json")).read_text()
-    )
-    return found
+    return options + (["--data", data, "--tags", f"{data}/tags.csv"] if data is not None else [])
+
+
+def without(options: tuple[str, ...], dropped: Callable[[str], bool]) -> list[str]:
+    """Options without each `--set` whose assignment is to be dropped."""
+    pairs = pairwise(options)
+    first = {i for i, (name, value) in enumerate(pairs) if name == "--set" and dropped(value)}
+    return [option for i, option in enumerate(options) if i not in first and i - 1 not in first]
 
 
 def place(folder: Path) -> list[str]:
-    """Where a run is written; it goes on where one was cut short."""
-    return [
-        "--out",
-        str(folder),
-        *(["--resume"] if (ROOT / folder / "resume.safetensors").exists() else []),
-    ]
+    """The folder of a run; an interrupted run is resumed."""
+    resume = ["--resume"] if (ROOT / folder / "resume.safetensors").exists() else []
+    return ["--out", str(folder), *resume]
+
+
+def run(line: list[str], quiet: bool = False) -> None:
+    """Run a command on one thread; CalledProcessError if it fails."""
+    subprocess.run(
+        [sys.executable, *line],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL if quiet else None,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def score_maps(study: Study, folder: Path) -> dict[str, Any]:
+    """Scores of the maps and labels that a run on tags learnt from, on some training images."""
+    line = ["apps/weak/cli.py", "cams", str(folder), "--limit", "150", *study.device]
+    run(line, quiet=True)
+    file = next((ROOT / folder / "last").glob("cams-*.json"))
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
 
 
 def score(study: Study, folder: Path, split: str) -> dict[str, Any]:
-    """The result of a run on another list of the data it was scored on."""
-    line = [
-        sys.executable,
-        f"apps/{study.app}/cli.py",
-        "evaluate",
-        str(folder),
-        "--split",
-        split,
-        *study.device,
-    ]
-    subprocess.run(
-        line,
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    files = [
-        json.loads(path.read_text())
-        for path in sorted((ROOT / folder / "last").glob("evaluation-*.json"))
-    ]
-    return next(found for found in files if found["split"] == split)
+    """The result of a run on another list of the scored data."""
+    line = [f"apps/{study.app}/cli.py", "evaluate", str(folder), "--split", split, *study.device]
+    run(line, quiet=True)
+    files = sorted((ROOT / folder / "last").glob("evaluation-*.json"))
+    found: list[dict[str, Any]] = [json.loads(path.read_text()) for path in files]
+    return next(each for each in found if each["split"] == split)
 
 
 def curves(journal: Path) -> dict[str, list[Any]]:
-    """What the journal says of the run, thinned: enough to see why a method gains or does not."""
+    """Some lines of a journal: enough to see why a method gains or does not."""
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
     logged = [line for line in lines if "lr" in line]
     kept = logged[:: max(1, len(logged) // POINTS)]
@@ -347,71 +282,70 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
+def run_folder(name: str, method: str, seed: int) -> Path:
+    """Where a run is written, relative to the repository."""
+    return Path("runs") / "evidence" / name / f"{method}-{seed}"
+
+
 def measure(name: str, method: str, seed: int, data: str | None, weights: str | None) -> None:
-    """Train one run to its end and write its file, unless that is there."""
+    """Train one run to its end and write its file, unless the file exists."""
     study, result = STUDIES[name], ROOT / "results" / name / f"{method}-seed{seed}.json"
     if result.exists():
-        print(f"{result.relative_to(ROOT)} is there")
+        print(f"{result.relative_to(ROOT)} exists")
         return
-    folder = Path("runs") / "evidence" / name / f"{method}-{seed}"
+    folder = run_folder(name, method, seed)
     if (ROOT / folder).exists() and not (ROOT / folder / "resume.safetensors").exists():
-        shutil.rmtree(ROOT / folder)  # cut short before there was anything to go on from
+        shutil.rmtree(ROOT / folder)  # interrupted before its first checkpoint
     line = command(study, method, seed, data, weights, folder)
     print(" ".join(line), flush=True)
-    subprocess.run(
-        [sys.executable, *line[1:]],
-        cwd=ROOT,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    run(line[1:])
     summary = json.loads((ROOT / folder / "summary.json").read_text())
-    result.parent.mkdir(parents=True, exist_ok=True)
-    line = [part for part in line if part != "--resume"]
     also = {split: score(study, folder, split) for split in study.splits}
     summary |= {"method": method} | ({"also": also} if also else {})
     summary |= {"maps": score_maps(study, folder)} if study.app == "weak" else {}
-    text = (
-        json.dumps(
-            {
-                "command": " ".join(line),
-                **summary,
-                "curves": curves(ROOT / folder / "journal.jsonl"),
-            }
-        )
-        + "\n"
-    )
-    result.with_suffix(".part").write_text(text)
+    whole = " ".join(part for part in line if part != "--resume")
+    found = {"command": whole, **summary, "curves": curves(ROOT / folder / "journal.jsonl")}
+    result.parent.mkdir(parents=True, exist_ok=True)
+    result.with_suffix(".part").write_text(json.dumps(found) + "\n")
     result.with_suffix(".part").rename(result)
     (ROOT / folder / "resume.safetensors").unlink()
 
 
 def main() -> None:
-    """Run a study."""
+    """Run a study, or print its commands."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--data", help="data source of the study, where it is not built in")
+    parser.add_argument("--data", help="data source of the study, unless it is built in")
     parser.add_argument("--weights", help="file of the pretrained encoder")
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="only these methods")
     parser.add_argument(
         "--jobs",
         type=int,
         default=1,
-        help="runs at a time, a thread each: for spare cores, or a GPU with room",
+        help="parallel runs, one thread each: for spare cores, or a GPU with free memory",
     )
+    parser.add_argument("--print", action="store_true", help="print the commands, train nothing")
     args = parser.parse_args()
-    chosen = [
+    runs = [
         (method, seed)
         for method, seed in STUDIES[args.study].runs
         if args.only is None or method in args.only
     ]
+    if args.print:
+        for method, seed in runs:
+            folder = run_folder(args.study, method, seed)
+            study = STUDIES[args.study]
+            print(" ".join(command(study, method, seed, args.data, args.weights, folder)))
+        return
     with ThreadPoolExecutor(args.jobs) as pool:
-        for run in [
+        jobs = [
             pool.submit(measure, args.study, method, seed, args.data, args.weights)
-            for method, seed in chosen
-        ]:
-            run.result()
+            for method, seed in runs
+        ]
+        for job in jobs:
+            job.result()
 
 
 if __name__ == "__main__":

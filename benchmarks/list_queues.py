@@ -1,6 +1,7 @@
-"""The contrast as one would write it first: a loop over classes, boolean indexing, and a list of queues that grow by `torch.cat`.
+"""The contrast as one would first write it: a loop over classes, boolean masks, lists of queues.
 
-Written from the formulas (U2PL Eqs 4, 9-16) to compare with; the selection and every number are those of `u2pl.methods.pixel_contrast`.
+A reference written from the formulas (U2PL Eqs 4, 9-16), whose queues grow by `torch.cat`. The
+selection and all numbers are those of `u2pl.methods.pixel_contrast`.
 """
 
 from __future__ import annotations

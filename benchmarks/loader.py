@@ -1,13 +1,16 @@
-"""How many images the training loader of the domain adaptation app prepares per second, and how many a step takes.
+"""Images per second that the domain adaptation app's loader prepares, and that a step consumes.
 
     uv run benchmarks/loader.py [--step-seconds 6.4] [--json results/benchmark-da-loader.json]
 
-Frames of GTA5's size are made on the fly and read through the app's own streams, cut as in preset gta5-cityscapes: source images as they
-come, source images by rare classes, and what a step is fed, a source image by rare classes beside a target image. They take turns, each
-with its own workers, whose start is counted. Files lie in the system's cache: decoding is measured, not the disk.
+Frames of GTA5's size are generated, then read through the app's own streams and cropped as in
+preset gta5-cityscapes. The rivals are source images in plain order, source images by rare-class
+sampling, and the input of a step: a source image by rare-class sampling beside a target image. They
+take turns, each with its own workers, whose start-up counts. The files are in the page cache, so
+decoding is measured, not the disk.
 
-Two rates are given: by the clock, and the one of workers that nobody disturbs, `workers` images in the processor time of one. The step is
-u2plplus on a CPU (`benchmarks/step.py --app domain_adapt`), in processor time too.
+There are two rates: by wall-clock time, and that of undisturbed workers, `workers` images in the
+processor time of one. The step is u2plplus on a CPU (`benchmarks/step.py --app domain_adapt`), in
+processor time too.
 """
 
 from __future__ import annotations
@@ -27,7 +30,6 @@ from loader_scene import write_gta5
 from measure import Stopwatch, alternate, arguments, environment, ratios, spread, times, write
 from step_domain_adapt import RECIPE, DomainAdaptRival
 from torch.utils.data import DataLoader, Dataset
-from u2pl_da.sections import AdaptDataConfig
 
 from u2pl.data.class_counts import class_counts
 from u2pl.data.sources.gta5 import Gta5
@@ -36,18 +38,19 @@ from u2pl.data.transforms import Geometry, TrainTransform
 from u2pl.training.memory import keep_freed_memory
 from u2pl_da.batches import DomainStreams
 from u2pl_da.rare_class_sampling import RareClassConfig, RareClassStream
+from u2pl_da.task import AdaptDataConfig
 
 PLAIN, RARE, TRAINING = (
-    "source images as they come",
-    "source images by rare classes",
+    "source images in plain order",
+    "source images by rare-class sampling",
     "training, source and target",
 )
-#: Images in a sample.
+#: Images per sample.
 IMAGES = {PLAIN: 1, RARE: 1, TRAINING: 2}
 
 
 class CountingTransform(TrainTransform):
-    """Remembers how many crops were drawn."""
+    """Counts the crops that are drawn."""
 
     draws = 0
 
@@ -59,10 +62,8 @@ class CountingTransform(TrainTransform):
 def streams(root: Path, seed: int) -> dict[str, Dataset[Any]]:
     """The rivals, as the app builds them."""
     source, data = Gta5(root), AdaptDataConfig(**RECIPE["data"])
-    ids, cut = (
-        source.split("train"),
-        CountingTransform(data.crop, data.scale, data.flip, data.long_side),
-    )
+    ids = source.split("train")
+    cut = CountingTransform(data.crop, data.scale, data.flip, data.long_side)
     cut_target = TrainTransform(data.crop, data.scale, data.flip, data.target_long_side)
     rare = RareClassStream(
         source, ids, cut, seed, "source", class_counts(source, ids), RareClassConfig()
@@ -76,7 +77,7 @@ def streams(root: Path, seed: int) -> dict[str, Dataset[Any]]:
 
 
 class Turns:
-    """Batches of one stream, every turn the next ones; the seconds of each."""
+    """Loads the next batches of a stream when called, and records the seconds that they take."""
 
     def __init__(self, dataset: Dataset[Any], options: argparse.Namespace) -> None:
         self.dataset, self.options, self.turn = dataset, options, 0
@@ -95,13 +96,13 @@ class Turns:
 
 
 def _children() -> float:
-    """Processor time of the workers that have ended."""
+    """Processor time of the workers that have exited."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def rates(datasets: dict[str, Dataset[Any]], options: argparse.Namespace) -> dict[str, Any]:
-    """Images per second of each stream, and how many times as long rare classes take as plain decoding."""
+    """Images per second of each stream, and the cost of rare-class sampling over plain decoding."""
     turns = {name: Turns(dataset, options) for name, dataset in datasets.items()}
     alternate(turns, options.repeats, options.device)
     figures: dict[str, Any] = {}
@@ -124,7 +125,7 @@ def rates(datasets: dict[str, Dataset[Any]], options: argparse.Namespace) -> dic
 
 
 def a_sample(stream: Stream, samples: int, device: torch.device) -> dict[str, Any]:
-    """Where the time of a sample goes, in this process, and how many crops are drawn for one."""
+    """Seconds of a sample by stage, in this process, and the crops drawn per sample."""
     watch, transform = Stopwatch(device), stream.transform
     assert isinstance(transform, CountingTransform)
     stages = {"decode image": (Gta5, "image"), "decode mask": (Gta5, "mask")}
@@ -142,10 +143,10 @@ def a_sample(stream: Stream, samples: int, device: torch.device) -> dict[str, An
 
 
 def peak_extra(stream: Stream, samples: int) -> int | None:
-    """The most bytes that this process holds beyond what it held before, while it prepares samples; None elsewhere than on Linux."""
+    """Peak bytes of this process while it prepares samples, beyond those before; Linux only."""
     try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed counts again when it is used again
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # so that reused memory counts again
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = _resident("VmRSS")
         for position in range(samples):
             stream[position]
@@ -155,61 +156,57 @@ def peak_extra(stream: Stream, samples: int) -> int | None:
 
 
 def _resident(field: str) -> int:
-    line = next(
-        line
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith(field)
-    )
-    return int(line.split()[1]) * 1024
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kilobytes = next(line.split()[1] for line in lines if line.startswith(field))
+    return int(kilobytes) * 1024
 
 
 def step_seconds(options: argparse.Namespace) -> float:
-    """A whole step of u2plplus, the median of three after a first one; or what was passed."""
+    """Seconds of a whole step of u2plplus: --step-seconds, or else the median of three."""
     if options.step_seconds:
         return float(options.step_seconds)
     shapes = argparse.Namespace(
         **{**vars(options), **DomainAdaptRival.defaults(cuda=False), "precision": "float32"}
     )
     rival, idle = DomainAdaptRival("u2plplus", shapes), Stopwatch(options.device)
-    return spread(alternate({"step": lambda: rival.whole(idle)}, 3, options.device)["step"])[
-        "median"
-    ]
+    seconds = alternate({"step": lambda: rival.whole(idle)}, 3, options.device)["step"]
+    return spread(seconds)["median"]
 
 
 def report(options: argparse.Namespace, figures: dict[str, Any]) -> None:
-    """For a person."""
+    """Print the figures."""
     print(
-        f"{options.workers} workers, {options.repeats} turns of {options.steps} x {options.batch} samples: median (min … max)"
+        f"{options.workers} workers, {options.repeats} rounds of {options.steps} x {options.batch} "
+        "samples: median (min … max)"
     )
     for name in IMAGES:
         own = figures[name]
         print(
-            f"{name:>32} {times(own['images_per_second_by_the_clock'])} images/s by the clock, "
-            f"{times(own['images_per_second_undisturbed'])} undisturbed"
+            f"{name:>36} {times(own['images_per_second_by_the_clock'])} images/s by wall-clock "
+            f"time, {times(own['images_per_second_undisturbed'])} undisturbed"
         )
     ratio = figures["rare_over_plain"]
     print(
-        f"rare classes over plain decoding: {times(ratio['processor'])} in processor time, {times(ratio['by_the_clock'])} by the clock"
+        f"rare-class sampling over plain decoding: {times(ratio['processor'])} in processor "
+        f"time, {times(ratio['by_the_clock'])} in wall-clock time"
     )
     for name, sample in figures["a_sample"].items():
         stages = ", ".join(
             f"{stage} {1e3 * seconds:.1f} ms" for stage, seconds in sample["seconds"].items()
         )
-        peak = (
-            ""
-            if sample["peak_extra_bytes"] is None
-            else f", peak extra memory {sample['peak_extra_bytes'] / 2**20:.0f} MiB"
-        )
-        print(f"{name:>32} {sample['crops_drawn']:.1f} crops drawn; {stages}{peak}")
+        held = sample["peak_extra_bytes"]
+        peak = "" if held is None else f", peak extra memory {held / 2**20:.0f} MiB"
+        print(f"{name:>36} {sample['crops_drawn']:.1f} crops drawn; {stages}{peak}")
     step = figures["step"]
     print(
-        f"a step of {step['seconds']:.2f} s takes {step['images_per_second']:.2f} images/s, 1/{figures['ahead']:.0f} of what the workers "
-        f"prepare undisturbed; they would keep up with one of {1e3 * figures['fastest_step_seconds']:.0f} ms"
+        f"a step of {step['seconds']:.2f} s consumes {step['images_per_second']:.2f} images/s, "
+        f"1/{figures['ahead']:.0f} of the undisturbed workers' rate; they would keep up with a "
+        f"step of {1e3 * figures['fastest_step_seconds']:.0f} ms"
     )
 
 
 def main() -> None:
-    """Measure, print, and write what was asked for."""
+    """Measure, print, and write the figures if a file was named."""
     options = arguments(
         __doc__, frames=24, workers=2, batch=2, steps=16, samples=24, repeats=5, step_seconds=0.0
     )
@@ -217,7 +214,7 @@ def main() -> None:
     keep_freed_memory()  # as training does
     figures = environment(options)
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["U2PL_CACHE"] = folder  # for the classes' counts
+        os.environ["U2PL_CACHE"] = folder  # of the class counts
         write_gta5(Path(folder), options.frames, options.seed)
         datasets = streams(Path(folder), options.seed)
         alone = {name: datasets[name] for name in (PLAIN, RARE)}

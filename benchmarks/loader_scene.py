@@ -1,4 +1,7 @@
-"""A folder that costs what GTA5 costs to read: frames of its size, photographs' share of noise, and masks with rare small objects."""
+"""A folder that is as expensive to read as GTA5.
+
+Its frames have GTA5's size and as much noise as photographs, and its masks have rare small objects.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,12 @@ from u2pl.data.city_classes import NAMES, TRAIN_ID, CityClasses
 from u2pl.notation import IGNORE
 
 SIZE = (1914, 1052)
-#: Levels of noise in each colour: PNGs of 2.3 MB, GTA5's mean.
+#: Noise levels per channel: gives PNGs of 2.3 MB, the mean of GTA5.
 NOISE = 8
-#: Class and the share of the height where its band ends.
+#: Class, and where its band ends, as a share of the height.
 BANDS = (("sky", 0.25), ("building", 0.45), ("vegetation", 0.55), ("sidewalk", 0.65), ("road", 1.0))
-#: Class, width, height, and the share of the frames that show one; the traffic light is below `min_pixels`.
+#: Class, width, height, and the share of the frames that show one; the traffic light has fewer
+#: than `min_pixels` pixels.
 OBJECTS = (
     ("car", 330, 160, 0.9),
     ("person", 45, 110, 0.6),
@@ -29,7 +33,7 @@ OBJECTS = (
 
 
 def write_gta5(root: Path, frames: int, seed: int) -> None:
-    """Fill `root` with images/ and labels/ as GTA5 comes."""
+    """Fill `root` with images/ and labels/, laid out like GTA5."""
     for folder in ("images", "labels"):
         (root / folder).mkdir()
     label_of = {

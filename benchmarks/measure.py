@@ -176,7 +176,7 @@ def arguments(description: str | None, **options: Any) -> argparse.Namespace:
     An option's value here is its default and gives its type.
     """
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     common: dict[str, Any] = {
         "device": "cuda" if torch.cuda.is_available() else "cpu",
@@ -184,12 +184,14 @@ def arguments(description: str | None, **options: Any) -> argparse.Namespace:
         "seed": 0,
     }
     for name, value in {**options, **common}.items():
-        many = (
-            {"nargs": "+", "type": type(value[0])}
-            if isinstance(value, list)
-            else {"type": type(value)}
+        values = value if isinstance(value, list) else [value]
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(values[0]),
+            nargs="+" if isinstance(value, list) else None,
+            default=value,
+            help=f"default: {' '.join(map(str, values))}",
         )
-        parser.add_argument(f"--{name.replace('_', '-')}", default=value, help=" ", **many)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)

@@ -1,21 +1,24 @@
-"""The steps of the domain adaptation app: `light` at 2 + 2 images of 256 pixels on the CPU, on CUDA `paper` (MiT-B5) at 512."""
+"""The steps of the domain adaptation app's DAFormer and U2PL+.
+
+On the CPU network `light` at 2 + 2 images of 256 pixels; on CUDA `paper` (MiT-B5) at 512 pixels.
+"""
 
 from __future__ import annotations
 
 import argparse
 import tomllib
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
-from step_rival import Rival, made_up
+from step_rival import Rival, Stages, made_up
 
 import u2pl_da.methods
 from u2pl.data.city_classes import NAMES, CityClasses
 from u2pl.losses.supervised import connected_zero, cross_entropy
 from u2pl.maps import upsample
-from u2pl.methods.method import MethodConfig
+from u2pl.methods.method import LabeledMethod, MethodConfig
+from u2pl.methods.pixel_contrast import PixelContrast
 from u2pl.mixing.photometric import StrongView
 from u2pl.networks.config import NetworkConfig
 from u2pl.training.config import TrainConfig
@@ -29,7 +32,10 @@ RECIPE = tomllib.loads(
 
 
 class DomainAdaptRival(Rival):
-    """DAFormer's source and mixed images go through the networks one group after the other, as BatchNorm must not mix them."""
+    """Source and mixed images pass through the networks one group at a time.
+
+    BatchNorm must not mix the two domains' statistics.
+    """
 
     methods = u2pl_da.methods
     networks = {  # noqa: RUF012
@@ -69,7 +75,7 @@ class DomainAdaptRival(Rival):
         groups, size = (batch.image_l, batch.image_t), self.batch.label_l.shape[-2:]
         method.teacher(batch.image_t, embed=embeds)
         source, target = (method.student(images, embed=embeds) for images in groups)
-        if embeds:  # for keys and prototypes the teacher looks at both groups, too
+        if embeds:  # the teacher sees both groups too, for keys and prototypes
             for images in groups:
                 method.teacher(images, learn=False)
         with torch.no_grad():
@@ -85,18 +91,26 @@ class DomainAdaptRival(Rival):
         )
         return torch.stack(losses + idle).sum()
 
-    def inside(self, story: ModuleType) -> dict[str, tuple[Any, str]]:
-        method = type(self.method)
-        return super().inside(story) | {
+    def inside(self) -> Stages:
+        kind, story = type(self.method), self.story
+        own: Stages = {
+            "supervised loss": (LabeledMethod, "supervised_loss"),
             "ImageNet encoder": (self.method.imagenet.encoder, "forward"),
             "feature distance": (ImageNetDistance, "forward"),
-            "believing": (Adaptation, "pseudo_labels"),
+            "pseudo-labels": (Adaptation, "pseudo_labels"),
             "mixing": (Adaptation, "mix"),
             "strong view": (StrongView, "__call__"),
-            "unsupervised loss": (method, "unsupervised_loss")
-            if hasattr(method, "unsupervised_loss")
-            else (story, "cross_entropy"),
-            "partition": (method, "partition"),
-            "contrast: selection": (story, "select"),
-            "journal": (story, "label_accuracy"),
         }
+        if self.has(PixelContrast):
+            own |= {
+                "unsupervised loss": (kind, "unsupervised_loss"),
+                "partition": (kind, "partition"),
+                "partition scalars": (story, "partition_scalars"),
+                "contrast: selection": (story, "select_in_domains"),
+            }
+        else:
+            own |= {
+                "unsupervised loss": (story, "cross_entropy"),
+                "pseudo-label accuracy": (story, "label_accuracy"),
+            }
+        return super().inside() | own

@@ -1,4 +1,4 @@
-"""A method that is taken through whole steps and through bare ones; each app says what of its steps is bare network work."""
+"""A method that takes whole steps and bare ones; each app defines which of its work is bare."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from measure import Stopwatch, blocks
+from torch import nn
 
 from u2pl.memory.prototypes import DenoisingPrototypes, Prototypes
 from u2pl.methods.discovery import load_method
@@ -26,6 +27,9 @@ from u2pl.training.optimizer import build_optimizer
 
 #: A step after the warm start.
 PROGRESS = Progress(step=50, total=100)
+
+#: Functions inside a step, as (owner, attribute), by the name of their stage.
+Stages = dict[str, tuple[Any, str]]
 
 
 class Rival(ABC):
@@ -51,7 +55,10 @@ class Rival(ABC):
             options.classes,
         )
         config = self.config(kind.Config, options.classes)
-        self.method: Method = kind(config, student, options.classes).to(options.device).train()
+        self.method: Method[Any] = kind(config, student, options.classes)
+        self.method.to(options.device).train()
+        #: the method's module, where its step finds the functions that it calls
+        self.story = sys.modules[kind.__module__]
         self.optimizer = build_optimizer(self.method, self.train)
         self.batch = self.make_batch(options)
         self.progress = PROGRESS
@@ -66,11 +73,11 @@ class Rival(ABC):
     @staticmethod
     @abstractmethod
     def defaults(cuda: bool) -> dict[str, Any]:
-        """Methods, network and shapes where none are asked for."""
+        """Methods, network and shapes if none are given."""
 
     @classmethod
     def network(cls, options: argparse.Namespace) -> NetworkConfig:
-        """The network that is asked for, with a representation head."""
+        """The chosen network, with a representation head."""
         return cls.networks[options.network]
 
     @staticmethod
@@ -81,32 +88,39 @@ class Rival(ABC):
     @staticmethod
     @abstractmethod
     def make_batch(options: argparse.Namespace) -> Any:
-        """What a step is fed."""
+        """The input of a step."""
 
     def phases(self) -> dict[str, Progress]:
-        """Parts of a run whose steps differ, by name, and a step of each; by default the steps after the warm start, which need no name."""
+        """A step of each phase of a run, by the phase's name.
+
+        By default there is one phase without a name: everything after the warm start.
+        """
         return {"": PROGRESS}
 
     @abstractmethod
     def bare_loss(self) -> torch.Tensor:
-        """Forwards that the step cannot do without, and a loss of the student's."""
+        """The forward passes that the step cannot do without, and a loss of the student's."""
 
-    def inside(self, story: ModuleType) -> dict[str, tuple[Any, str]]:
-        """Functions inside a step, as (owner, attribute) by the name of their stage; `story` is the method's module."""
-        return {
-            "networks": (Segmentor, "forward"),
-            "supervised loss": (Method, "supervised_loss"),
-            "unsupervised loss": (story, "unsupervised_loss"),
-            "partition": (story, "partition"),
-            "partition scalars": (story, "partition_scalars"),
-            "prototypes": (Prototypes, "update"),
-            "denoising": (DenoisingPrototypes, "denoised_label"),
-            "contrast: selection": (PixelContrast, "select"),
-            "contrast: the rest": (PixelContrast, "forward"),
-        }
+    def inside(self) -> Stages:
+        """The stages of a step: an app adds its own to those of the parts that methods share.
+
+        Each of them must exist; see `measure.watched`.
+        """
+        stages: Stages = {"networks": (Segmentor, "forward")}
+        if self.has(Prototypes):
+            stages["prototypes"] = (Prototypes, "update")
+        if self.has(DenoisingPrototypes):
+            stages["denoising"] = (DenoisingPrototypes, "denoised_label")
+        if self.has(PixelContrast):
+            stages["contrast: the rest"] = (PixelContrast, "forward")
+        return stages
+
+    def has(self, kind: type[nn.Module]) -> bool:
+        """Whether the method has a part of this kind."""
+        return any(isinstance(part, kind) for part in self.method.modules())
 
     def whole(self, watch: Stopwatch) -> None:
-        """As the training loop does it."""
+        """A step as the training loop runs it."""
         with watch.stage("everything else"), self.precision:
             loss = self.method(self.batch, self.progress).loss
         self._descend(loss, watch)
@@ -127,14 +141,11 @@ class Rival(ABC):
             self.optimizer.zero_grad()
 
     def stages(self, repeats: int, device: torch.device) -> dict[str, dict[str, dict[str, float]]]:
-        """Seconds of each stage of whole and bare steps; functions inside a step are watched by name."""
-        inside = self.inside(sys.modules[type(self.method).__module__])
+        """Seconds of each stage of whole and of bare steps."""
         reports = {}
         for name, step in (("step", self.whole), ("bare", self.bare)):
             watch = Stopwatch(device)
-            with watch.watching(
-                **{stage: place for stage, place in inside.items() if hasattr(*place)}
-            ):
+            with watch.watching(**self.inside()):
                 for _ in range(repeats):
                     step(watch)
                     watch.lap()
@@ -143,19 +154,17 @@ class Rival(ABC):
 
 
 def made_up(options: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Images of noise for both halves of a batch, uint8 labels in blocks of which 5 % are 255, and where the second half is no padding."""
-    generator, size, count = (
-        torch.Generator().manual_seed(options.seed),
-        options.size,
-        options.batch,
-    )
+    """Noise images and block labels of both halves of a batch, and the second half's valid pixels.
+
+    Returns: images uint8 [2B, 3, H, W], labels uint8 [2B, H, W] of which 5 % are 255, valid bool
+    [B, H, W], False on a margin of padding.
+    """
+    generator = torch.Generator().manual_seed(options.seed)
+    size, count = options.size, options.batch
     images = torch.randint(256, (2 * count, 3, size, size), generator=generator, dtype=torch.uint8)
     label = blocks(2 * count, options.classes, size, max(1, size // 8), generator)
     label[torch.rand(label.shape, generator=generator) < 0.05] = IGNORE
     valid = torch.ones(count, size, size, dtype=torch.bool)
     valid[:, -max(1, size // 16) :] = False
-    return (
-        images.to(options.device),
-        label.to(options.device, torch.uint8),
-        valid.to(options.device),
-    )
+    device = options.device
+    return images.to(device), label.to(device, torch.uint8), valid.to(device)

@@ -1,23 +1,28 @@
-"""The steps of the semi-supervised app: `light` at 8 + 8 images of 128 pixels on the CPU, on CUDA `paper` (ResNet-101, stride 8) at 513."""
+"""The steps of the semi-supervised app's U2PL and U2PL+.
+
+On the CPU network `light` at 8 + 8 images of 128 pixels; on CUDA `paper` (ResNet-101, output stride
+8) at 513 pixels.
+"""
 
 from __future__ import annotations
 
 import argparse
-from types import ModuleType
 from typing import Any
 
 import torch
-from step_rival import Rival, made_up
+from step_rival import Rival, Stages, made_up
 
 import u2pl_semi.methods
 from u2pl.losses.supervised import cross_entropy
 from u2pl.maps import upsample
+from u2pl.memory.prototypes import Prototypes
 from u2pl.methods.batches import PairBatch
+from u2pl.methods.method import LabeledMethod
 from u2pl.networks.config import NetworkConfig
 
 
 class SemiRival(Rival):
-    """U2PL's labelled and unlabelled images go through the networks together."""
+    """Labelled and unlabelled images pass through the networks together."""
 
     methods = u2pl_semi.methods
     networks = {  # noqa: RUF012
@@ -49,7 +54,7 @@ class SemiRival(Rival):
     def bare_loss(self) -> torch.Tensor:
         method, batch, size = self.method, self.batch, self.batch.label_l.shape[-2:]
         images = torch.cat([batch.image_l, batch.image_u])
-        method.teacher(batch.image_u, embed="prototypes" in method.Config.model_fields)
+        method.teacher(batch.image_u, embed=self.has(Prototypes))
         method.teacher(images)
         output = method.student(images)
         logits_l, logits_u = upsample(output.logits, size).chunk(2)
@@ -59,8 +64,16 @@ class SemiRival(Rival):
             + output.embed.sum() * 0.0
         )
 
-    def inside(self, story: ModuleType) -> dict[str, tuple[Any, str]]:
-        return super().inside(story) | {
+    def inside(self) -> Stages:
+        story = self.story
+        own: Stages = {
+            "supervised loss": (LabeledMethod, "supervised_loss"),
             "mixing": (type(self.method.mix), "__call__"),
-            "positive keys": (story, "class_means"),
+            "unsupervised loss": (story, "unsupervised_loss"),
+            "partition": (story, "partition"),
+            "partition scalars": (story, "partition_scalars"),
+            "contrast: selection": (story, "select_candidates"),
         }
+        if not self.has(Prototypes):
+            own["positive keys"] = (story, "class_means")
+        return super().inside() | own

@@ -1,7 +1,8 @@
-"""The steps of the weakly supervised app before and after its phases start: preset `voc`, 2 images of 256 pixels, on CUDA 8 of 512.
+"""The steps of the weakly supervised app's cam, AFA and U2PL+, in each phase of a run.
 
-The bare work on tags alone is the encoder's and the image-level classifier's; later it is that of the whole network, and the forwards that
-the activation maps are made of. Both losses are the method's own.
+Preset `voc`, with 2 images of 256 pixels on the CPU and 8 of 512 pixels on CUDA. The bare work on
+tags alone is that of the encoder and the image-level classifier; later it is that of the whole
+network, and the forward passes behind the activation maps. Both losses are the method's own.
 """
 
 from __future__ import annotations
@@ -10,23 +11,23 @@ import argparse
 import sys
 import tomllib
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from step_rival import Rival, made_up
+from step_rival import Rival, Stages, made_up
 from torch import Tensor
 
 import u2pl_ws.methods
 from u2pl.evaluate.inference import evaluating
 from u2pl.methods.method import MethodConfig
+from u2pl.methods.pixel_contrast import PixelContrast
 from u2pl.networks.attention import AffinityHead
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.segmentor import SegOutput
 from u2pl.schedules import Progress
 from u2pl.training.config import TrainConfig
-from u2pl_ws import affinity_labels
+from u2pl_ws import map_labels
 from u2pl_ws.activation_maps import ActivationConfig
 from u2pl_ws.batches import TagBatch
 from u2pl_ws.methods import cam
@@ -38,7 +39,7 @@ MOST_TAGS = 3
 
 
 class WeakRival(Rival):
-    """A step on tags alone, one that makes labels of activation maps, and one that lets the affinity spread them first."""
+    """Steps on tags alone, on labels from activation maps, and on maps spread by a random walk."""
 
     methods = u2pl_ws.methods
     networks = {"voc": NetworkConfig(**{**RECIPE["network"], "encoder_weights": "none"})}  # noqa: RUF012
@@ -71,19 +72,14 @@ class WeakRival(Rival):
     @staticmethod
     def make_batch(options: argparse.Namespace) -> TagBatch:
         images, _, valid = made_up(options)
-        drawn = torch.rand(
-            options.batch,
-            options.classes - 1,
-            generator=torch.Generator().manual_seed(options.seed),
-        )
-        tags = (
-            drawn.argsort(dim=1).argsort(dim=1)
-            < MOST_TAGS - torch.arange(options.batch).unsqueeze(1) % MOST_TAGS
-        )
+        generator = torch.Generator().manual_seed(options.seed)
+        drawn = torch.rand(options.batch, options.classes - 1, generator=generator)
+        count = MOST_TAGS - torch.arange(options.batch).unsqueeze(1) % MOST_TAGS
+        tags = drawn.argsort(dim=1).argsort(dim=1) < count
         return TagBatch(images[: options.batch], tags.to(options.device), valid)
 
     def phases(self) -> dict[str, Progress]:
-        walk = {"walk": Progress(step=50, total=100)} if "affinity" in self.method.weights() else {}
+        walk = {"walk": Progress(step=50, total=100)} if self.has(AffinityHead) else {}
         return {"tags": Progress(step=5, total=100), "labels": Progress(step=20, total=100), **walk}
 
     def bare_loss(self) -> Tensor:
@@ -104,22 +100,26 @@ class WeakRival(Rival):
                 view = F.interpolate(
                     image, scale_factor=scale, mode="bilinear", align_corners=False
                 )
-                student.activation(
-                    student.encoder(student.prepare(torch.cat([view, view.flip(-1)])))[-1]
-                )
+                both = student.prepare(torch.cat([view, view.flip(-1)]))
+                student.activation(student.encoder(both)[-1])
 
-    def inside(self, story: ModuleType) -> dict[str, tuple[Any, str]]:
-        host = sys.modules[getattr(self.method, "host", type(self.method)).__module__]
-        return super().inside(story) | {
+    def inside(self) -> Stages:
+        kind, host = type(self.method), getattr(self.method, "host", type(self.method))
+        own: Stages = {
             "encoder": (type(self.method.student.encoder), "forward"),
             "tag loss": (cam.Cam, "tag_loss"),
             "segmentation loss": (cam.Cam, "segmentation_loss"),
-            "activation maps: the rest": (host, "activation_maps"),
+            "activation maps: the rest": (sys.modules[host.__module__], "activation_maps"),
             "PAR: kernel": (cam, "affinity_kernel"),
-            "PAR: iterations": (affinity_labels, "refine"),
-            "labels: the rest": (affinity_labels, "agreed_label"),
-            "affinity": (AffinityHead, "forward"),
-            "affinity loss": (type(self.method), "affinity_loss"),
-            "random walk": (affinity_labels, "random_walk"),
-            "contrast: selection": (story, "select"),
+            "PAR: iterations": (map_labels, "refine"),
+            "labels: the rest": (map_labels, "agreed_label"),
         }
+        if self.has(AffinityHead):
+            own |= {
+                "affinity": (AffinityHead, "forward"),
+                "affinity loss": (kind, "affinity_loss"),
+                "random walk": (map_labels, "random_walk"),
+            }
+        if self.has(PixelContrast):
+            own["contrast: selection"] = (self.story, "select_by_tags")
+        return super().inside() | own

@@ -60,12 +60,25 @@ def test_top_class_is_the_first_of_the_highest():
     assert (top_class(torch.zeros(1, 5, 2, 2)) == 0).all()
 
 
-def test_one_hot_leaves_out_what_is_ignored():
-    label = torch.tensor([[[0, 2], [255, 1]]])
-    mask = one_hot(label, 3)
-    assert mask.shape == (1, 3, 2, 2) and mask.dtype == torch.bool
-    for c, i, j in np.ndindex(3, 2, 2):
-        assert mask[0, c, i, j] == (label[0, i, j] == c)
+def test_one_hot_is_one_hot_and_leaves_255_out():
+    draw = torch.Generator().manual_seed(0)
+    label = torch.randint(0, 5, (2, 3, 5), generator=draw, dtype=torch.uint8)
+    label[label == 4] = 255
+    mask = one_hot(label, 4)
+    assert mask.dtype == torch.bool
+    assert torch.equal(mask.sum(dim=1), (label != 255).long())
+    for c in range(4):
+        assert torch.equal(mask[:, c], label == c)
+
+
+def test_one_hot_matches_the_fixture(shared):
+    z = np.load(shared("fixtures/entropy_partition.npz"))
+    for group in "lu":
+        small = downsample(torch.tensor(z[f"in_label_{group}"]))
+        assert np.array_equal(
+            one_hot(small, int(z["cfg_num_classes"])).numpy(),
+            z[f"out_onehot_{group}_small_correct"] == 1,
+        )
 
 
 @pytest.mark.parametrize(

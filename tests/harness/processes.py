@@ -138,7 +138,7 @@ def train_all(job: dict[str, Any], out: str) -> None:
 if __name__ == "__main__":
     for name in decoder_names():  # everything heavy, before the fork
         decoder_file(name)
-    families()
+    list(families())
     job, out = json.loads(sys.argv[1]), Path(sys.argv[2])
     debug_launcher(train_all, (job, str(out / "two")), num_processes=2)
     train_all(job, str(out / "one"))

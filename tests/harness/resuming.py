@@ -176,13 +176,14 @@ class ResumedRuns(EveryMethod):
     ) -> None:
         method, log = self.everything, tmp_path / "log"
         own, expected = commands(method), run_of(whole(method))
+        seconds = json.loads((whole(method) / "summary.json").read_text())["seconds"]
         for workers in (0, 2):
             killed = tmp_path / f"killed{workers}"
             changes = {"train_checkpoint_every": 1, "data_workers": workers}
             pid = own.start(log, *train(method, killed, **changes))
             wait_for(killed / "config.json")
             # any moment: before the first step, in the middle of a file, after the end
-            time.sleep(random.uniform(0.0, 1.5))
+            time.sleep(random.uniform(0.0, 1.2 * seconds))
             os.killpg(pid, signal.SIGKILL)
             assert own.wait(pid) in (-signal.SIGKILL, 0)
 

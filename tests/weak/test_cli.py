@@ -130,7 +130,7 @@ def test_evaluate_has_a_column_for_each_way_and_leaves_out_a_crf_that_is_not_the
     result = command("evaluate", copied, "--cpu")
     assert result.exit_code == 0, result.output
     assert (
-        "left out: dense CRF needs the optional package pydensecrf2, which is not installed: pip install 'u2pl[crf]'"
+        "left out: dense CRF needs the optional package pydensecrf2, which is not installed: uv sync --extra crf"
         in result.stdout
     )
     found = columns(copied)

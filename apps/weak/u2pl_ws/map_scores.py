@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from rich.progress import track
 from torch import Tensor
 
 from u2pl.cli.console import ConsoleReporter, standard_output
-from u2pl.errors import UserError
+from u2pl.errors import UserError, explain
 from u2pl.evaluate.confusion import Confusion
 from u2pl.evaluate.inference import evaluating, predict_probabilities
 from u2pl.evaluate.protocol import EvaluationProtocol
@@ -53,7 +54,11 @@ def score_maps(request: MapsRequest) -> None:
         )
     text, counting = request.data or model.card.source or "", ConsoleReporter(console).counting
     tags, _ = find_tags(source, text, request.tags, ids, counting)
-    options = ActivationConfig.model_validate(model.card.options["cam"])
+    try:
+        options = ActivationConfig.model_validate(model.card.options.get("cam"))
+    except ValidationError as error:
+        reason = explain(error, "method.cam.")
+        raise UserError(f"{request.checkpoint} has no options of its maps ({reason})") from None
     limit, protocol = request.limit, model.protocol()
     ids = [ids[i * len(ids) // limit] for i in range(limit)] if 0 < limit < len(ids) else ids
     counts = {name: Confusion(len(source.classes), model.device) for name in COLUMNS}

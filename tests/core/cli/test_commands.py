@@ -94,7 +94,7 @@ def test_a_crf_that_is_missing_leaves_its_column_out_and_says_so(
 ) -> None:
     crf(False)
     assert list(scored(saved, VIEWS)) == WORDS[:2]
-    said = "left out: dense CRF needs the optional package pydensecrf2, which is not installed: pip"
+    said = "left out: dense CRF needs the optional package pydensecrf2, which is not installed: "
     assert capsys.readouterr().out.count(said) == 1
     with pytest.raises(UserError, match="dense CRF needs the optional package"):
         scored(saved, VIEWS[2:])

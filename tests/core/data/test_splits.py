@@ -15,7 +15,7 @@ MakeFolder = Callable[..., Path]
 
 @pytest.fixture
 def source(make_folder: MakeFolder) -> Folder:
-    """30 masked images: all background and cat, only number 17 has a dog; 10 without mask; two for val."""
+    """30 masked images of background and cat, of which number 17 has a dog; 10 without; two val."""
     held = (
         {f"m{i:02}": [0, 1, 2] if i == 17 else [0, 1] for i in range(30)}
         | {f"u{i}": None for i in range(10)}
@@ -133,7 +133,7 @@ def test_numbers_are_read_before_names_and_names_before_files(
         ("1/0", "above 0 and at most 1"),
         (
             "threee",
-            "is no number, no fraction, no file and no split of photos, which has bare, leak, train, two, val",
+            "is no number, no fraction, no file and no split of photos, which has bare, leak",
         ),
         ("bare", r"labeled bare: images without mask: 'u3' \(1\)"),
         ("leak", r"labeled leak: images of the val split: 'v0' \(1\)"),

@@ -26,7 +26,8 @@ def test_image_and_mask_stay_aligned(scale: float, size: tuple[int, int]) -> Non
     for seed in range(20):
         sample = transform(image, mask, np.random.default_rng(seed))
         gap = (sample.image[0].float() - sample.label.float())[sample.valid]
-        # Nearest picks a source pixel within half an output pixel (1 / scale columns, 2 grey levels each) and half a column.
+        # nearest picks a source pixel within half an output pixel (1 / scale columns of 2 grey
+        # levels each) and half a column
         assert gap.abs().max() <= 1 / scale + 1.5
         assert gap.mean().abs() <= 1.05 + 0.05 / scale if scale < 1 else gap.mean().abs() <= 0.6
 
@@ -145,7 +146,7 @@ def test_void_rows_of_an_image_become_the_border() -> None:
 
 @pytest.mark.parametrize(("scale", "long_side"), [(1.0, 0), (0.5, 0), (2.0, 0), (1.0, 40)])
 def test_the_border_follows_the_crop(scale: float, long_side: int) -> None:
-    """Rows of the image in three shades of green say where a crop's row comes from; only at the seams may both answers be given."""
+    """Three shades of green show where a crop's row comes from; at the seams both are right."""
     pixels = np.zeros((60, 90, 3), np.uint8)
     pixels[:12, :, 1], pixels[12:39, :, 1], pixels[39:, :, 1] = 255, 0, 255
     transform = TrainTransform(30, (scale, scale), True, long_side, (12 / 60, 21 / 60))

@@ -13,8 +13,8 @@ from rich.console import Console
 from u2pl.data.sources.folder import Folder
 from u2pl.data.transforms import TrainTransform
 from u2pl.doctor.findings import (
-    Diagnosis,
     LOOKED_AT,
+    Diagnosis,
     class_table,
     look_at,
     padded_share,

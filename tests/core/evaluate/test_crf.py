@@ -80,7 +80,7 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, call: An
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
     with pytest.raises(
-        UserError, match=r"pydensecrf2, which is not installed: pip install 'u2pl\[crf\]'"
+        UserError, match="pydensecrf2, which is not installed: uv sync --extra crf, or score"
     ):
         call()
 
@@ -96,7 +96,7 @@ def test_a_broken_package_says_why(monkeypatch: pytest.MonkeyPatch, error: Excep
     monkeypatch.setattr(crf, "import_module", broken)
     with pytest.raises(
         UserError,
-        match=r"cannot be loaded \((no libm|numpy\.dtype size changed|no reason given)\): pip",
+        match=r"cannot be loaded \((no libm|numpy\.dtype size changed|no reason given)\): uv",
     ) as found:
         crf.load_crf()
     assert "\n" not in str(found.value)

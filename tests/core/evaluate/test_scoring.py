@@ -11,7 +11,6 @@ from u2pl.evaluate.confusion import Confusion
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.evaluate.scoring import evaluate
 
-
 IDS = [f"{i:02}" for i in range(11)]
 
 
@@ -39,9 +38,7 @@ def test_networks_share_one_pass_and_return_to_their_mode(drawn, reader):
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 16])
-def test_processes_share_the_images_without_counting_one_twice(
-    monkeypatch, drawn, reader, world
-):
+def test_processes_share_the_images_without_counting_one_twice(monkeypatch, drawn, reader, world):
     monkeypatch.setattr(distributed, "world_size", lambda: world)
     counts: list[Tensor] = []
 

@@ -134,7 +134,7 @@ def test_the_loss_is_computed_in_float32():
 
 @pytest.mark.parametrize("pairs", [0, 1, None])
 def test_two_processes_have_the_loss_and_gradient_of_one(twins, pairs):
-    """Also where only one pair of the step counts, so that the ones are most of what is divided by."""
+    """Also if a single pair counts, so that most of each divisor is its +1."""
     prob, target = random_pair(6, images=4)
     target[3] = IGNORE
     if pairs is not None:

@@ -14,7 +14,7 @@ IGNORE = 255
 def blocks(
     seed: int, classes: int, size, side: int = 5, noise: float = 0.2, ignored: float = 0.2
 ) -> torch.Tensor:
-    """Labels in blocks that do not fit the cells, some of them ignored, with single pixels of other classes."""
+    """Labels in blocks across the cells' borders, with single pixels of other classes and 255."""
     draw = torch.Generator().manual_seed(seed)
     values = torch.tensor([*range(classes), IGNORE])
     odds = torch.tensor([*[(1 - ignored) / classes] * classes, ignored])
@@ -167,7 +167,7 @@ def test_the_distance_is_computed_in_float32():
 
 @pytest.mark.parametrize("positions", [1, 2, 9])
 def test_two_processes_have_the_gradient_of_one(twins, positions):
-    """Also where the only position of the step is in one of them, so that the average count is a half."""
+    """Also if a single position counts, so that the average count is one half."""
     feature, reference, _ = random_case(5, (4, 3, 4, 2))
     where = torch.zeros(4, 4, 2, dtype=torch.bool)
     where.view(-1)[:positions] = True  # eight positions an image

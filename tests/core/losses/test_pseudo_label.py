@@ -29,7 +29,7 @@ def random_weight(seed: int, label: torch.Tensor) -> torch.Tensor:
 
 
 def slow_reverse(logits, label, floor=1e-4, count=None, weight=None):
-    """-sum_c p_c log max(onehot_c, floor), class by class and pixel by pixel, with the derivative of the softmax written out."""
+    """-sum_c p_c log max(onehot_c, floor), in a loop over pixels and classes, and its gradient."""
     weight = torch.ones(label.shape) if weight is None else weight
     grad, total, seen = torch.zeros(logits.shape, dtype=torch.float64), 0.0, 0
     for b, i, j in np.ndindex(*label.shape):

@@ -245,7 +245,7 @@ def test_a_permutation_of_the_foreground_leaves_the_balanced_loss():
 
 @pytest.mark.parametrize("lone", [None, 0, 2])
 def test_balanced_halves_of_two_processes_are_those_of_one(twins, lone):
-    """Also where the only background, or foreground, pixel is in one of them, so that the average count is a half."""
+    """Also if there is a single background or foreground pixel: its average count is one half."""
     logits, label = random_pair(8, (4, 5, 6, 7))
     if lone is not None:
         label = torch.where(label == IGNORE, label, 0 if lone else 3).to(torch.uint8)

@@ -47,7 +47,10 @@ def test_a_random_order_makes_it_a_fair_sample():
 
 
 def push(queue: ClassQueue, keys: list[torch.Tensor]) -> None:
-    """Append keys given class by class; what lies beyond a class's count points at a row of NaN that must never be seen."""
+    """Push these keys of each class.
+
+    Positions beyond a class's count point at a row of NaN, which must never be read.
+    """
     table = torch.cat([torch.full_like(queue.rows[:1], torch.nan), *keys])
     counts = torch.tensor([len(k) for k in keys])
     index = torch.zeros(len(keys), max(1, int(counts.max())), dtype=torch.int64)

@@ -101,7 +101,10 @@ def test_averaging_matches_the_fixture(shared):
 
 
 def test_a_copy_that_is_updated_with_the_steps_done_matches_the_fixture(shared):
-    """DAFormer averages before its step i >= 1, thus after i optimizer steps; the copy it starts from is the untrained student."""
+    """DAFormer averages before its step i >= 1, which is after i optimizer steps.
+
+    It starts from a copy of the untrained student.
+    """
     z = np.load(shared("fixtures/schedules.npz"))
     first, *later = torch.tensor(z["in_ema_student"])
     student = nn.Linear(len(first), 1, bias=False)
@@ -187,7 +190,7 @@ def test_a_checkpoint_brings_the_teacher_back():
 
 
 def test_what_is_asked_without_learning_leaves_its_own_statistics_alone():
-    """The answer is normalised by the images that are asked about all the same, and the next ones are learnt from again."""
+    """The output is normalised by its own batch all the same, and the next batch is learnt from."""
     teacher = Teacher(student_at(0), TeacherConfig(statistics="own")).train()
     norm, image = teacher.network.norm, torch.randn(2, 3, 4, 5)
     before = [norm.running_mean.clone(), norm.running_var.clone(), norm.num_batches_tracked.clone()]

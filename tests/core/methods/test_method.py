@@ -21,7 +21,7 @@ from u2pl.methods.method import (
 from u2pl.methods.pixel_contrast import ContrastConfig, PixelContrast, RankedContrastConfig
 from u2pl.methods.step import StepResult, weighted_sum
 from u2pl.methods.supervised_loss import SupervisedConfig
-from u2pl.networks.segmentor import SegOutput, Segmentor
+from u2pl.networks.segmentor import Segmentor, SegOutput
 from u2pl.pseudo.partition import Partition
 from u2pl.schedules import Progress
 

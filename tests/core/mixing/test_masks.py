@@ -91,8 +91,11 @@ def test_images_draw_for_themselves():
     assert len(label[0][mask[0]].unique()) == 1 and len(label[1][mask[1]].unique()) == 2
 
 
-def test_one_hot_matches_the_fixture(shared):
-    """The released draw is over the batch with 255 as a class; where 255 is left out the mask of the drawn classes is the same."""
+def test_class_mask_matches_the_fixture(shared):
+    """The released code draws from the classes of the batch, 255 among them.
+
+    Of the classes that it drew, without 255, the mask is the same.
+    """
     z = np.load(shared("fixtures/classmix.npz"))
     label, chosen = torch.tensor(z["in_cm_label"]).squeeze(1), z["out_cm_chosen_classes"]
     for b in range(len(label)):
@@ -123,7 +126,7 @@ def test_every_class_is_drawn_equally_often(seed):
 
 
 def slow_batch_mask(label, score):
-    """Of the values anywhere in the batch, 255 among them, (n + n mod 2) / 2 with the lowest scores for each image."""
+    """For each image the (n + n mod 2) / 2 lowest-scored of the n values in the batch, with 255."""
     values = sorted(set(label.flatten().tolist()))
     mask, size = torch.zeros(label.shape, dtype=torch.bool), (len(values) + len(values) % 2) // 2
     for b in range(len(label)):

@@ -29,7 +29,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def pictures(seed: int = 0, batch: int = 4, size=(12, 17)) -> torch.Tensor:
-    """Random colours, with grey, black, white and fully saturated ones, and ties between colours, among them."""
+    """Random colours; some are grey, black, white or saturated, or have equal channels."""
     image = torch.rand(batch, 3, *size, generator=generator(seed))
     image[:, :, 0] = image[:, :1, 0]
     image[:, :, 1, :6] = torch.tensor(

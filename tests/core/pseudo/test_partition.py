@@ -56,7 +56,7 @@ def test_percentile_equals_numpys(alpha, size):
     found = upper_percentile(value, valid, float(alpha))
     expected = np.percentile(value[valid].double().numpy(), 100 * (1 - float(alpha)))
     assert found.item() == pytest.approx(expected, rel=1e-6, abs=1e-6)
-    # exact arithmetic says how many of these distinct values are not below it, also where it falls on one of them
+    # exact arithmetic gives the number of values that are not below it, ties included
     assert (value[valid] >= found).sum().item() == math.floor((size - 1) * alpha) + 1
 
 
@@ -103,7 +103,10 @@ def test_every_valid_pixel_is_on_its_side_of_the_threshold(shape, alpha):
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("size", [1, 11, 31, 101])
 def test_the_value_at_the_percentile_is_unreliable_and_of_lowest_entropy(alpha, size):
-    """H >= gamma is unreliable; of the lowest alpha, H <= their percentile. Exact arithmetic says how many these are."""
+    """H >= gamma is unreliable; H <= the percentile is of the lowest alpha.
+
+    Exact arithmetic gives the number of pixels.
+    """
     prob, _ = random_case(size, (1, 7, 1, size))
     part = partition(prob, torch.ones(1, 1, size, dtype=torch.bool), float(alpha))
     expected = math.floor((size - 1) * alpha) + 1

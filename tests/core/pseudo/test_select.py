@@ -143,24 +143,6 @@ def test_ignored_labels_are_nothing():
     )
 
 
-def test_one_hot_is_one_hot_and_leaves_255_out():
-    label = random_label(2, 4)
-    mask = one_hot(label, 4)
-    assert torch.equal(mask.sum(dim=1), (label != IGNORE).long())
-    for c in range(4):
-        assert torch.equal(mask[:, c], label == c)
-
-
-def test_one_hot_matches_the_fixture(shared):
-    z = np.load(shared("fixtures/entropy_partition.npz"))
-    for group in "lu":
-        small = downsample(torch.tensor(z[f"in_label_{group}"]))
-        assert np.array_equal(
-            one_hot(small, int(z["cfg_num_classes"])).numpy(),
-            z[f"out_onehot_{group}_small_correct"] == 1,
-        )
-
-
 def test_join_appends_images():
     first, second = (select_labeled(random_prob(s, 5), random_label(s, 5), 3) for s in (0, 1))
     both = join(first, second)

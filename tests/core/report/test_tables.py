@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
-from u2pl.evaluate.confusion import Score
+from u2pl.evaluate.confusion import Score, subset_mious
 from u2pl.report.tables import score_table
 
 
@@ -39,12 +40,17 @@ def test_means_over_subsets_follow_the_mean_over_all():
         "teacher": Score([90.0, None, 10.0], 50.0, 80.0),
         "student": Score([60.0, None, 20.0], 40.0, 70.0),
     }
-    rows = cells(
-        score_table(
-            ("sky", "sea", "sun"), scores, {"2 [old]": ("sky", "sun"), "1": ("sky",), "0": ("sea",)}
-        )
-    )
+    classes = ("sky", "sea", "sun")
+    subsets = {"2 [old]": ("sky", "sun"), "1": ("sky",), "0": ("sea",)}
+    means = {name: subset_mious(score, classes, subsets) for name, score in scores.items()}
+    rows = cells(score_table(classes, scores, means))
     assert list(rows)[3:] == ["mIoU", "mIoU, 2 [old]", "mIoU, 1", "mIoU, 0", "pixel accuracy"]
     assert rows["mIoU, 2 [old]"] == ["50.00", "40.00"]
     assert rows["mIoU, 1"] == ["90.00", "60.00"]
     assert rows["mIoU, 0"] == ["absent", "absent"]
+
+
+@pytest.mark.parametrize("subsets", [None, {}, {"teacher": {}}])
+def test_without_subsets_there_are_no_means_over_them(subsets):
+    table = score_table(("sky", "sea"), {"teacher": Score([90.0, 10.0], 50.0, 80.0)}, subsets)
+    assert list(cells(table)) == ["sky", "sea", "mIoU", "pixel accuracy"]

@@ -111,7 +111,7 @@ class Silent:
 
 
 def run_overflowing(folder: Path, bad_step: int, bad: float, **train: Any) -> list[Tensor]:
-    """Six steps, scored after the third and the last; returns the weights that were kept for sharing."""
+    """Six steps, scored after the third and the last; returns the weights that were kept."""
     kept: list[Tensor] = []
     score = Score([50.0, 50.0], 50.0, 50.0)
     config = TrainConfig(

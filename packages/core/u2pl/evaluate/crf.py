@@ -27,7 +27,7 @@ def load_crf() -> Any:
     except (ImportError, ValueError) as error:  # ValueError: compiled for another numpy
         reason = f"which cannot be loaded ({(str(error).splitlines() or ['no reason given'])[0]})"
     raise UserError(
-        f"dense CRF needs the optional package pydensecrf2, {reason}: pip install 'u2pl[crf]', or "
+        f"dense CRF needs the optional package pydensecrf2, {reason}: uv sync --extra crf, or "
         "score without it"
     ) from None
 

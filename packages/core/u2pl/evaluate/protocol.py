@@ -41,7 +41,7 @@ class EvaluationProtocol(BaseModel):
     flip: bool = Field(False, description="average with the flipped image too")
     crf: bool = Field(
         False,
-        description="refine the averaged softmax with a dense CRF; needs pip install 'u2pl[crf]'",
+        description="refine the averaged softmax with a dense CRF; needs uv sync --extra crf",
     )
 
     @model_validator(mode="after")

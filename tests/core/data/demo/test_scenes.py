@@ -42,7 +42,8 @@ def test_every_process_draws_the_same_in_any_order() -> None:
 import hashlib, sys
 from u2pl.data.demo.scenes import Scenes
 source = Scenes()
-digest = {id: hashlib.sha256(source.image(id).tobytes() + source.mask(id).tobytes()).hexdigest() for id in sys.argv[1:]}
+scenes = {id: source.image(id).tobytes() + source.mask(id).tobytes() for id in sys.argv[1:]}
+digest = {id: hashlib.sha256(scene).hexdigest() for id, scene in scenes.items()}
 print(source.fingerprint(), sorted(digest.items()))
 """
     ids = ["train_0000", "train_0315", "val_0007"]
@@ -87,7 +88,10 @@ def test_one_object_an_image_is_one_class_an_image() -> None:
 
 
 def test_colour_alone_tells_little(demo: Scenes) -> None:
-    """A colour histogram of every class, learnt from all training masks with even priors, finds no object; chance is 0.05."""
+    """Colour histograms of the classes, from all training masks, find no object.
+
+    Priors are equal; chance is 0.05.
+    """
 
     def colour(split: str) -> np.ndarray:
         return (_images(demo, split).astype(int) // 32) @ (64, 8, 1)

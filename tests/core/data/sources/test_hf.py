@@ -128,7 +128,7 @@ def test_wrong_tables_say_what_to_do(tmp_path: Path, names: str) -> None:
     source = Hub(str(tmp_path / "sizes.parquet"), file)
     with pytest.raises(
         UserError,
-        match="sizes: mask of train/000001 is 5x4, but its image sizes: image of train/000001 is 6x4",
+        match=r"sizes: mask of train/000001 is 5x4, but .* sizes: image of train/000001 is 6x4",
     ):
         source.mask("train/000001")
     with pytest.raises(UserError, match="no row 'train/000009'"):

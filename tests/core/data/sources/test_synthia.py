@@ -62,10 +62,8 @@ def test_train_ids_are_taken_where_they_are(root: Path) -> None:
 )
 def test_other_pngs_could_mean_anything(root: Path, mode: str, found: str) -> None:
     Image.new(mode, (6, 4)).save(root / "GT" / "LABELS" / "0000000.png")
-    with pytest.raises(
-        UserError,
-        match=rf"0000000\.png has {found}.*published, or write train ids into 0000000_labelTrainIds\.png",
-    ):
+    instead = r"published, or write train ids into 0000000_labelTrainIds\.png"
+    with pytest.raises(UserError, match=rf"0000000\.png has {found}.*{instead}"):
         Synthia(root).mask("0000000")
 
 
@@ -73,11 +71,10 @@ def test_other_pngs_could_mean_anything(root: Path, mode: str, found: str) -> No
 def test_broken_labels_are_named_in_one_line(root: Path, kept: int) -> None:
     file = root / "GT" / "LABELS" / "0000000.png"
     file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(
-        UserError,
-        match=r"^[^\n]*0000000\.png cannot be decoded \(truncated, or no PNG\): replace the file[^\n]*$",
-    ):
+    with pytest.raises(UserError) as caught:
         Synthia(root).mask("0000000")
+    assert "0000000.png cannot be decoded (truncated, or no PNG): replace" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_missing_labels_foreign_ids_and_other_sizes_are_named(root: Path) -> None:
@@ -112,10 +109,11 @@ def test_a_torchvision_without_a_decoder_is_said(
 
 
 def test_torchvision_is_imported_by_the_first_mask_only(root: Path) -> None:
-    code = f"import sys; from u2pl.data.sources.synthia import Synthia; Synthia({str(root)!r}); print('torchvision' in sys.modules)"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "False"
-    )
+    code = f"""
+import sys
+from u2pl.data.sources.synthia import Synthia
+Synthia({str(root)!r})
+print("torchvision" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -13,7 +13,10 @@ from u2pl.errors import UserError
 
 
 def _devkit(tmp_path: Path, augmented: bool) -> Path:
-    """Images 0..9: 0..3 train, 4..5 val, 6..8 only in the augmented masks (which lack 4), 9 without any."""
+    """Images 0 to 9: 0 to 3 are train, 4 and 5 val; 9 has no mask.
+
+    The augmented masks lack 4; only they have 6 to 8.
+    """
     root = tmp_path / "VOCdevkit" / "VOC2012"
     for folder in (
         "JPEGImages",

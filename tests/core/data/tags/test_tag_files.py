@@ -66,13 +66,13 @@ def test_tables_are_read(tmp_path: Path, text: str) -> None:
     [
         (
             "",
-            r"t\.csv must begin with the line 'image,classes', not ''; then lines such as 'photo_1,cat;dog'",
+            r"t\.csv must begin with the line 'image,classes', not ''; .*'photo_1,cat;dog'",
         ),
         ("a,cat\nb,dog\n", "must begin with the line 'image,classes', not 'a,cat'"),
         ("image,tags\na,cat\n", "must begin with the line"),
         (
             "image,classes\na,cat\nb\n",
-            r"t\.csv, line 3 must have one cell for each of image, classes: write 'photo_1,cat;dog'",
+            r"t\.csv, line 3 must have one cell for each of image, classes: .*'photo_1,cat;dog'",
         ),
         ("image,classes\n\n,cat\n", "line 3 must have one cell"),
         (
@@ -126,8 +126,11 @@ def test_broken_json_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_objects_of_an_annotation_are_named_and_their_parts_are_not(tmp_path: Path) -> None:
     file = tmp_path / "a.xml"
-    objects = "<object>\n <name> cat\n</name><part><name>head</name></part></object><object><name>R&amp;D</name></object>"
-    text = f"<annotation><name>x</name><segmented>1</segmented>{objects}<object><pose/></object></annotation>"
+    objects = (
+        "<object>\n <name> cat\n</name><part><name>head</name></part></object>"
+        "<object><name>R&amp;D</name></object><object><pose/></object>"
+    )
+    text = f"<annotation><name>x</name><segmented>1</segmented>{objects}</annotation>"
     file.write_text(text)
     assert object_names(file) == ["cat", "R&D"]
     file.write_bytes(f'<?xml version="1.0" encoding="utf-16"?>{text}'.encode("utf-16"))
@@ -137,7 +140,8 @@ def test_objects_of_an_annotation_are_named_and_their_parts_are_not(tmp_path: Pa
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_a_document_type_is_refused_before_it_is_read(tmp_path: Path, encoding: str) -> None:
     grow = "".join(f'<!ENTITY e{n + 1} "{f"&e{n};" * 20}">' for n in range(20))
-    text = f'<!DOCTYPE annotation [<!ENTITY e0 "cat">{grow}]><annotation><object><name>&e20;</name></object></annotation>'
+    named = "<annotation><object><name>&e20;</name></object></annotation>"
+    text = f'<!DOCTYPE annotation [<!ENTITY e0 "cat">{grow}]>{named}'
     (tmp_path / "a.xml").write_bytes(
         f'<?xml version="1.0" encoding="{encoding}"?>{text}'.encode(encoding)
     )
