@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from u2pl.run.app import APPS, App
-
 HERE = Path(__file__).parent
 
 
@@ -38,7 +36,7 @@ def losses(entry: dict[str, Any]) -> set[str]:
 
 
 class Launcher:
-    """A process that has imported the apps once and forks a child for each of their commands.
+    """A process that has imported the apps once and forks a child for each program.
 
     What a start costs is paid once.
     """
@@ -47,9 +45,8 @@ class Launcher:
         # threads that wait without spinning: on a busy machine two of them are otherwise ten times
         # slower than one
         settings = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
-        tasks = [f"{module.partition('.')[0]}.task" for module in APPS.values()]
         self.server = subprocess.Popen(
-            [sys.executable, str(HERE / "launcher.py"), *tasks],
+            [sys.executable, str(HERE / "launcher.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -63,14 +60,18 @@ class Launcher:
         self.server.stdin.flush()
         return int(self.server.stdout.readline())
 
-    def start(self, app: App, log: Path, *args: Any, threads: int = 1) -> int:
-        """Start a command in a process group of its own, its output in `log`; returns its id."""
-        words = [str(app.folder.parent / "cli.py"), *map(str, args)]
-        return self._ask(start=words, threads=threads, log=str(log))
+    def start(self, log: Path, file: Path, *args: Any, threads: int = 1) -> int:
+        """Start a program in a process group of its own, its output in `log`; returns its id."""
+        return self._ask(start=[str(file), *map(str, args)], threads=threads, log=str(log))
 
     def wait(self, pid: int) -> int:
         """The exit code; the negative number of a signal, if one ended the process."""
         return self._ask(wait=pid)
+
+    def run(self, log: Path, file: Path, *args: Any, threads: int = 1) -> None:
+        """Run a program that must succeed."""
+        code = self.wait(self.start(log, file, *args, threads=threads))
+        assert code == 0, log.read_text()[-3000:]
 
     def close(self) -> None:
         """End the server."""

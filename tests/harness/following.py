@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness.commands import journal
+from harness.commands import Launcher, journal
 from harness.methods import EveryMethod
 from harness.tiny import Options, Tiny, method_of
 from u2pl.methods.discovery import method_names
@@ -30,6 +28,7 @@ OPTIONS: Options = {
     "train.reference_batch": 8,
     "train.optimizer": "sgd",
     "train.lr": 0.01,
+    "train.evaluations": 1,
     "network.dropout": 0,
     "method.warm_start": 0.25,
 }
@@ -44,27 +43,23 @@ LOUD: Options = {
 
 
 def train_both(
-    package: str, data: Mapping[str, str], cases: Mapping[str, tuple[str, list[str]]], out: Path
+    launcher: Launcher,
+    package: str,
+    data: dict[str, str],
+    cases: Mapping[str, tuple[str, list[str]]],
+    out: Path,
 ) -> Path:
     """Folders two/CASE, two/as it is/CASE and one/CASE in `out`.
 
-    By a process of its own, because `debug_launcher` forks.
-
     Args:
+        launcher: starts a process of its own, because `debug_launcher` forks.
         package: of the app.
         data: what of a request names the data.
         cases: method and assignments by name.
         out: a folder.
     """
-    job = {"package": package, "data": dict(data), "cases": cases}
-    script = Path(__file__).with_name("processes.py")
-    done = subprocess.run(
-        [sys.executable, str(script), json.dumps(job), str(out)],
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    job = {"package": package, "data": data, "cases": cases}
+    launcher.run(out / "log", Path(__file__).with_name("processes.py"), json.dumps(job), out)
     return out
 
 
@@ -87,14 +82,18 @@ class TwoProcesses(EveryMethod):
     @pytest.fixture(scope="class")
     @classmethod
     def runs(
-        cls, tiny: Tiny, request_data: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+        cls,
+        launcher: Launcher,
+        tiny: Tiny,
+        request_data: dict[str, str],
+        tmp_path_factory: pytest.TempPathFactory,
     ) -> Path:
         """The folder of `train_both`."""
         usual = {**OPTIONS, **LOUD, **cls.loud}
         names = [*method_names(cls.app.methods), *cls.variants]
         cases = {name: (method_of(name), tiny.assignments(name, usual)) for name in names}
         out = tmp_path_factory.mktemp("processes")
-        return train_both(cls.app.package, request_data, cases, out)
+        return train_both(launcher, cls.app.package, request_data, cases, out)
 
     def test_two_processes_log_what_one_logs(self, name: str, runs: Path) -> None:
         one, two = journal(runs / "one" / name), journal(runs / "two" / name)

@@ -14,21 +14,13 @@ import runpy
 import sys
 from typing import Any
 
-import small_mit
+import preload
 import torch
 from PIL import Image
 
-from u2pl.networks.encoder import families
-from u2pl.networks.parts import decoder_file, decoder_names
-
-# everything heavy, before the first fork
-for heavy in ("u2pl.run.train", "u2pl.cli.commands", *sys.argv[1:]):
-    importlib.import_module(heavy)
-for name in decoder_names():
-    decoder_file(name)
-list(families())
+preload.everything()
+importlib.import_module("u2pl.cli.commands")
 Image.init()
-small_mit.register()
 # a child that collects what it shares with this process would copy it: half of the child's time
 gc.freeze()
 

@@ -1,6 +1,6 @@
 """Trains with two connected processes, then with one.
 
-Run by `following.train_both` as `processes.py JOB OUT`. The networks of the first pass have no
+Run by a launcher as `processes.py JOB OUT`. The networks of the first pass have no
 BatchNorm and no dropout, for which "2 x 4 means 1 x 8" holds exactly, apart from the order of float
 additions. Those of the second pass, of two processes alone, are what they are.
 """
@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import small_mit
 import torch
 from accelerate import debug_launcher
 from timm.layers import DropPath
@@ -24,8 +23,6 @@ from u2pl.counting import silently
 from u2pl.evaluate.scoring import evaluate
 from u2pl.memory.teacher import batch_norms
 from u2pl.methods.method import Method
-from u2pl.networks.encoder import families
-from u2pl.networks.parts import decoder_file, decoder_names
 from u2pl.run.app import find_app
 from u2pl.run.task import Task
 from u2pl.run.train import Silent, make_task
@@ -56,11 +53,12 @@ def smooth(module: nn.Module) -> nn.Module:
     return module
 
 
-def task_of(job: dict[str, Any], case: str, steps: int) -> Task:
+def task_of(job: dict[str, Any], case: str, steps: int, *changes: str) -> Task:
     """The task of a case."""
     app = find_app(job["package"])
     method, options = job["cases"][case]
-    request = app.request(method=method, preset="demo", set=options, steps=steps, **job["data"])
+    choices = {"preset": "demo", "set": [*options, *changes], "steps": steps}
+    request = app.request(method=method, **choices, **job["data"])
     return make_task(app, request, silently)
 
 
@@ -110,7 +108,7 @@ def smoothly(job: dict[str, Any], case: str, out: Path) -> None:
 
 def as_it_is(job: dict[str, Any], case: str, out: Path) -> None:
     """The second pass: digests of the state, and names of the buffers that normalise."""
-    task = task_of(job, case, AS_IT_IS)
+    task = task_of(job, case, AS_IT_IS, "train.batch=4")
     method = task.build_method()
     before = {key: digest(value) for key, value in method.state_dict().items()}
     train(task, method, out, scored=False)
@@ -128,7 +126,6 @@ def as_it_is(job: dict[str, Any], case: str, out: Path) -> None:
 def train_all(job: dict[str, Any], out: str) -> None:
     """All cases one after the other; with two processes, both run this."""
     torch.set_num_threads(1)
-    small_mit.register()
     for case in job["cases"]:
         smoothly(job, case, Path(out) / case)
         if distributed.world_size() > 1:
@@ -136,9 +133,6 @@ def train_all(job: dict[str, Any], out: str) -> None:
 
 
 if __name__ == "__main__":
-    for name in decoder_names():  # everything heavy, before the fork
-        decoder_file(name)
-    list(families())
     job, out = json.loads(sys.argv[1]), Path(sys.argv[2])
     debug_launcher(train_all, (job, str(out / "two")), num_processes=2)
     train_all(job, str(out / "one"))

@@ -75,11 +75,12 @@ class Commands:
     """Commands of an app on so many threads."""
 
     def __init__(self, launcher: Launcher, app: App, threads: int) -> None:
-        self.launcher, self.app, self.threads = launcher, app, threads
+        self.launcher, self.threads = launcher, threads
+        self.file = app.folder.parent / "cli.py"
 
     def start(self, log: Path, *args: Any) -> int:
         """Start one; returns its process id."""
-        return self.launcher.start(self.app, log, *args, threads=self.threads)
+        return self.launcher.start(log, self.file, *args, threads=self.threads)
 
     def wait(self, pid: int) -> int:
         """Its exit code."""
@@ -87,8 +88,7 @@ class Commands:
 
     def run(self, log: Path, *args: Any) -> None:
         """Run one that must succeed."""
-        code = self.wait(self.start(log, *args))
-        assert code == 0, log.read_text()
+        self.launcher.run(log, self.file, *args, threads=self.threads)
 
 
 class ResumedRuns(EveryMethod):

@@ -26,8 +26,9 @@ def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 def explain(error: ValidationError, prefix: str = "") -> str:
     """The first complaint of pydantic in one line; `prefix` goes in front of the option's name."""
     first = error.errors()[0]
-    where = prefix + ".".join(str(part) for part in first["loc"])
+    where = (prefix + ".".join(str(part) for part in first["loc"])).rstrip(".")
+    reason = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:  # a whole section, whose values do not fit each other
+        return f"{where}: {reason}" if where else reason
     unknown = first["type"] == "extra_forbidden"
-    return f"{where}: {first['msg']}" + (
-        f", not {first['input']!r}" if where and not unknown else ""
-    )
+    return f"{where}: {reason}" + ("" if unknown else f", not {first['input']!r}")

@@ -69,7 +69,7 @@ def test_a_file_in_the_folder_is_a_scheme(
     [
         ("vok:/data", f"unknown data source 'vok' in 'vok:/data' (did you mean voc?): {WRITE}city"),
         ("gta:/data", "(did you mean gta5?)"),
-        ("zip:/data", f"'zip:/data': {WRITE}cityscapes:PATH, folder:PATH, gta5:PATH, hf:PATH"),
+        ("zip:/data", f"'zip:/data': {WRITE}cityscapes:PATH, folder:PATH, gta5:PATH, hf:NAME"),
         ("gta5:/data?a=b", "unknown option 'a'; write gta5:PATH, no options"),
         ("synthia:", "no path; write synthia:PATH"),
         ("voc:", "no path; write voc:PATH"),

@@ -23,6 +23,7 @@ def pixels(height: int = 33, width: int = 47, channels: int = 3) -> np.ndarray:
     return draw.integers(0, 256, (height, width, channels), np.uint8)
 
 
+@pytest.mark.filterwarnings("error")
 def test_every_form_of_an_image_is_predicted_alike(model: Model, tmp_path: Path) -> None:
     image, path = pixels(), tmp_path / "image.png"
     Image.fromarray(image).save(path)
@@ -208,3 +209,25 @@ def test_data_of_other_classes_is_refused(model: Model, card: Card, data: Path) 
     other = Model(model.network, card.model_copy(update={"classes": ("background", "dog", "cat")}))
     with pytest.raises(UserError, match=r"photos has 3 .*cat, dog.*the network has 3 .*dog, cat"):
         other.evaluate(data)
+
+
+def test_sixteen_bits_are_scaled_whether_opened_before_or_not(model: Model, tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(pixels(channels=1)[..., 0].astype(np.uint16) * 257).save(path)
+    assert np.array_equal(model.predict(path).image, model.predict(Image.open(path)).image)
+    assert model.predict(path).image.std() > 0
+
+
+def test_a_prediction_keeps_its_image(model: Model) -> None:
+    image = pixels()
+    prediction = model.predict(image)
+    image[:] = 0
+    assert prediction.image.any()
+
+
+def test_a_truncated_image_is_one_line(model: Model, tmp_path: Path) -> None:
+    path = tmp_path / "cut.png"
+    Image.fromarray(pixels()).save(path)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(UserError, match=r"cut\.png cannot be decoded"):
+        model.predict(Image.open(path))

@@ -151,7 +151,9 @@ def test_gradient_is_that_of_small_steps(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_affinity_is_symmetric_follows_the_tokens_and_keeps_images_apart() -> None:
     head, blocks = AffinityHead(6), random_attention(2)
     prob = head(blocks)
-    assert torch.equal(prob, prob.mT) and (prob >= 0).all() and (prob <= 1).all()
+    # equal but for the last digit: the ends of rows are computed by other instructions
+    torch.testing.assert_close(prob, prob.mT, rtol=0, atol=1e-6)
+    assert (prob >= 0).all() and (prob <= 1).all()
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     moved = head(
         [Attention(block.query_BnD[:, order], block.key_BnD[:, order]) for block in blocks]

@@ -106,3 +106,7 @@ def test_unknown_encoders_are_refused_in_one_line(name: str, says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
         family_of(name).build(name, 16)
     assert "\n" not in str(caught.value)
+
+
+def test_a_tag_of_weights_is_part_of_a_name() -> None:
+    assert family_of("resnet18.a1_in1k") is family_of("resnet18")

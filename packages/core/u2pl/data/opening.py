@@ -32,7 +32,7 @@ def open_source(text: str) -> Source:
         return _open(text, scheme, rest)
     named = colon and scheme.isalnum() and len(scheme) > 1
     if named and not Path(text).expanduser().exists():
-        known = ", ".join(f"{name}:PATH" for name in schemes())
+        known = ", ".join(f"{name}:{'NAME' if name == 'hf' else 'PATH'}" for name in schemes())
         near = did_you_mean(scheme, schemes())
         raise UserError(
             f"unknown data source {scheme!r} in {text!r}{near}: write {', '.join(DEMOS)}, a "

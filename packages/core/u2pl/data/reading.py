@@ -23,18 +23,23 @@ def read_rgb(file: Path | bytes, where: str = "") -> Image.Image:
     masks are drawn on the stored pixels. Raises UserError if the file is missing, truncated, not an
     image, or holds floating-point pixels.
     """
-    image = _decode(file, where)
+    return to_rgb(_decode(file, where), _name(file, where))
+
+
+def to_rgb(image: Image.Image, where: str) -> Image.Image:
+    """8-bit RGB of an opened image, called `where` in errors; as `read_rgb`."""
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise _broken(where, error) from None
     if image.mode == "F":
         raise UserError(
-            f"{_name(file, where)} holds floating-point pixels: save it with 8 or 16 bits per "
-            "channel"
+            f"{where} holds floating-point pixels: save it with 8 or 16 bits per channel"
         )
     if image.mode.startswith("I"):
         sixteen = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         image = Image.fromarray(((sixteen + 128) // 257).astype(np.uint8))
-    if (
-        image.mode == "P"
-    ):  # via RGBA, since Pillow warns about transparent palette entries otherwise
+    if image.mode == "P":  # via RGBA: Pillow warns of transparent palette entries otherwise
         image = image.convert("RGBA")
     return image.convert("RGB")
 

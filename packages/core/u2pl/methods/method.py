@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -49,7 +49,7 @@ class Passes(NamedTuple):
     others: float  # without
 
 
-class Method(nn.Module, Generic[Batch]):
+class Method(nn.Module, Generic[Batch], ABC):
     """A training method; its submodules and buffers are all the state it keeps between steps.
 
     A subclass annotates `config` with its own config class and implements `forward`; it overrides
@@ -135,7 +135,8 @@ class Method(nn.Module, Generic[Batch]):
         Args:
             batch: any batch that the networks accept.
             progress: which step to run, as the passes depend on the training phase.
-            pixels: H x W of the batch; an input of another size counts in proportion to its area.
+            pixels: that count as 1: H x W for a count of images. Of B images, B x H x W gives the
+                passes per image of the batch; inputs of other sizes count by their area.
         """
         seen = {True: 0.0, False: 0.0}
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from u2pl.counting import OnProgress
 from u2pl.data.opening import open_source
-from u2pl.data.reading import read_rgb
+from u2pl.data.reading import read_rgb, to_rgb
 from u2pl.data.source import Source
 from u2pl.errors import UserError, explain
 from u2pl.evaluate.confusion import Score
@@ -216,9 +216,10 @@ def as_pixels(image: ImageLike) -> np.ndarray:
     if isinstance(image, (str, Path)):
         return np.array(read_rgb(Path(image)))
     if isinstance(image, Image.Image):
-        return np.array(image.convert("RGB"))
+        return np.array(to_rgb(image, str(getattr(image, "filename", "") or "the image")))
     if isinstance(image, Tensor):
-        image = image.detach().cpu().numpy()
+        tensor = image.detach().cpu()
+        image = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
         if image.ndim == 3 and image.shape[0] in (1, 3):
             image = image.transpose(1, 2, 0)
     if not isinstance(image, np.ndarray):
@@ -234,4 +235,5 @@ def as_pixels(image: ImageLike) -> np.ndarray:
         image = (image * 255).round().astype(np.uint8)
     if image.dtype != np.uint8:
         raise UserError(f"an image is uint8, or floating point in [0, 1], not {image.dtype}")
-    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+    # a copy: the prediction keeps it, whatever becomes of the caller's array
+    return np.array(np.broadcast_to(image, (*image.shape[:2], 3)), order="C")

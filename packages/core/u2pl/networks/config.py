@@ -99,6 +99,5 @@ class NetworkConfig(BaseModel):
 
 
 def _facts(fields: dict[str, object]) -> DecoderFacts:
-    """The decoder's defaults; any if the decoder is invalid, since that error is reported."""
-    decoder = fields.get("decoder")
-    return decoder_file(decoder).FACTS if isinstance(decoder, str) else DecoderFacts((8,))
+    """The decoder's defaults; pydantic asks for them only if the decoder is valid."""
+    return decoder_file(str(fields["decoder"])).FACTS

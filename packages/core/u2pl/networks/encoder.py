@@ -37,6 +37,11 @@ class Encoder(nn.Module, ABC):
         """Names of the family's encoders, as in `network.encoder`."""
 
     @classmethod
+    def knows(cls, name: str) -> bool:
+        """Whether `name` is one of the family."""
+        return name in cls.names()
+
+    @classmethod
     @abstractmethod
     def build(cls, name: str, output_stride: int) -> Encoder:
         """An encoder with random weights; UserError if it cannot run at the output stride."""
@@ -74,12 +79,10 @@ def families() -> Iterator[type[Encoder]]:
 
 def family_of(name: str) -> type[Encoder]:
     """The family of an encoder; UserError with similar names if it is unknown."""
-    known: list[str] = []
-    for family in families():
-        names = family.names()
-        if name in names:
-            return family
-        known += names
+    found = next((family for family in families() if family.knows(name)), None)
+    if found is not None:
+        return found
+    known = [each for family in families() for each in family.names()]
     near = difflib.get_close_matches(name, known, n=3)
     raise UserError(
         f"network.encoder={name} is no encoder of timm and no MiT; "

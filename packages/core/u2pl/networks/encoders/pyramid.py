@@ -39,20 +39,18 @@ class Pyramid(Encoder):
         problem = (
             f"network.encoder={name} has no feature maps at network.output_stride={output_stride}"
         )
+        wanted = [min(stride, output_stride) for stride in (4, 8, 16, 32)]
         try:
-            with torch.device("meta"):
-                timm.create_model(name, features_only=True, **dilated)
+            with torch.device("meta"):  # without memory
+                trial = timm.create_model(name, features_only=True, **dilated).eval()
+                strides = trial.feature_info.reduction()
+                if strides[-MAPS:] != wanted:
+                    raise ValueError(f"its feature maps are at strides {strides}, not {wanted}")
+                trial(torch.empty(1, 3, 2 * output_stride, 3 * output_stride))  # any size will do?
         except (TypeError, ValueError, AssertionError, RuntimeError, NotImplementedError) as error:
             reason = f" ({error})" if str(error) else ""
             raise UserError(f"{problem}{reason}; try resnet101") from error
         model: Any = timm.create_model(name, features_only=True, **dilated)
-        strides = model.feature_info.reduction()
-        wanted = [min(stride, output_stride) for stride in (4, 8, 16, 32)]
-        if strides[-MAPS:] != wanted:
-            raise UserError(
-                f"network.encoder={name} has feature maps at strides {strides}, not {wanted}; "
-                "try resnet101"
-            )
         pretrained = timm.get_pretrained_cfg(name)
         self.model = model
         self.channels = tuple(model.feature_info.channels()[-MAPS:])
@@ -65,6 +63,10 @@ class Pyramid(Encoder):
     @classmethod
     def names(cls) -> Collection[str]:
         return timm.list_models()
+
+    @classmethod
+    def knows(cls, name: str) -> bool:
+        return timm.is_model(name)  # with a tag, too: resnet101.tv_in1k
 
     @classmethod
     def build(cls, name: str, output_stride: int) -> Pyramid:
