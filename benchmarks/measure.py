@@ -1,6 +1,6 @@
 """Timing that survives a busy machine.
 
-Rivals take turns and the ratio is taken within each turn; a single thread is charged for its own
+Rivals take turns and the ratio is taken within each round; a single thread is charged for its own
 processor time only.
 """
 

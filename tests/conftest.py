@@ -120,7 +120,7 @@ def request_words(request_data: dict[str, str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def build(app: App, tiny: Tiny, request_data: dict[str, str]) -> Build:
-    """A method with a tiny network, a warm start of 0.3 if it has one, and a batch of two samples."""
+    """A tiny method, with a warm start of 0.3 if it has one, and a batch of two samples."""
 
     def make(name: str, seed: int = 0, **changes: Any) -> tuple[Method[Any], Any]:
         request = app.request(

@@ -117,6 +117,17 @@ def test_wheel_holds_the_packages_and_every_recipe(tmp_path: Path) -> None:
     ]
 
 
+HEAVY = {
+    "accelerate",
+    "datasets",
+    "pandas",
+    "segmentation_models_pytorch",
+    "timm",
+    "torch",
+    "torchvision",
+}
+
+
 @pytest.mark.parametrize("package", APPS.values())
 def test_help_imports_nothing_heavy(package: str) -> None:
     code = f"""
@@ -127,7 +138,7 @@ try:
     main()
 except SystemExit as stop:
     assert not stop.code, stop.code
-heavy = {{"torch", "torchvision", "timm", "accelerate", "datasets", "pandas", "segmentation_models_pytorch"}} & set(sys.modules)
+heavy = {HEAVY} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -137,7 +148,8 @@ assert not heavy, heavy
 
 @pytest.mark.parametrize("app", APPS)
 def test_cli_runs_by_path_without_an_installation(app: str, tmp_path: Path) -> None:
-    # -S leaves out the .pth files, and with them the editable installation; the libraries come back by PYTHONPATH.
+    # -S leaves out the .pth files, and with them the editable installation; PYTHONPATH brings the
+    # libraries back.
     environment = os.environ | {"PYTHONPATH": sysconfig.get_path("purelib")}
     command = [sys.executable, "-S", str(ROOT / "apps" / app / "cli.py"), "--help"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Two tiny domains of blocks of colour, and the options that make an adaptation between them small."""
+"""Two tiny domains of coloured blocks, and options that keep an adaptation between them small."""
 
 from __future__ import annotations
 

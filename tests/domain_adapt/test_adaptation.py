@@ -35,7 +35,7 @@ def test_the_pretrained_encoder_never_changes(name: str, build: Build) -> None:
 def test_the_teacher_is_the_mean_of_the_students_until_its_momentum_is_reached(
     name: str, build: Build
 ) -> None:
-    """m = min(1 - 1/(t + 1), m0), t counting the steps done; the copy that it starts from counts too."""
+    """m = min(1 - 1/(t + 1), m0), t counting the steps done; the initial copy counts too."""
     limit = 0.6
     method: Any
     method, batch = build(name, **{"method_teacher.momentum": limit, "method_teacher.ramp": "true"})
@@ -97,7 +97,11 @@ def test_half_of_the_classes_of_each_image_are_pasted_with_label_and_weight(buil
 
 @pytest.mark.parametrize("released", [True, False])
 def test_the_released_classmix_draws_from_the_whole_batch(released: bool, build: Build) -> None:
-    """One image shows a single class: by itself it is pasted as a whole, of the batch's classes it is one that may not be drawn."""
+    """One image shows a single class.
+
+    Drawn per image it is always pasted as a whole; drawn from the batch's classes it may be left
+    out.
+    """
     method: Any
     method, batch = build("daformer", method_classmix="batch" if released else "image")
     batch.label_l[0], batch.label_l[1] = 0, torch.arange(64).div(16, rounding_mode="floor")

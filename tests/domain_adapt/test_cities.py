@@ -1,4 +1,4 @@
-"""The commands of U2PL+ sec. 4.2 on data laid out as the data sets are, and what their presets mean."""
+"""The commands of U2PL+ sec. 4.2 on folders laid out like the data sets, and their presets."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_crops_keep_the_class_they_were_drawn_for(source: Painted) -> None:
 
 
 def test_the_demand_is_the_released_one_in_pixels_of_the_crop() -> None:
-    """At half the size a square of 10x10 keeps 25 pixels: enough for 24 and never for 25, so all tries are made."""
+    """At half the size a square of 10x10 keeps 25 pixels, which is more than 24 but not than 25."""
     for min_pixels, tried in ((48, 1), (50, 7)):
         source = Painted({"a": _corner(1, 10)}, 2)
         transform = TrainTransform(10, (0.5, 0.5), flip=True)

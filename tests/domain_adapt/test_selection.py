@@ -1,4 +1,4 @@
-"""Which pixels serve the contrast: the rules of U2PL+ Eqs 21-28 by a loop over pixels, and the rows of its Tab. 12."""
+"""Anchors and negatives: U2PL+ Eqs 21-28 by a loop over pixels, and the rows of its Tab. 12."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class Case(NamedTuple):
 
 
 def random_case(seed: int = 0) -> Case:
-    """Mixed images with a box of source pixels, a border at the top and padding at the right; some source labels are 255."""
+    """Mixed images with a box of source pixels, a border at the top and padding at the right.
+
+    Some source labels are 255.
+    """
     draw = torch.Generator().manual_seed(seed)
     prob = (2 * torch.randn(2 * IMAGES, CLASSES, SIDE // 4, SIDE // 4, generator=draw)).softmax(
         dim=1
@@ -138,7 +141,7 @@ def test_border_padding_and_what_is_ignored_serve_as_nothing() -> None:
 
 
 def test_a_pasted_pixel_is_what_it_is_in_its_own_image() -> None:
-    """With the same label and the same answer of the teacher it serves as the same wherever it lies."""
+    """With equal labels and probabilities, it is the same candidate wherever it lies."""
     case = random_case()
     everywhere = torch.ones_like(case.pasted)
     nothing = partition(torch.full((IMAGES, CLASSES, SIDE, SIDE), 1 / CLASSES), ~everywhere, ALPHA)

@@ -28,7 +28,7 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 def task(tiny: Tiny) -> Make:
-    """The task of a tiny request; `train_lr=1` changes an option, `splits` are the request's own."""
+    """The task of a tiny request; `train_lr=1` changes an option, `splits` names splits."""
 
     def make(
         domains: Domains,
@@ -73,9 +73,7 @@ def test_a_task_says_what_it_trains_and_scores_on(domains: Domains, task: Make) 
     assert (alone.facts()["labeled"], alone.facts()["unlabeled"]) == (7, 0)
 
 
-def test_named_splits_are_taken_and_repeated(
-    domains: Domains, task: Make, tmp_path: Path
-) -> None:
+def test_named_splits_are_taken_and_repeated(domains: Domains, task: Make, tmp_path: Path) -> None:
     target = shutil.copytree(domains["target"], tmp_path / "dusk")
     (target / "splits" / "few.txt").write_text("4\n5\n")
     (target / "splits" / "test.txt").write_text("0\n")

@@ -1,10 +1,10 @@
-"""Record what every method loses in each step of its app's demo, to compare two states of the code.
+"""Record the losses of every method on its app's demo, step by step, to compare two versions.
 
     python tests/golden/record.py OUT [--steps N] [--brief]
 
-A refactor changes none of these numbers: record before and after it, and compare the files. With
-`--brief` this makes `losses.json`, which `test_losses.py` compares with; record that again only
-when a number is meant to change, and say so in the commit.
+A refactor changes none of these numbers: record before and after it, and compare the files.
+`--brief` makes `losses.json`, the reference of `test_losses.py`. Record it again only if a number
+is meant to change, and say so in the commit.
 """
 
 from __future__ import annotations
@@ -40,20 +40,22 @@ ATTENTION = {"network.encoder": "mit_b0", "network.encoder_weights": "none"}
 
 #: Steps of a brief run.
 FEW = 4
-#: A teacher whose momentum grows with the steps; a copy of the student after the first of them.
+#: Options of every brief run. SGD, because AdamW amplifies rounding errors: its first steps follow
+#: the signs of the gradients.
+SMALL: Mapping[str, object] = {
+    "data.crop": 48,
+    "train.batch": 4,
+    "train.reference_batch": 4,
+    "train.optimizer": "sgd",
+    "train.lr": 0.01,
+}
+#: A teacher whose momentum grows from 0.
 RAMP = {"method.teacher.ramp": True}
-#: A warm start of one step, of four.
+#: A warm start of one step of four.
 WARM = {"method.warm_start": 0.25, **RAMP}
-#: Options of a brief run. Crops are small and thresholds are reached in the first steps, so that
-#: no term is zero; SGD, since AdamW makes whole steps of rounding errors.
-BRIEF: Mapping[str, Mapping[str, object]] = {
-    "": {
-        "data.crop": 48,
-        "train.batch": 4,
-        "train.reference_batch": 4,
-        "train.optimizer": "sgd",
-        "train.lr": 0.01,
-    },
+#: Further options of brief runs: thresholds that are reached within the first steps, so that no
+#: term of a loss is zero, and schedules that change within them.
+EARLY: Mapping[str, Mapping[str, object]] = {
     "semi cutmix": {"method.confidence": 0.1, **WARM},
     "semi mean_teacher": {"method.ramp": 1.0, **WARM},
     "semi u2pl": {"method.contrast.delta_p": 0.05, **WARM},
@@ -80,26 +82,25 @@ def cases(brief: bool = False) -> dict[str, Case]:
     """Every method of every app, by name; a new file in a folder of methods is a new case.
 
     Args:
-        brief: with the options of `BRIEF`.
+        brief: with the options of `SMALL` and `EARLY`.
     """
     found = {
         f"{app} {method}": Case(app, method)
         for app in APPS
         for method in method_names(find_app(app).methods)
     }
-    afa = {
-        "weak afa": Case("weak", "afa", ATTENTION),
-        "weak u2plplus on afa": Case("weak", "u2plplus", ATTENTION | {"method.host": "afa"}),
-    }
-    more = {name: {**BRIEF[""], **BRIEF.get(name, {})} if brief else {} for name in found | afa}
+    found["weak afa"] = Case("weak", "afa", ATTENTION)
+    found["weak u2plplus on afa"] = Case("weak", "u2plplus", ATTENTION | {"method.host": "afa"})
+    if not brief:
+        return found
     return {
-        name: replace(case, options={**case.options, **more[name]})
-        for name, case in (found | afa).items()
+        name: replace(case, options={**case.options, **SMALL, **EARLY.get(name, {})})
+        for name, case in found.items()
     }
 
 
 def train(case: Case, steps: int) -> list[Step]:
-    """The numbers of each step of a run with seed 0, which scores nothing and leaves no files."""
+    """The numbers of each step of a run with seed 0, without evaluations, in a temporary folder."""
     app = find_app(case.app)
     options = {"data.workers": 0, "train.log_every": 1, "train.evaluations": 1, **case.options}
     request = app.request.of(
@@ -134,8 +135,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="JSON file to write")
-    parser.add_argument("--steps", type=int, help=f"of each run; 50, or {FEW} if it is brief")
-    parser.add_argument("--brief", action="store_true", help="small batches, low thresholds")
+    parser.add_argument(
+        "--steps", type=int, help=f"steps of each run (default: 50, or {FEW} with --brief)"
+    )
+    parser.add_argument("--brief", action="store_true", help="small crops, low thresholds")
     args = parser.parse_args()
     steps = args.steps or (FEW if args.brief else 50)
     torch.set_num_threads(1)
@@ -144,8 +147,8 @@ def main() -> None:
         begin = time.monotonic()
         recorded[name] = train(case, steps)
         last, seconds = json.dumps(recorded[name][-1]), time.monotonic() - begin
-        print(f"{name}: {steps} steps in {seconds:.1f} s, the last one {last}", flush=True)
-        write_json(args.out, recorded)  # what there is, should the rest be stopped
+        print(f"{name}: {steps} steps in {seconds:.1f} s; last step: {last}", flush=True)
+        write_json(args.out, recorded)  # after each case, in case the rest is interrupted
 
 
 if __name__ == "__main__":

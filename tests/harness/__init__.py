@@ -1,1 +1,1 @@
-"""What the tests of several apps share; `harness` is importable in tests, its scripts run by path."""
+"""What the tests of several apps share; `harness` is importable, its scripts run by path."""

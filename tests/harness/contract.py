@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness.methods import EveryMethod
 from u2pl.methods.discovery import load_method, method_names
-from u2pl.methods.method import Method
+from u2pl.methods.method import Method, Passes
 from u2pl.methods.step import StepResult
 from u2pl.networks.segmentor import Segmentor
 from u2pl.run.recipe import recipe_path, resolve
@@ -35,7 +35,7 @@ Build = Callable[..., tuple[Method[Any], Any]]
 def steps(
     method: Method[Any], batch: Any, start: int, stop: int, optimizer: torch.optim.Optimizer
 ) -> StepResult:
-    """Train on one batch; returns the last step's result, whose gradients stay on the parameters."""
+    """Train on one batch; returns the last step's result and keeps its gradients."""
     for step in range(start, stop):
         optimizer.zero_grad()
         torch.manual_seed(step)
@@ -59,6 +59,12 @@ def trained(module: nn.Module) -> dict[str, nn.Parameter]:
 def size_of_gradients(module: nn.Module) -> float:
     found = (value.grad for value in trained(module).values())
     return sum(float(grad.abs().sum()) for grad in found if grad is not None)
+
+
+def passes(method: Method[Any], batch: Any, step: int) -> Passes:
+    """Images that pass through the encoders in a step, for each labelled image of the batch."""
+    images, _, height, width = batch[0].shape
+    return method.count_passes(batch, Progress(step, TOTAL), images * height * width)
 
 
 def constants(method: Method[Any]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Whatever a user can get wrong: one line on standard error, exit code 2, and nothing lost or half written."""
+"""Whatever a user can get wrong: one line on standard error, exit code 2, nothing half written."""
 
 from __future__ import annotations
 
@@ -52,10 +52,7 @@ def nothing_half_written(folder: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def finished(
-    command: Callable[..., Any],
-    tiny: Tiny,
-    folder: Path,
-    tmp_path_factory: pytest.TempPathFactory,
+    command: Callable[..., Any], tiny: Tiny, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[Any]]:
     """A finished run and its command; copied before it is broken."""
     out = tmp_path_factory.mktemp("finished") / "run"

@@ -27,10 +27,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def trained(
-    command: Command,
-    tiny: Tiny,
-    folder: Path,
-    tmp_path_factory: pytest.TempPathFactory,
+    command: Command, tiny: Tiny, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
     """A finished run, and what was printed."""
     out = tmp_path_factory.mktemp("run") / "run"
@@ -178,12 +175,7 @@ def test_show_prints_every_option_with_its_value(command: Command) -> None:
 
 
 def test_runs_are_numbered_and_the_latest_of_a_command_is_resumed(
-    command: Command,
-    refused: Refused,
-    tiny: Tiny,
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: Any,
+    command: Command, refused: Refused, tiny: Tiny, folder: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     options = tiny("suponly", train_evaluations=1)
@@ -226,9 +218,7 @@ def test_few_classes_train_with_clamped_ranks(
         "u2plplus", method_warm_start=0.3, train_evaluations=1, **{"method_contrast.delta_p": 0}
     )
     out = tmp_path / "run"
-    result = command(
-        "train --preset demo --steps 4 --cpu", "--data", data, "--out", out, *options
-    )
+    result = command("train --preset demo --steps 4 --cpu", "--data", data, "--out", out, *options)
     assert result.exit_code == 0, result.output
     ranks = f"note: with {classes} classes the contrast's ranks r_l 3, r_h 20 become {limits}"
     assert result.stdout.count(ranks) == 1
@@ -236,10 +226,7 @@ def test_few_classes_train_with_clamped_ranks(
 
 
 def test_images_of_every_kind_train(
-    command: Command,
-    make_data: Callable[..., Path],
-    tiny: Tiny,
-    tmp_path: Path,
+    command: Command, make_data: Callable[..., Path], tiny: Tiny, tmp_path: Path
 ) -> None:
     data = make_data(tmp_path / "kinds")
     for number in range(3, 10):
@@ -259,10 +246,7 @@ def test_images_of_every_kind_train(
 
 
 def test_a_class_that_no_labelled_image_holds_stops_the_run_unless_allowed(
-    command: Command,
-    make_data: Callable[..., Path],
-    tiny: Tiny,
-    tmp_path: Path,
+    command: Command, make_data: Callable[..., Path], tiny: Tiny, tmp_path: Path
 ) -> None:
     data = make_data(tmp_path / "absent")
     (data / "classes.txt").write_text("".join(f"class{index}\n" for index in range(6)))

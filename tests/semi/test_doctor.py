@@ -31,10 +31,8 @@ def test_good_data_ends_with_the_command_that_trains(
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert "looked at: 3 of 3 labelled, 4 of 4 unlabelled, 3 of 3 val images" in lines
-    assert (
-        f"queues: 90 keys of 16 float32 numbers, {90 * 16 * 4} bytes (6 kB), on the network's device"
-        in lines
-    )
+    size = f"{90 * 16 * 4} bytes (6 kB)"
+    assert f"queues: 90 keys of 16 float32 numbers, {size}, on the network's device" in lines
     assert "warm start: the first 1400 steps are supervised only" in lines
     assert any(line.startswith("note: with 4 classes the contrast") for line in lines)
     assert any(line.startswith("tried on the CPU") for line in lines)

@@ -129,10 +129,8 @@ def test_evaluate_has_a_column_for_each_way_and_leaves_out_a_crf_that_is_not_the
         monkeypatch.setitem(sys.modules, name, None)
     result = command("evaluate", copied, "--cpu")
     assert result.exit_code == 0, result.output
-    assert (
-        "left out: dense CRF needs the optional package pydensecrf2, which is not installed: uv sync --extra crf"
-        in result.stdout
-    )
+    reason = "left out: dense CRF needs the optional package pydensecrf2, which is not installed"
+    assert f"{reason}: uv sync --extra crf" in result.stdout
     found = columns(copied)
     assert found.keys() == {PLAIN, SEVERAL}
     summary = json.loads((copied / "summary.json").read_text())

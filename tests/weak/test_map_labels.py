@@ -24,7 +24,10 @@ GRID = (4, 5)
 
 
 def random_case(seed: int, batch: int = 3, classes: int = 5, size=(32, 40)):
-    """Images, maps at their size, tags (the last image has none), affinity of 4 x 5 tokens and its radius mask, valid pixels."""
+    """Images, their maps and tags, affinity of 4 x 5 tokens, its radius mask, and valid pixels.
+
+    The last image has no tag.
+    """
     draw = torch.Generator().manual_seed(seed)
     image = (torch.rand(batch, 3, *size, generator=draw) * 255).to(torch.uint8)
     cam = F.interpolate(torch.rand(batch, classes, 5, 6, generator=draw), size, mode="bilinear")
@@ -245,7 +248,7 @@ def test_walked_labels_are_those_of_their_parts():
 
 
 def test_two_sets_of_maps_are_merged_as_the_table_says():
-    """Flat images and one-hot maps of large patches, which the refinement leaves as they are in the middle."""
+    """Flat images, and one-hot maps of large patches whose middles the refinement keeps."""
     rows = [(high, low) for high in range(3) for low in range(3)]
     both = torch.zeros(9, 6, 8, 8)
     for b, (high, low) in enumerate(rows):

@@ -136,7 +136,7 @@ def test_no_class_sees_another():
 
 
 def test_maps_do_not_cross_an_edge():
-    """Two flat halves: what one of them says stays there, but for the little that nearness carries over."""
+    """Two flat halves: maps stay in theirs, but for the little that position weights carry over."""
     image = torch.zeros(1, 3, 24, 32)
     image[..., 16:] = 1
     before = torch.zeros(1, 2, 24, 32)

@@ -1,4 +1,4 @@
-"""Which pixels serve the contrast: the rules of U2PL+ Eqs 29-31 by a loop over pixels, and the rows of its Tab. 14."""
+"""Anchors and negatives: U2PL+ Eqs 29-31 by a loop over pixels, and the rows of its Tab. 14."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ class Case(NamedTuple):
 
 
 def random_case(seed: int = 0, classes: int = 5, images: int = 4) -> Case:
-    """Maps of the tagged classes, the first image tagged with all, the last with none; padding at the right and below."""
+    """Maps of the tagged classes, with padding at the right and below.
+
+    The first image is tagged with all classes, the last with none.
+    """
     draw = torch.Generator().manual_seed(seed)
     tags = torch.rand(images, classes, generator=draw) < 0.5
     tags[0], tags[-1] = True, False

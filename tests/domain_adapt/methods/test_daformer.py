@@ -34,7 +34,10 @@ def minus_log(logits: Tensor, label: Tensor) -> dict[tuple[int, int, int], float
 
 
 def slow_weights(prob: Tensor, batch: Any, pasted: Tensor) -> tuple[list[float], Tensor]:
-    """q of each image, and what each pixel counts: 1 where it is the source's, else q, and 0 on padding and at the border."""
+    """q of each image, and the weight of each pixel.
+
+    1 on source pixels, else q; 0 on padding and border rows.
+    """
     shares, weight = [], torch.zeros(len(prob), SIDE, SIDE, dtype=torch.float64)
     for b in range(len(prob)):
         confident = [

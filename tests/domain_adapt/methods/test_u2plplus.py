@@ -69,7 +69,7 @@ def noted(method: Any, batch: Any, step: int, monkeypatch: pytest.MonkeyPatch) -
 
 
 def trained(build: Build, **options: Any) -> tuple[Any, Any]:
-    """A method that has taken four steps, so that it knows prototypes; its target batch has padding."""
+    """A method after four steps, so that prototypes are known; its target batch has padding."""
     method, batch = build("u2plplus", network_dropout=0, **options)
     batch.valid_t[1, :, 50:] = False
     steps(method, batch, 0, 4, optimizer_of(method))
@@ -175,7 +175,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(build: Build) -> None:
 
 
 def test_the_warm_start_is_daformer(build: Build) -> None:
-    """Number for number: the representation head, which comes last, takes no part and draws no random number."""
+    """Number for number: the representation head comes last and draws no random number."""
     plain, warming = build("daformer"), build("u2plplus", **{"method_warm_start": 1})
     runs = [(method, batch, optimizer_of(method)) for method, batch in (plain, warming)]
     for step in range(4):
@@ -209,7 +209,7 @@ def rename(method: U2PLPlus, order: Tensor) -> None:
 def test_a_permutation_of_the_classes_changes_nothing(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is drawn for a class, in ClassMix and among its keys, is drawn for it under its new name."""
+    """What is drawn for a class, in ClassMix and among its keys, stays the same under a new id."""
     order = torch.tensor([2, 0, 3, 1])
     table = torch.full((256,), IGNORE, dtype=torch.uint8)
     table[order] = torch.arange(4, dtype=torch.uint8)

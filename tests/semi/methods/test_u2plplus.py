@@ -54,7 +54,10 @@ def random_batch(seed: int) -> PairBatch:
 def run(
     method: U2PLPlus, monkeypatch: pytest.MonkeyPatch, steps: int = 2
 ) -> list[dict[str, torch.Tensor]]:
-    """Take steps without an optimizer; of each: the prototypes before it, what moved them, and the labels the contrast was given."""
+    """Take steps without an optimizer.
+
+    Returns for each step the prototypes before it, what moved them, and the contrast's labels.
+    """
     notes: list[dict[str, torch.Tensor]] = []
     update, select = method.prototypes.update, u2plplus.select_candidates
 

@@ -88,6 +88,7 @@ def test_an_encoder_without_attention_is_refused_with_what_to_do(
 ) -> None:
     with pytest.raises(
         UserError,
-        match=r"set network\.encoder=mit_b1, .*or use method cam \(u2plplus: --set method\.host=cam\)",
+        match=r"set network\.encoder=mit_b1, .*or use method cam \(u2plplus: "
+        r"--set method\.host=cam\)",
     ):
         build(name, network_encoder="test_resnet")

@@ -43,7 +43,7 @@ def test_the_loss_is_that_of_its_parts(build: Build) -> None:
 
 
 def test_maps_cover_the_image_and_not_its_padding(build: Build) -> None:
-    """A network whose stride divides no view's side: what lies on the padding alone is cut off before the maps are enlarged."""
+    """The stride divides no view's side: what is padding alone is cut off before upsampling."""
     method, batch = build("cam")
     seen: list[tuple[int, ...]] = []
     method.student.encoder.register_forward_hook(

@@ -46,7 +46,7 @@ class Pyramid(Encoder):
                 strides = trial.feature_info.reduction()
                 if strides[-MAPS:] != wanted:
                     raise ValueError(f"its feature maps are at strides {strides}, not {wanted}")
-                trial(torch.empty(1, 3, 2 * output_stride, 3 * output_stride))  # any size will do?
+                trial(torch.empty(1, 3, 2 * output_stride, 3 * output_stride))
         except (TypeError, ValueError, AssertionError, RuntimeError, NotImplementedError) as error:
             reason = f" ({error})" if str(error) else ""
             raise UserError(f"{problem}{reason}; try resnet101") from error
