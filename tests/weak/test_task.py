@@ -17,7 +17,8 @@ from u2pl.counting import silently
 from u2pl.data.classes import bit_palette
 from u2pl.data.sources.voc import _CLASSES
 from u2pl.run.train import make_task
-from u2pl_ws.app import APP, WeakRequest
+from u2pl_ws.app import APP
+from u2pl_ws.requests import WeakRequest
 
 TRAIN, VAL = 10, 2
 

@@ -19,12 +19,13 @@ from u2pl.data.streams import Stream
 from u2pl.data.transforms import TrainTransform
 from u2pl.errors import UserError
 from u2pl.networks.config import RANDOM
+from u2pl.run.app import App
 from u2pl.run.recipe import Recipe, Sections
 from u2pl.run.request import Request
 from u2pl.run.task import Crops, Part, Task
 from u2pl.training.config import DataConfig
 from u2pl_da.adaptation import AdaptationConfig
-from u2pl_da.app import APP, AdaptRequest
+from u2pl_da.app import AdaptRequest
 from u2pl_da.batches import DomainStreams
 from u2pl_da.rare_class_sampling import RareClassConfig, RareClassStream, classes_without_pixels
 
@@ -151,13 +152,13 @@ class AdaptTask(Task):
         )
 
 
-def make_task(request: AdaptRequest, recipe: Recipe, counting: Counting) -> AdaptTask:
+def make_task(app: App, request: AdaptRequest, recipe: Recipe, counting: Counting) -> AdaptTask:
     """Open both domains; UserError for whatever cannot work."""
     source, target = _source(request), _target(request)
     if source.source.classes != target.source.classes:
         raise UserError(_other_classes(source.source, target.source))
     recipe = _with_things(recipe, source.source, target.source)
-    return AdaptTask(APP, request, recipe, counting, source, target)
+    return AdaptTask(app, request, recipe, counting, source, target)
 
 
 def parts_without_task(request: Request) -> list[Part]:

@@ -14,10 +14,11 @@ from u2pl.data.streams import Stream
 from u2pl.data.transforms import TrainTransform
 from u2pl.errors import UserError
 from u2pl.methods.batches import PairedStreams
+from u2pl.run.app import App
 from u2pl.run.recipe import Recipe, Sections
 from u2pl.run.task import Part, Task
 from u2pl.training.config import DataConfig
-from u2pl_semi.app import APP, SemiRequest
+from u2pl_semi.app import SemiRequest
 
 
 class SemiDataConfig(DataConfig):
@@ -85,7 +86,7 @@ class SemiTask(Task):
         )
 
 
-def make_task(request: SemiRequest, recipe: Recipe, counting: Counting) -> SemiTask:
+def make_task(app: App, request: SemiRequest, recipe: Recipe, counting: Counting) -> SemiTask:
     """Open and split the data; UserError for whatever cannot work."""
     source = open_source(request.data)
     split = choose_labeled(source, request.labeled, request.seed)
@@ -94,7 +95,7 @@ def make_task(request: SemiRequest, recipe: Recipe, counting: Counting) -> SemiT
             f"{source.name}: no unlabelled image is left for {request.method}; add images or use "
             "suponly"
         )
-    return SemiTask(APP, request, recipe, counting, source, split)
+    return SemiTask(app, request, recipe, counting, source, split)
 
 
 def parts_without_task(request: SemiRequest) -> list[Part]:

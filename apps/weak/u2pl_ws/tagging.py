@@ -6,7 +6,7 @@ from u2pl.cli.console import ConsoleReporter, standard_output
 from u2pl.data.opening import open_source
 from u2pl.data.tags.tags import tags_from_masks, write_tags
 from u2pl.errors import UserError
-from u2pl_ws.app import TagsRequest
+from u2pl_ws.requests import TagsRequest
 
 
 def tag_from_masks(request: TagsRequest) -> None:

@@ -19,12 +19,13 @@ from u2pl.data.tags.tags import Tags, read_tags, tags_from_masks, tags_of
 from u2pl.data.transforms import TrainTransform
 from u2pl.errors import UserError
 from u2pl.networks.config import NetworkConfig
+from u2pl.run.app import App
 from u2pl.run.recipe import Recipe, Sections
 from u2pl.run.request import Request
 from u2pl.run.task import Part, Task
-from u2pl_ws.app import APP, WeakRequest
 from u2pl_ws.batches import TagStream
 from u2pl_ws.methods.cam import CamConfig
+from u2pl_ws.requests import WeakRequest
 
 SECTIONS = Sections
 
@@ -92,7 +93,7 @@ class WeakTask(Task):
         return TagStream(stream, self.tags, len(self.classes))
 
 
-def make_task(request: WeakRequest, recipe: Recipe, counting: Counting) -> WeakTask:
+def make_task(app: App, request: WeakRequest, recipe: Recipe, counting: Counting) -> WeakTask:
     """Open the data and read its tags; UserError for whatever cannot work."""
     source = open_source(request.data)
     ids = source.split(source.train_split)
@@ -101,7 +102,7 @@ def make_task(request: WeakRequest, recipe: Recipe, counting: Counting) -> WeakT
     if isinstance(options, CamConfig) and not options.cam.most_tags:
         most = max(1, *map(len, tags.values()))
         recipe = recipe.with_options(cam=options.cam.model_copy(update={"most_tags": most}))
-    return WeakTask(APP, request, recipe, counting, source, tags, tagged_by)
+    return WeakTask(app, request, recipe, counting, source, tags, tagged_by)
 
 
 def parts_without_task(request: Request) -> list[Part]:

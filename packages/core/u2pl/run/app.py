@@ -25,7 +25,7 @@ class TaskModule(Protocol):
     #: The options that its methods share.
     SECTIONS: type[Sections]
 
-    def make_task(self, request: Request, recipe: Recipe, counting: Counting) -> Task:
+    def make_task(self, app: App, request: Request, recipe: Recipe, counting: Counting) -> Task:
         """Open the data of a request; UserError for whatever cannot work."""
 
     def parts_without_task(self, request: Request) -> list[Part]:

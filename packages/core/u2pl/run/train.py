@@ -85,7 +85,7 @@ def make_task(
     app: App, request: Request, counting: Callable[[str], AbstractContextManager[OnProgress]]
 ) -> Task:
     """What a request asks for, its data opened; UserError for whatever cannot work."""
-    return app.task_module.make_task(request, Recipe.of_request(app, request), counting)
+    return app.task_module.make_task(app, request, Recipe.of_request(app, request), counting)
 
 
 def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:

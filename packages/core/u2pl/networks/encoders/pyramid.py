@@ -42,7 +42,7 @@ class Pyramid(Encoder):
         wanted = [min(stride, output_stride) for stride in (4, 8, 16, 32)]
         try:
             with torch.device("meta"):  # without memory
-                trial = timm.create_model(name, features_only=True, **dilated).eval()
+                trial: Any = timm.create_model(name, features_only=True, **dilated).eval()
                 strides = trial.feature_info.reduction()
                 if strides[-MAPS:] != wanted:
                     raise ValueError(f"its feature maps are at strides {strides}, not {wanted}")
