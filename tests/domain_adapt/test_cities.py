@@ -90,31 +90,20 @@ def cities(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def data_words(source: str, cities: Path) -> list[str]:
+    target = f"cityscapes:{cities / 'cityscapes'}"
+    return ["--source", f"{source}:{cities / source}", "--target", target]
+
+
 @pytest.mark.parametrize("source", ["gta5", "synthia"])
 def test_one_command_from_files_to_three_means(
     source: str, cities: Path, command: Callable[..., Any], tmp_path: Path
 ) -> None:
-    data = [
-        "--source",
-        f"{source}:{cities / source}",
-        "--target",
-        f"cityscapes:{cities / 'cityscapes'}",
-    ]
+    data = data_words(source, cities)
     sizes = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
     out = tmp_path / "run"
-    result = command(
-        "train",
-        "u2plplus",
-        "--preset",
-        f"{source}-cityscapes",
-        *data,
-        *sizes,
-        "--steps",
-        2,
-        "--cpu",
-        "--out",
-        out,
-    )
+    run = f"train u2plplus --preset {source}-cityscapes --steps 2 --cpu"
+    result = command(run, *data, *sizes, "--out", out)
     assert result.exit_code == 0, result.output
     for words in ("│ mIoU ", "mIoU, 16 classes (SYNTHIA)", "mIoU, 13 classes (SYNTHIA)"):
         assert words in result.stdout
@@ -163,23 +152,9 @@ def test_one_command_from_files_to_three_means(
 def test_the_source_alone_chooses_its_preset_which_wants_pretrained_weights(
     source: str, cities: Path, refused: Callable[..., str], tmp_path: Path
 ) -> None:
-    data = [
-        "--source",
-        f"{source}:{cities / source}",
-        "--target",
-        f"cityscapes:{cities / 'cityscapes'}",
-    ]
-    line = refused(
-        "train",
-        *data,
-        "--set",
-        "network.encoder=mit_b0",
-        "--steps",
-        1,
-        "--cpu",
-        "--out",
-        tmp_path / "run",
-    )
+    data = data_words(source, cities)
+    run = "train --set network.encoder=mit_b0 --steps 1 --cpu"
+    line = refused(run, *data, "--out", tmp_path / "run")
     assert "mit_b0" in line and "weights" in line
     assert not (tmp_path / "run").exists()
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.commands import logged_steps, losses
 from u2pl.methods.discovery import method_names
 from u2pl_da.app import APP
 
@@ -26,11 +27,11 @@ Line = Callable[..., list[Any]]
 @pytest.fixture(scope="module")
 def line(words: Callable[..., list[Any]]) -> Line:
     """The command of a run of STEPS steps."""
-    return lambda method, domains, out, **changes: [
-        *words(method, domains, STEPS, out, **changes),
-        "--seed",
-        3,
-    ]
+
+    def make(method: str, domains: dict[str, Any], out: Path, **changes: Any) -> list[Any]:
+        return [*words(method, domains, STEPS, out, **changes), "--seed", 3]
+
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -50,74 +51,42 @@ def test_a_run_leaves_what_a_later_command_needs(
     out, printed = trained
     summary = json.loads((out / "summary.json").read_text())
     facts = {
-        key: summary[key]
-        for key in (
-            "method",
-            "data",
-            "split",
-            "labeled",
-            "unlabeled",
-            "preset",
-            "seed",
-            "steps",
-            "network",
-        )
+        "method": "u2plplus",
+        "data": "day to dusk",
+        "split": "train to train",
+        "labeled": 7,
+        "unlabeled": 7,
+        "preset": "demo",
+        "seed": 3,
+        "steps": STEPS,
+        "network": "teacher",
     }
-    assert facts == {
-        **{
-            "method": "u2plplus",
-            "data": "day to dusk",
-            "split": "train to train",
-            "labeled": 7,
-            "unlabeled": 7,
-        },
-        **{"preset": "demo", "seed": 3, "steps": STEPS, "network": "teacher"},
-    }
+    assert {key: summary[key] for key in facts} == facts
     assert [len(digits) for digits in summary["data_fingerprint"].split()] == [12, 12]
     assert summary["classes"] == ["road", "tree", "car", "person"]
     assert summary["evaluation"] == "dusk val, whole image, single scale"
     assert summary["networks"].keys() == {"teacher", "student"}
-    assert (
-        0 <= summary["miou_last"] <= summary["miou_best"] <= 100
-        and len(summary["per_class_iou"]) == 4
-    )
+    assert 0 <= summary["miou_last"] <= summary["miou_best"] <= 100
+    assert len(summary["per_class_iou"]) == 4
     assert "subset_miou" not in summary  # no benchmark names any of these classes
 
     config = json.loads((out / "config.json").read_text())
-    assert {key: config[key] for key in ("app", "source", "target", "score_split")} == {
-        "app": "u2pl-da",
-        **domains,
-        "score_split": "val",
-    }
+    typed = {"app": "u2pl-da", **domains, "score_split": "val"}
+    assert {key: config[key] for key in typed} == typed
     for kind in ("last", "best"):
-        assert {path.name for path in (out / kind).iterdir()} == {
-            "model.safetensors",
-            "config.json",
-            "README.md",
-        }
-    steps = [
-        entry
-        for entry in map(json.loads, (out / "journal.jsonl").read_text().splitlines())
-        if "lr" in entry
-    ]
+        files = {path.name for path in (out / kind).iterdir()}
+        assert files == {"model.safetensors", "config.json", "README.md"}
+    steps = logged_steps(out)
     assert [entry["step"] for entry in steps] == list(range(STEPS))
-    assert {
-        "q",
-        "alpha_t",
-        "gamma_t",
-        "loss/distance",
-        "loss/contrast",
-        "accuracy/reliable",
-    } <= steps[-1].keys()
+    assert losses(steps[-1]) == {"sup", "unsup", "distance", "contrast"}
+    assert {"q", "alpha_t", "gamma_t", "accuracy/reliable"} <= steps[-1].keys()
     Image.open(out / "predictions.png").verify()
 
     assert "7 source, 7 target, 3 to score on, 4 classes" in printed
     assert "note: the feature distance compares with an encoder of random weights" in printed
     assert "note: with 4 classes the contrast's ranks r_l 3, r_h 20 become 2, 4" in printed
-    assert (
-        printed.strip().splitlines()[-1]
-        == f"next: u2pl-da predict {out} IMAGE_OR_FOLDER --out predictions"
-    )
+    last = printed.strip().splitlines()[-1]
+    assert last == f"next: u2pl-da predict {out} IMAGE_OR_FOLDER --out predictions"
 
 
 def test_evaluate_asks_again_what_the_run_was_scored_on(
@@ -236,32 +205,20 @@ def test_runs_are_numbered_by_both_domains(
 
 
 def test_lists_and_help_name_what_there_is(command: Command) -> None:
-    printed = {
-        name: command(*words)
-        for name, words in {
-            "methods": ["methods"],
-            "presets": ["presets"],
-            "help": ["--help"],
-        }.items()
-    }
+    printed = {name: command(name) for name in ("methods", "presets", "--help")}
     assert all(result.exit_code == 0 for result in printed.values())
     for name in method_names(APP.methods):
         assert name in printed["methods"].stdout
     for path in APP.recipes.glob("*.toml"):
         assert path.stem in printed["presets"].stdout
     for name in ("train", "doctor", "evaluate", "predict", "methods", "presets", "show"):
-        assert name in printed["help"].stdout
+        assert name in printed["--help"].stdout
     for option in ("--source", "--target", "--source-split", "--target-split", "--score-split"):
         assert option in command("train", "--help").stdout
-    shown = command(
-        "show", "u2plplus", "--preset", "gta5-cityscapes", "--set", "data.target_long_side=512"
-    )
+    shown = command("show u2plplus --preset gta5-cityscapes --set data.target_long_side=512")
     rows = {row.split()[0]: row.split()[1] for row in shown.stdout.splitlines() if row[1:2].strip()}
-    assert (
-        rows["data.target_long_side"],
-        rows["method.pseudo.threshold"],
-        rows["method.negatives.reliable"],
-    ) == ("512", "0.968", "False")
+    assert (rows["data.target_long_side"], rows["method.pseudo.threshold"]) == ("512", "0.968")
+    assert rows["method.negatives.reliable"] == "False"
 
 
 def test_by_path_from_any_directory(tmp_path: Path) -> None:

@@ -18,27 +18,15 @@ pytestmark = pytest.mark.usefixtures("patience")
 
 
 def doctor(domains: dict[str, Any], *more: Any) -> list[Any]:
-    return [
-        "doctor",
-        "--cpu",
-        *(word for name, folder in domains.items() for word in (f"--{name}", folder)),
-        *more,
-    ]
+    data = [word for name, folder in domains.items() for word in (f"--{name}", folder)]
+    return ["doctor --cpu", *data, *more]
 
 
 def test_two_domains_that_fit_end_with_the_command_that_trains(
     domains: dict[str, str], tiny: Tiny, command: Command
 ) -> None:
-    result = command(
-        *doctor(
-            domains,
-            "--source-split",
-            "train",
-            "--seed",
-            "3",
-            *tiny("u2plplus", method_warm_start=0.25),
-        )
-    )
+    options = tiny("u2plplus", method_warm_start=0.25)
+    result = command(*doctor(domains, "--source-split", "train", "--seed", "3", *options))
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert "looked at: 7 of 7 source, 7 of 7 target, 3 of 3 scored images" in lines
@@ -52,15 +40,7 @@ def test_two_domains_that_fit_end_with_the_command_that_trains(
     assert any(line.startswith("tried on the CPU") for line in lines)
     words = shlex.split(lines[-1].removeprefix("ready: "))
     data = ["--source", domains["source"], "--target", domains["target"], "--source-split", "train"]
-    assert words == [
-        "u2pl-da",
-        "train",
-        "u2plplus",
-        *data,
-        *tiny("u2plplus", method_warm_start=0.25),
-        "--seed",
-        "3",
-    ]
+    assert words == ["u2pl-da", "train", "u2plplus", *data, *options, "--seed", "3"]
 
 
 def test_everything_broken_is_listed_with_its_file(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import tomllib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -56,11 +59,6 @@ def trained(module: nn.Module) -> dict[str, nn.Parameter]:
     return {key: value for key, value in module.named_parameters() if value.requires_grad}
 
 
-def size_of_gradients(module: nn.Module) -> float:
-    found = (value.grad for value in trained(module).values())
-    return sum(float(grad.abs().sum()) for grad in found if grad is not None)
-
-
 def passes(method: Method[Any], batch: Any, step: int) -> Passes:
     """Images that pass through the encoders in a step, for each labelled image of the batch."""
     images, _, height, width = batch[0].shape
@@ -71,6 +69,54 @@ def constants(method: Method[Any]) -> dict[str, Tensor]:
     """The buffers that are no part of the state."""
     saved = method.state_dict().keys()
     return {key: value for key, value in method.named_buffers() if key not in saved}
+
+
+class Watched:
+    """A method that is trained for a while, and what was seen of it; no test may change it.
+
+    Args:
+        method: to be trained.
+        batch: what it is trained on.
+        folder: where its state is kept.
+    """
+
+    #: Steps whose gradients are kept: the first, the warm start's last, the first after it, a late
+    #: one.
+    LOOKED_AT = (0, 2, 3, 7)
+    #: The state is kept before the first of these steps, and once more, in memory, after the last.
+    BETWEEN = (5, 6)
+
+    def __init__(self, method: Method[Any], batch: Any, folder: Path) -> None:
+        self.method, self.batch, self.folder = method, batch, folder
+        self.images = [tensor.clone() for tensor in batch]
+        self.networks = method.networks()
+        self.weights = {
+            role: [value.clone() for value in network.parameters()]
+            for role, network in self.networks.items()
+        }
+        self.students, optimizer = trained(method), optimizer_of(method)
+        self.optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        self.results: list[StepResult] = []
+        self.gradients: dict[int, dict[str, Tensor]] = {}
+        self.states: list[Any] = []
+        for step in range(max(self.LOOKED_AT) + 1):
+            if step == self.BETWEEN[0]:
+                save_checkpoint(folder, method, optimizer, {"step": step})
+                self.states.append(states(method, optimizer))
+            self.results.append(steps(method, batch, step, step + 1, optimizer))
+            if step == self.BETWEEN[1]:
+                self.states.append(states(method, optimizer))
+            if step in self.LOOKED_AT:
+                self.gradients[step] = {
+                    key: value.grad.clone()
+                    for key, value in method.named_parameters()
+                    if value.grad is not None
+                }
+
+
+def states(method: Method[Any], optimizer: torch.optim.Optimizer) -> Any:
+    """All that a checkpoint holds."""
+    return copy.deepcopy((method.state_dict(), optimizer.state_dict()))
 
 
 class MethodContract(EveryMethod):
@@ -86,90 +132,84 @@ class MethodContract(EveryMethod):
         """The batch without anything to learn from, in one way or another."""
         raise NotImplementedError
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def watch(
+        cls, build: Build, tmp_path_factory: pytest.TempPathFactory
+    ) -> Callable[[str], Watched]:
+        """A method that is trained once for all tests."""
+        return cache(lambda name: Watched(*build(name), tmp_path_factory.mktemp("state")))
+
     def test_losses_are_finite_and_gradients_reach_all_that_is_trained_and_nothing_else(
-        self, name: str, build: Build
+        self, name: str, watch: Callable[[str], Watched]
     ) -> None:
-        method, batch = build(name)
-        optimizer, students = optimizer_of(method), trained(method)
-        own = {id(value) for value in students.values()}
-        assert students
-        assert {id(value) for group in optimizer.param_groups for value in group["params"]} == own
-        # the first step, the warm start's last, the first after it, a later one
-        for start, stop in ((0, 1), (1, 3), (3, 4), (4, 8)):
-            result = steps(method, batch, start, stop, optimizer)
+        run = watch(name)
+        assert run.students
+        assert run.optimized == {id(value) for value in run.students.values()}
+        assert trained(run.method).keys() == run.students.keys()
+        for result in run.results:
             assert result.loss.dim() == 0
             assert result.loss.isfinite()
-            # DDP waits for each of them
-            assert [key for key, value in students.items() if value.grad is None] == []
-            assert size_of_gradients(method) > 0
-            assert all(
-                value.grad.isfinite().all() for value in students.values() if value.grad is not None
-            )
-            others = (item for item in method.named_parameters() if id(item[1]) not in own)
-            assert [key for key, value in others if value.grad is not None] == []
-        assert trained(method).keys() == students.keys()
-        for role, network in method.networks().items():
-            assert not trained(network) or size_of_gradients(network) > 0, role
+        for step, gradients in run.gradients.items():
+            # DDP waits for each of them, and for no other
+            assert gradients.keys() == run.students.keys(), step
+            assert all(gradient.isfinite().all() for gradient in gradients.values()), step
+            assert any(gradient.any() for gradient in gradients.values()), step
+        late = {id(run.students[key]) for key, value in gradients.items() if value.any()}
+        for role, network in run.networks.items():
+            own = {id(value) for value in trained(network).values()}
+            assert not own or own & late, role
 
-    def test_what_is_logged_is_detached_and_finite(self, name: str, build: Build) -> None:
-        method, batch = build(name)
-        result = steps(method, batch, 0, 6, optimizer_of(method))
-        assert any(key.startswith("loss/") for key in result.scalars)
-        for key, value in result.scalars.items():
-            if isinstance(value, Tensor):
-                assert not value.requires_grad, key
-                assert value.shape in ((), (method.num_classes - self.unlogged,)), key
-            if not key.startswith(MAYBE_NAN):
-                assert torch.as_tensor(value).isfinite().all(), key
-
-    def test_the_state_survives_a_checkpoint_and_leads_to_the_same_next_step(
-        self, name: str, build: Build, tmp_path: Path
+    def test_what_is_logged_is_detached_and_finite(
+        self, name: str, watch: Callable[[str], Watched]
     ) -> None:
-        method, batch = build(name)
-        optimizer = optimizer_of(method)
-        steps(method, batch, 0, 5, optimizer)
-        save_checkpoint(tmp_path, method, optimizer, {"step": 5})
-
-        other, _ = build(name, seed=1)
-        # what is not saved has not moved, and does not depend on the seed
-        assert_equal(constants(method), constants(other))
-        other_optimizer = optimizer_of(other)
-        assert load_checkpoint(tmp_path, other, other_optimizer) == {"step": 5}
-        for one, two in ((method, other), (optimizer, other_optimizer)):
-            assert_equal(one.state_dict(), two.state_dict())
-
-        ours = steps(method, batch, 5, 7, optimizer)
-        theirs = steps(other, batch, 5, 7, other_optimizer)
-        assert_equal(dict(ours.scalars), dict(theirs.scalars))
-        assert_equal(method.state_dict(), other.state_dict())
+        run = watch(name)
+        for result in run.results:
+            assert any(key.startswith("loss/") for key in result.scalars)
+            for key, value in result.scalars.items():
+                if isinstance(value, Tensor):
+                    assert not value.requires_grad, key
+                    assert value.shape in ((), (run.method.num_classes - self.unlogged,)), key
+                if not key.startswith(MAYBE_NAN):
+                    assert torch.as_tensor(value).isfinite().all(), key
 
     def test_networks_are_trained_or_follow_and_what_follows_takes_no_gradient(
-        self, name: str, build: Build
+        self, name: str, watch: Callable[[str], Watched]
     ) -> None:
-        method, batch = build(name)
-        networks = method.networks()
-        assert isinstance(next(iter(networks.values())), Segmentor)  # the result, which is kept
-        assert any(trained(network) for network in networks.values())
-        before = {
-            role: [value.clone() for value in network.parameters()]
-            for role, network in networks.items()
-        }
-        steps(method, batch, 0, 6, optimizer_of(method))
-        assert {role: id(network) for role, network in method.networks().items()} == {
-            role: id(network) for role, network in networks.items()
-        }
-        for role, network in networks.items():
-            both = zip(before[role], network.parameters(), strict=True)
+        run = watch(name)
+        assert isinstance(next(iter(run.networks.values())), Segmentor)  # the result, which is kept
+        assert any(trained(network) for network in run.networks.values())
+        now = run.method.networks()
+        assert list(now) == list(run.networks)
+        for role, network in run.networks.items():
+            assert now[role] is network
+            both = zip(run.weights[role], network.parameters(), strict=True)
             assert any(not torch.equal(a, b) for a, b in both), role
             assert network.training == bool(trained(network)), role
             if not trained(network):
                 assert all(value.grad is None for value in network.parameters()), role
 
-    def test_a_method_does_not_change_its_batch(self, name: str, build: Build) -> None:
-        method, batch = build(name)
-        before = [tensor.clone() for tensor in batch]
-        steps(method, batch, 0, 5, optimizer_of(method))
-        assert all(torch.equal(a, b) for a, b in zip(before, batch, strict=True))
+    def test_a_method_does_not_change_its_batch(
+        self, name: str, watch: Callable[[str], Watched]
+    ) -> None:
+        run = watch(name)
+        assert all(torch.equal(a, b) for a, b in zip(run.images, run.batch, strict=True))
+
+    def test_the_state_survives_a_checkpoint_and_leads_to_the_same_next_steps(
+        self, name: str, build: Build, watch: Callable[[str], Watched]
+    ) -> None:
+        run, (other, _) = watch(name), build(name, seed=1)
+        # what is not saved has not moved, and does not depend on the seed
+        assert_equal(constants(run.method), constants(other))
+        first, last = run.BETWEEN
+        optimizer = optimizer_of(other)
+        assert load_checkpoint(run.folder, other, optimizer) == {"step": first}
+        assert_equal(states(other, optimizer), run.states[0])
+        for step in range(first, last + 1):
+            result = steps(other, run.batch, step, step + 1, optimizer)
+            assert_equal(result.scalars, run.results[step].scalars)
+            assert_equal(result.loss.detach(), run.results[step].loss.detach())
+        assert_equal(states(other, optimizer), run.states[1])
 
     def test_a_batch_with_nothing_to_learn_from_gives_a_finite_loss(
         self, name: str, build: Build

@@ -1,8 +1,8 @@
 """Trains with two connected processes, then with one.
 
-Run by a launcher as `processes.py JOB OUT`. The networks of the first pass have no
-BatchNorm and no dropout, for which "2 x 4 means 1 x 8" holds exactly, apart from the order of float
-additions. Those of the second pass, of two processes alone, are what they are.
+Run by a launcher as `processes.py JOB OUT`. The networks of the first pass have no BatchNorm and no
+dropout, so that "2 x 2 means 1 x 4" holds exactly, apart from the order of float additions. The
+second pass, which only two processes make, takes the networks as they are.
 """
 
 from __future__ import annotations
@@ -53,12 +53,11 @@ def smooth(module: nn.Module) -> nn.Module:
     return module
 
 
-def task_of(job: dict[str, Any], case: str, steps: int, *changes: str) -> Task:
+def task_of(job: dict[str, Any], case: str, steps: int) -> Task:
     """The task of a case."""
     app = find_app(job["package"])
     method, options = job["cases"][case]
-    choices = {"preset": "demo", "set": [*options, *changes], "steps": steps}
-    request = app.request(method=method, **choices, **job["data"])
+    request = app.request(method=method, preset="demo", set=options, steps=steps, **job["data"])
     return make_task(app, request, silently)
 
 
@@ -108,7 +107,7 @@ def smoothly(job: dict[str, Any], case: str, out: Path) -> None:
 
 def as_it_is(job: dict[str, Any], case: str, out: Path) -> None:
     """The second pass: digests of the state, and names of the buffers that normalise."""
-    task = task_of(job, case, AS_IT_IS, "train.batch=4")
+    task = task_of(job, case, AS_IT_IS)
     method = task.build_method()
     before = {key: digest(value) for key, value in method.state_dict().items()}
     train(task, method, out, scored=False)

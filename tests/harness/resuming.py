@@ -97,6 +97,8 @@ class ResumedRuns(EveryMethod):
     steps: ClassVar[int]
     #: Options on top of a small run's, for every method that has them.
     usual: ClassVar[Options] = {}
+    #: Workers of the runs that are killed; a state is written alike in every app.
+    kills: ClassVar[tuple[int, ...]] = (2,)
     #: The method that is killed, and the only one that runs on two threads: it computes all that
     #: the others of its app compute, and how threads share the work decides how floats are summed.
     everything: ClassVar[str] = "u2plplus"
@@ -152,8 +154,8 @@ class ResumedRuns(EveryMethod):
     ) -> None:
         own, stopped, log = commands(method), tmp_path / "stopped", tmp_path / "log"
 
-        # SIGTERM to the whole group, workers too, as a scheduler or `timeout` sends it
-        pid = own.start(log, *train(method, stopped, data_workers=2))
+        # SIGTERM to the whole group, the worker too, as a scheduler or `timeout` sends it
+        pid = own.start(log, *train(method, stopped, data_workers=1))
         lines = random.Random(method).randrange(1, self.steps // 2)
         wait_for(stopped / "journal.jsonl", lines)
         os.killpg(pid, signal.SIGTERM)
@@ -162,7 +164,7 @@ class ResumedRuns(EveryMethod):
         assert 0 < history_of(stopped)["step"] < self.steps
         assert not (stopped / "summary.json").exists()
 
-        own.run(log, *train(method, stopped, "--resume", data_workers=2))
+        own.run(log, *train(method, stopped, "--resume", data_workers=1))
         found = run_of(stopped)
         assert found["summary"]["threads"] == own.threads
         assert_same(run_of(whole(method)), found)
@@ -177,7 +179,7 @@ class ResumedRuns(EveryMethod):
         method, log = self.everything, tmp_path / "log"
         own, expected = commands(method), run_of(whole(method))
         seconds = json.loads((whole(method) / "summary.json").read_text())["seconds"]
-        for workers in (0, 2):
+        for workers in self.kills:
             killed = tmp_path / f"killed{workers}"
             changes = {"train_checkpoint_every": 1, "data_workers": workers}
             pid = own.start(log, *train(method, killed, **changes))

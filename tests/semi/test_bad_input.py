@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
-import json
 import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from harness.commands import journal
 from harness.tiny import Tiny
 
 Refused = Callable[..., str]
@@ -66,11 +68,8 @@ def finished(
 @pytest.fixture
 def run(finished: tuple[Path, list[Any]], tmp_path: Path) -> tuple[Path, list[Any]]:
     """A copy of the finished run, and the command that goes on in it."""
-    return shutil.copytree(finished[0], tmp_path / "copy"), [
-        *finished[1],
-        tmp_path / "copy",
-        "--resume",
-    ]
+    copy = shutil.copytree(finished[0], tmp_path / "copy")
+    return copy, [*finished[1], copy, "--resume"]
 
 
 #: What is typed behind the rest of a command, and words of the complaint.
@@ -371,101 +370,66 @@ def test_encoder_weights_that_do_not_fit(
 def test_a_loss_that_is_not_finite_names_step_and_term(
     method: str, term: str, refused: Refused, train: Any, folder: Path, tmp_path: Path
 ) -> None:
-    line = refused(
-        *train(
-            "--steps",
-            6,
-            data=folder,
-            method=method,
-            train_lr=1e30,
-            train_log_every=4,
-            train_checkpoint_every=1,
-        )
-    )
+    options = {"train_lr": 1e30, "train_log_every": 4, "train_checkpoint_every": 1}
+    line = refused(*train("--steps", 6, data=folder, method=method, **options))
     assert f"the loss is not finite at step 1: {term}" in line
     assert "train.lr" in line
     # the state is that of the last step whose loss was finite
     assert (tmp_path / "run" / "resume.safetensors").exists()
-    assert all(
-        json.loads(text)["loss/sup"] is not None
-        for text in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
-    )
+    assert all(entry["loss/sup"] is not None for entry in journal(tmp_path / "run"))
 
 
-def full(*_: Any, **__: Any) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+#: What fails on a full disk, and how many calls of it still succeed: the run has made its folder
+#: and, but for the pictures at its end, a state.
+FULL = {
+    "os.replace": 3,
+    "os.fsync": 3,
+    "u2pl.training.checkpoint.save_file": 2,
+    "pathlib.Path.write_bytes": 4,
+    "PIL.Image.Image.save": 0,
+}
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        "os.replace",
-        "os.fsync",
-        "u2pl.training.checkpoint.save_file",
-        "pathlib.Path.write_bytes",
-        "PIL.Image.Image.save",
-    ],
-)
+@pytest.fixture(scope="module")
+def undisturbed(
+    command: Callable[..., Any], tiny: Tiny, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Any]]:
+    """A run of four steps that write their states, and its command."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    options = tiny("suponly", train_evaluations=2, train_checkpoint_every=1)
+    line = ["train suponly --preset demo --steps 4 --cpu", "--data", folder, *options, "--out"]
+    assert command(*line, out).exit_code == 0
+    return out, line
+
+
+@pytest.mark.parametrize("place", FULL)
 def test_a_full_disk_loses_nothing(
     place: str,
     refused: Refused,
     command: Callable[..., Any],
-    train: Any,
-    folder: Path,
+    undisturbed: tuple[Path, list[Any]],
     tmp_path: Path,
     monkeypatch: Any,
 ) -> None:
+    whole, line = undisturbed
     out = tmp_path / "run"
-    line = train("--steps", 4, data=folder, train_evaluations=2, train_checkpoint_every=1)
     with monkeypatch.context() as patch:
-        real, calls = _resolve(place), iter(range(1000))
+        real, calls = resolve_name(place), count()
 
         def fills_up(*args: Any, **kwargs: Any) -> Any:
-            return real(*args, **kwargs) if next(calls) < _room(place) else full()
+            if next(calls) >= FULL[place]:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(*args, **kwargs)
 
         patch.setattr(place, fills_up)
-        error = refused(*line)
+        error = refused(*line, out)
     assert "No space left on device" in error or "disk is full" in error
     assert not list(out.rglob("*.part"))
-    result = command(*line, "--resume")
+    result = command(*line, out, "--resume")
     assert result.exit_code == 0, result.output
-    whole = train(
-        "--steps",
-        4,
-        "--out",
-        tmp_path / "whole",
-        data=folder,
-        train_evaluations=2,
-        train_checkpoint_every=1,
-    )
-    assert command(*whole).exit_code == 0
     for name in ("resume.safetensors", "last/model.safetensors"):
-        one, two = load_file(out / name), load_file(tmp_path / "whole" / name)
+        one, two = load_file(out / name), load_file(whole / name)
         assert all(torch.equal(value, two[key]) for key, value in one.items())
-
-
-def _resolve(place: str) -> Any:
-    import importlib
-
-    parts = place.split(".")
-    for end in range(len(parts) - 1, 0, -1):
-        try:
-            found: Any = importlib.import_module(".".join(parts[:end]))
-        except ImportError:
-            continue
-        for part in parts[end:]:
-            found = getattr(found, part)
-        return found
-
-
-def _room(place: str) -> int:
-    """How many calls still succeed: the run has made its folder and at least one state."""
-    return {
-        "os.replace": 3,
-        "os.fsync": 3,
-        "u2pl.training.checkpoint.save_file": 2,
-        "pathlib.Path.write_bytes": 4,
-    }.get(place, 0)
 
 
 def test_a_journal_on_a_full_disk(

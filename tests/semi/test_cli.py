@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.commands import journal, logged_steps
+from harness.commands import Launcher, journal, logged_steps
 from harness.tiny import Tiny
 from u2pl.methods.discovery import method_names
 from u2pl_semi.app import APP
@@ -138,15 +138,8 @@ def test_a_broken_image_does_not_stop_the_others(
     out, _ = trained
     Image.new("RGB", (20, 20)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:40])
-    line = refused(
-        "predict",
-        out,
-        tmp_path / "bad.png",
-        tmp_path / "good.png",
-        "--out",
-        tmp_path / "to",
-        "--cpu",
-    )
+    images = [tmp_path / "bad.png", tmp_path / "good.png"]
+    line = refused("predict --cpu", out, *images, "--out", tmp_path / "to")
     assert "1 of the images could not be read" in line
     assert "bad.png" in line
     assert [path.name for path in (tmp_path / "to" / "ids").iterdir()] == ["good.png"]
@@ -266,16 +259,19 @@ def test_a_class_that_no_labelled_image_holds_stops_the_run_unless_allowed(
 
 def test_by_path_from_any_directory(tmp_path: Path) -> None:
     """The real program: exit code, one line on standard error, nothing left behind."""
-    cli = Path(__file__).parents[2] / "apps" / "semi" / "cli.py"
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, str(cli), "train", "u2plpluss", "--data", "nowhere"],
-        cwd=tmp_path,
-        env=env,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, str(APP.folder.parent / "cli.py"), "train", "--sed", "1"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: no method 'u2plpluss' (did you mean u2plplus?)")
+    assert done.stderr.startswith("error: ") and "--seed" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_that_is_found_later_is_one_line_too(launcher: Launcher, tmp_path: Path) -> None:
+    """The real program again, in a process that has loaded torch."""
+    log = tmp_path / "log"
+    pid = launcher.start(log, APP.folder.parent / "cli.py", "train", "u2plpluss")
+    assert launcher.wait(pid) == 2
+    assert log.read_text().startswith("error: no method 'u2plpluss' (did you mean u2plplus?)")
+    assert log.read_text().count("\n") == 1

@@ -83,14 +83,8 @@ def test_data_without_val_is_a_fault(photos: Path, tiny: Tiny, command: Command)
 def test_missing_weights_are_one_fault_and_the_steps_are_tried_all_the_same(
     folder: Path, tiny: Tiny, command: Command
 ) -> None:
-    result = command(
-        "doctor",
-        "--data",
-        folder,
-        *tiny("u2plplus"),
-        "--set",
-        "network.encoder_weights=nowhere.pth",
-    )
+    options = tiny("u2plplus", network_encoder_weights="nowhere.pth")
+    result = command("doctor", "--data", folder, *options)
     (found,) = faults(result)
     assert "no file nowhere.pth" in found
     assert "tried on the CPU" in result.stdout

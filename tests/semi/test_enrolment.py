@@ -6,6 +6,7 @@ Each file in `newcomers/` is one that nothing else in this repository knows.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,20 +15,21 @@ from typer.testing import CliRunner
 
 from harness.commands import logged_steps, losses
 from harness.contract import Build, MethodContract, passes, trained
-from harness.newcomers import with_methods
+from harness.newcomers import Newcomers
 from harness.tiny import Tiny
 from u2pl.cli.program import new_program
 from u2pl.methods.batches import PairBatch
 from u2pl.run.app import App
 from u2pl_semi.app import APP
 
-NEWCOMERS = with_methods(APP, Path(__file__).with_name("newcomers"))
+NEWCOMERS = Newcomers.of(APP, Path(__file__).with_name("newcomers"))
 
 
-@pytest.fixture(scope="module")
-def app() -> App:
+@pytest.fixture(scope="module", autouse=True)
+def app() -> Iterator[App]:
     """The app with other methods than its own."""
-    return NEWCOMERS
+    with NEWCOMERS.importable():
+        yield NEWCOMERS
 
 
 class TestNewcomers(MethodContract):
@@ -53,13 +55,13 @@ def test_both_students_are_trained_and_begin_differently(build: Build) -> None:
     assert not any(key.startswith("encoder.") for key in other)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("fixmatch", (2, 1)), ("cps", (4, 0))])
+@pytest.mark.parametrize(("name", "expected"), [("fixmatch_teacher", (2, 1)), ("cps", (4, 0))])
 def test_its_passes_are_counted(name: str, expected: tuple[int, int], build: Build) -> None:
     assert passes(*build(name), step=5) == expected
 
 
-TERMS = {"fixmatch": {"sup", "unsup"}, "cps": {"sup", "sup_second", "cps"}}
-RESULTS = {"fixmatch": "teacher", "cps": "student"}
+TERMS = {"fixmatch_teacher": {"sup", "unsup"}, "cps": {"sup", "sup_second", "cps"}}
+RESULTS = {"fixmatch_teacher": "teacher", "cps": "student"}
 
 
 @pytest.mark.parametrize("method", TERMS)

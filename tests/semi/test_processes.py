@@ -1,4 +1,4 @@
-"""Two processes with 4 + 4 images each follow one with 8 + 8."""
+"""Two processes with 2 + 2 images each follow one with 4 + 4."""
 
 from __future__ import annotations
 

@@ -9,3 +9,4 @@ from u2pl_semi.app import APP
 class TestResumedRuns(ResumedRuns):
     app = APP
     steps = 10
+    kills = (0, 2)

@@ -74,39 +74,23 @@ def test_a_run_leaves_what_a_later_command_needs(trained: tuple[Path, str], fold
         json.loads((out / name).read_text()) for name in ("summary.json", "config.json")
     )
     facts = {
-        key: summary[key]
-        for key in (
-            "method",
-            "data",
-            "split",
-            "labeled",
-            "unlabeled",
-            "preset",
-            "seed",
-            "steps",
-            "network",
-        )
+        "method": "u2plplus",
+        "data": "street",
+        "split": "train, tags from tags.csv",
+        "labeled": 0,
+        "unlabeled": 9,
+        "preset": "demo",
+        "seed": 3,
+        "steps": STEPS,
+        "network": "student",
     }
-    assert facts == {
-        **{
-            "method": "u2plplus",
-            "data": "street",
-            "split": "train, tags from tags.csv",
-            "labeled": 0,
-            "unlabeled": 9,
-        },
-        **{"preset": "demo", "seed": 3, "steps": STEPS, "network": "student"},
-    }
+    assert {key: summary[key] for key in facts} == facts
     assert summary["evaluation"] == f"street val, {PLAIN}" and len(summary["per_class_iou"]) == 4
     assert (config["app"], config["data"], config["tags"]) == ("u2pl-ws", str(folder), None)
-    assert (
-        len(config["tags_fingerprint"]) == 12
-        and config["tags_fingerprint"] == summary["tags_fingerprint"]
-    )
-    most = max(
-        len(row.partition(",")[2].split())
-        for row in (folder / "tags.csv").read_text().splitlines()[1:]
-    )
+    assert len(config["tags_fingerprint"]) == 12
+    assert config["tags_fingerprint"] == summary["tags_fingerprint"]
+    rows = (folder / "tags.csv").read_text().splitlines()[1:]
+    most = max(len(row.partition(",")[2].split()) for row in rows)
     assert config["options"]["method"]["cam"]["most_tags"] == most > 1
     network, card = load_folder(out)
     assert network.tagger is not None and card.network.tag_classes == 3
@@ -116,10 +100,8 @@ def test_a_run_leaves_what_a_later_command_needs(trained: tuple[Path, str], fold
 
     assert "9 tagged, 3 to score on, 4 classes" in printed
     assert "note: 1 of 9 images have no tag: all of them is background" in printed
-    assert (
-        printed.strip().splitlines()[-1]
-        == f"next: u2pl-ws predict {out} IMAGE_OR_FOLDER --out predictions"
-    )
+    last = printed.strip().splitlines()[-1]
+    assert last == f"next: u2pl-ws predict {out} IMAGE_OR_FOLDER --out predictions"
 
 
 def test_evaluate_has_a_column_for_each_way_and_leaves_out_a_crf_that_is_not_there(
@@ -418,17 +400,7 @@ def test_doctor_lists_what_is_to_be_fixed(
     (broken / "tags.csv").write_text((broken / "tags.csv").read_text().replace("person", "car"))
     file = broken / "images" / "5.png"
     file.write_bytes(file.read_bytes()[:200])
-    words = [
-        "doctor",
-        "--cpu",
-        "--method",
-        "cam",
-        "--data",
-        broken,
-        "--preset",
-        "demo",
-        *tiny("cam"),
-    ]
+    words = ["doctor --cpu --method cam --preset demo", "--data", broken, *tiny("cam")]
     result = command(*words)
     assert result.exit_code == 2, result.output
     assert (
@@ -439,38 +411,18 @@ def test_doctor_lists_what_is_to_be_fixed(
 
 
 def test_lists_and_help_name_what_there_is(command: Command) -> None:
-    printed = {
-        name: command(*words)
-        for name, words in {
-            "methods": ["methods"],
-            "presets": ["presets"],
-            "help": ["--help"],
-        }.items()
-    }
+    printed = {name: command(name) for name in ("methods", "presets", "--help")}
     assert all(result.exit_code == 0 for result in printed.values())
     for name in method_names(APP.methods):
         assert name in printed["methods"].stdout
     for path in APP.recipes.glob("*.toml"):
         assert path.stem in printed["presets"].stdout
-    for name in (
-        "train",
-        "doctor",
-        "evaluate",
-        "predict",
-        "cams",
-        "tags",
-        "methods",
-        "presets",
-        "show",
-    ):
-        assert name in printed["help"].stdout
-    shown = command("show", "u2plplus", "--preset", "voc", "--set", "method.beta=0.5")
+    for name in ("train", "doctor", "evaluate", "predict", "cams", "tags", "methods", "show"):
+        assert name in printed["--help"].stdout
+    shown = command("show u2plplus --preset voc --set method.beta=0.5")
     rows = {row.split()[0]: row.split()[1] for row in shown.stdout.splitlines() if row[1:2].strip()}
-    assert (rows["method.beta"], rows["method.contrast.keys"], rows["method.host"]) == (
-        "0.5",
-        "512",
-        "afa",
-    )
+    found = [rows[key] for key in ("method.beta", "method.contrast.keys", "method.host")]
+    assert found == ["0.5", "512", "afa"]
 
 
 def test_by_path_from_any_directory(tmp_path: Path) -> None:

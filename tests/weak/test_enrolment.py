@@ -6,6 +6,7 @@ The file in `newcomers/` is one that nothing else in this repository knows. It h
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,20 +15,21 @@ from typer.testing import CliRunner
 
 from harness.commands import logged_steps, losses
 from harness.contract import MethodContract
-from harness.newcomers import with_methods
+from harness.newcomers import Newcomers
 from harness.tiny import Tiny
 from u2pl.cli.program import new_program
 from u2pl.run.app import App
 from u2pl_ws.app import APP
 from u2pl_ws.batches import TagBatch
 
-NEWCOMERS = with_methods(APP, Path(__file__).with_name("newcomers"))
+NEWCOMERS = Newcomers.of(APP, Path(__file__).with_name("newcomers"))
 
 
-@pytest.fixture(scope="module")
-def app() -> App:
+@pytest.fixture(scope="module", autouse=True)
+def app() -> Iterator[App]:
     """The app with other methods than its own."""
-    return NEWCOMERS
+    with NEWCOMERS.importable():
+        yield NEWCOMERS
 
 
 class TestNewcomers(MethodContract):

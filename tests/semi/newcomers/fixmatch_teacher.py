@@ -20,7 +20,7 @@ from u2pl.schedules import Progress
 
 
 class FixMatchConfig(LabeledMethodConfig):
-    """Options of fixmatch."""
+    """Options of fixmatch_teacher."""
 
     teacher: TeacherConfig = Field(TeacherConfig(), description="how the teacher follows")
     mix: MixConfig = Field(MixConfig(probability=1.0), description="strong augmentation")
