@@ -44,7 +44,7 @@ def test_demos_are_opened_by_name(name: str) -> None:
 
 
 def test_each_file_is_a_scheme_with_one_source() -> None:
-    assert schemes() == ["cityscapes", "folder", "gta5", "hf", "synthia", "voc"]
+    assert {"cityscapes", "folder", "gta5", "hf", "synthia", "voc"} <= set(schemes())
     assert all(issubclass(source_class(name), Source) for name in schemes())
 
 
@@ -67,9 +67,9 @@ def test_a_file_in_the_folder_is_a_scheme(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("vok:/data", f"unknown data source 'vok' in 'vok:/data' (did you mean voc?): {WRITE}city"),
+        ("vok:/data", f"unknown data source 'vok' in 'vok:/data' (did you mean voc?): {WRITE}"),
         ("gta:/data", "(did you mean gta5?)"),
-        ("zip:/data", f"'zip:/data': {WRITE}cityscapes:PATH, folder:PATH, gta5:PATH, hf:NAME"),
+        ("zip:/data", f"'zip:/data': {WRITE}"),
         ("gta5:/data?a=b", "unknown option 'a'; write gta5:PATH, no options"),
         ("synthia:", "no path; write synthia:PATH"),
         ("voc:", "no path; write voc:PATH"),

@@ -154,7 +154,7 @@ def test_what_a_view_does_not_say_is_the_networks_own(model: Model) -> None:
         ({"scales": [-1.0]}, "scales.0: .*greater than 0"),
         ({"mode": "slid"}, "mode: "),
         ({"mode": "slide"}, "mode slide needs a crop"),
-        ({"flp": True}, "flp: "),
+        ({"flp": True}, r"no option 'flp' \(did you mean flip\?\)"),
     ],
 )
 def test_views_that_make_no_sense_are_one_line(

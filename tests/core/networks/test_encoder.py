@@ -38,7 +38,8 @@ def test_four_maps_are_what_the_encoder_says_of_itself(name: str, output_stride:
 
 
 def test_an_encoder_belongs_to_one_family() -> None:
-    assert list(families()) == [MixTransformer, Pyramid]
+    assert {MixTransformer, Pyramid} <= set(families())
+    assert families()[-1] is Pyramid  # takes every name of timm's that no other family does
     assert family_of("mit_b0") is MixTransformer and family_of("resnet101") is Pyramid
     assert not set(MixTransformer.names()) & set(Pyramid.names())
 
@@ -78,7 +79,8 @@ class Patches(Encoder):
 def test_a_file_in_the_folder_is_a_family(add_file: AddFile) -> None:
     """It is found by existing, and the whole network takes its facts from the encoder."""
     add_file(encoders, "patches", PATCHES)
-    assert [family.__name__ for family in families()] == ["MixTransformer", "Pyramid", "Patches"]
+    names = [family.__name__ for family in families()]
+    assert names.index("Patches") < names.index("Pyramid")
     config = NetworkConfig(
         decoder="segformer", encoder="patches_of_4", encoder_weights="none", width=8, tag_classes=2
     )

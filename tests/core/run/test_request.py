@@ -84,7 +84,8 @@ def test_an_apps_fields_name_its_data_and_follow_method_and_preset() -> None:
     assert Request.data_fields() == []
     assert ToyRequest.data_fields() == ["data", "most_images"]
     assert ToyRequest.of(data="x").data_values == {"data": "x", "most_images": None}
-    common = ["set", "steps", "seed", "out", "resume", "deterministic", "cpu"]
+    common = [each.name for each in dataclasses.fields(Request)][2:]
+    assert {"set", "steps", "seed", "out", "resume"} <= set(common)
     assert list(parameters(ToyRequest)) == ["method", "preset", "data", "most_images", *common]
     assert list(parameters(Request)) == ["method", "preset", *common]
     assert next(iter(parameters(PredictRequest))) == "checkpoint"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.toy.app import APP, ToyRequest
+from core.toy.app import ToyRequest
 from u2pl.counting import Counting
 from u2pl.data.opening import open_source
 from u2pl.data.source import Source
 from u2pl.data.streams import Stream
 from u2pl.data.transforms import TrainTransform
 from u2pl.methods.batches import PairedStreams
+from u2pl.run.app import App
 from u2pl.run.recipe import Recipe, Sections
 from u2pl.run.task import Part, Task
 
@@ -41,8 +42,8 @@ class ToyTask(Task):
         return PairedStreams(Stream(self.source, ids, cut, self.request.seed, "labeled"), None)
 
 
-def make_task(request: ToyRequest, recipe: Recipe, counting: Counting) -> ToyTask:
-    return ToyTask(APP, request, recipe, counting, open_source(request.data))
+def make_task(app: App, request: ToyRequest, recipe: Recipe, counting: Counting) -> ToyTask:
+    return ToyTask(app, request, recipe, counting, open_source(request.data))
 
 
 def parts_without_task(request: ToyRequest) -> list[Part]:

@@ -110,7 +110,7 @@ class U2PLPlus(DAFormer):
         logits, embed = self.teacher_on(batch.image_l, mixed.image_B3HW)
 
         # 4. target pixels: reliable | unreliable at the entropy percentile 1 - alpha_t; source and
-        #    reliable pixels update the prototypes
+        #    reliable pixels update the prototypes (U2PL+ Eq 16, U2PL+ Eq 17)
         alpha_t = unreliable_share(config.unsupervised.alpha_0, progress.fraction)
         part = self.partition(logits.chunk(2)[1], batch, mixed, alpha_t)
         reliable_t = torch.where(part.reliable_BHW, pseudo.label_BHW, IGNORE)

@@ -75,7 +75,7 @@ class U2PLPlus(SelfTraining):
         logits_l, logits_u = upsample(student.logits, size).chunk(2)
 
         # 3. reliable | unreliable at entropy percentile 1 - alpha_t, alpha_t = alpha_0 (1 - t/T);
-        #    labelled and reliable pixels update the prototypes
+        #    labelled and reliable pixels update the prototypes (U2PL+ Eq 16, U2PL+ Eq 17)
         alpha_t = unreliable_share(config.unsupervised.alpha_0, progress.fraction)
         prob_u = upsample(teacher.logits.chunk(2)[1], size).float().softmax(dim=1)
         part = partition(prob_u, valid_u, alpha_t, distributed.gather)

@@ -200,7 +200,8 @@ class PixelContrast(nn.Module):
         keys = take_first(negative_CN, config.new_keys(self.num_classes), order)
         self._push(teacher_BDhw, pixels, keys)
 
-        # 3. M anchors per class, and for each anchor K negatives from the queue of its class
+        # 3. M anchors per class; each has the positive key of its class (U2PL Eq 12, U2PL+ Eq 24)
+        #    and K negatives from its queue
         anchors = take_first(anchor_CN, config.anchors, order)
         per_class = anchors.index_CM.shape[1]
         uniform = torch.rand(

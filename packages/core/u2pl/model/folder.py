@@ -64,7 +64,7 @@ def load_folder(path: Path) -> tuple[Segmentor, Card]:
         UserError: Nothing there, or anything in it is missing, damaged, too new or does not fit.
     """
     folder = find_folder(path)
-    card = _read_card(folder / CONFIG)
+    card = read_card(folder / CONFIG)
     network = _build(card, folder / CONFIG)
     _fill(network, folder / WEIGHTS)
     return network.eval(), card
@@ -89,7 +89,8 @@ def find_folder(path: Path) -> Path:
     return folder
 
 
-def _read_card(path: Path) -> Card:
+def read_card(path: Path) -> Card:
+    """The card in a config.json; UserError if it is unreadable, too new, or no card."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

@@ -17,7 +17,7 @@ from u2pl.counting import OnProgress
 from u2pl.data.opening import open_source
 from u2pl.data.reading import read_rgb, to_rgb
 from u2pl.data.source import Source
-from u2pl.errors import UserError, explain
+from u2pl.errors import UserError, did_you_mean, explain
 from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.inference import evaluating, predict_probabilities
@@ -104,6 +104,13 @@ class Model:
 
     def protocol(self, **view: Unpack[View]) -> EvaluationProtocol:
         """The protocol it was trained with, with some changes; UserError if they make no sense."""
+        for name in view:
+            if name not in View.__annotations__:
+                near, known = (
+                    did_you_mean(name, View.__annotations__),
+                    ", ".join(View.__annotations__),
+                )
+                raise UserError(f"there is no option {name!r}{near}; there are {known}")
         changes = {key: value for key, value in view.items() if value is not None}
         values = self.card.protocol.model_dump() | changes
         if values["crop"] is None:
@@ -203,7 +210,10 @@ def load(path: str | Path, device: torch.device | str | None = None) -> Model:
     Raises UserError if there is nothing, or anything in it is damaged, too new or does not fit.
     """
     network, card = load_folder(Path(path))
-    return Model(network, card).to(device or choose_device(cpu=False))
+    try:
+        return Model(network, card).to(device or choose_device(cpu=False))
+    except RuntimeError as error:  # no such device
+        raise UserError(f"cannot use device {device}: {str(error).splitlines()[0]}") from None
 
 
 def choose_device(cpu: bool) -> torch.device:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from importlib import import_module
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -19,6 +20,9 @@ class Encoder(nn.Module, ABC):
 
     The weights are in `model`, under the names of the implementation that it wraps.
     """
+
+    #: Whether other families are asked first, for one that takes names of many kinds.
+    fallback: ClassVar[bool] = False
 
     model: nn.Module
     #: Channels of each map.
@@ -64,17 +68,14 @@ class Encoder(nn.Module, ABC):
         return key
 
 
-def families() -> Iterator[type[Encoder]]:
-    """The encoder class of each file in the folder."""
-    for found in pkgutil.iter_modules(encoders.__path__):
-        module = import_module(f"{encoders.__name__}.{found.name}")
-        yield from (
-            kind
-            for kind in vars(module).values()
-            if isinstance(kind, type)
-            and issubclass(kind, Encoder)
-            and kind.__module__ == module.__name__
-        )
+def families() -> list[type[Encoder]]:
+    """The encoder class of each file in the folder; those that are a fallback come last."""
+    found: list[type[Encoder]] = []
+    for file in pkgutil.iter_modules(encoders.__path__):
+        module = import_module(f"{encoders.__name__}.{file.name}")
+        kinds = (kind for kind in vars(module).values() if isinstance(kind, type))
+        found += [k for k in kinds if issubclass(k, Encoder) and k.__module__ == module.__name__]
+    return sorted(found, key=lambda kind: kind.fallback)
 
 
 def family_of(name: str) -> type[Encoder]:

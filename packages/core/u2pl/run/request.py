@@ -73,7 +73,10 @@ class Request:
         chosen = values.get("set")
         if isinstance(chosen, Mapping):
             values["set"] = [f"{key}={_toml(value)}" for key, value in chosen.items()]
-        given = {key: str(v) if isinstance(v, Path) else v for key, v in values.items()}
+        data = cls.data_fields()
+        # data is named by text, which may be a number: labeled=4
+        numbers = {k for k in data if isinstance(values.get(k), (int, float))}
+        given = {k: str(v) if isinstance(v, Path) or k in numbers else v for k, v in values.items()}
         try:
             request: Self = TypeAdapter(cls).validate_python(given)
         except ValidationError as error:

@@ -24,6 +24,9 @@ class Run:
 
     folder: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
+
     @cached_property
     def summary(self) -> dict[str, Any]:
         """summary.json: scores, options and circumstances; UserError if the run is not finished."""

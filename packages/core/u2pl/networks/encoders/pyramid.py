@@ -32,6 +32,8 @@ class Pyramid(Encoder):
         UserError: The model has no feature maps, or has them at other strides.
     """
 
+    fallback = True  # every name of timm's
+
     def __init__(self, name: str, output_stride: int) -> None:
         super().__init__()
         # not every model accepts the argument; 32 is the default
