@@ -52,8 +52,7 @@ def test_everything_broken_is_listed_with_its_file(
         file = folder / "images" / f"{number}.png"
         file.write_bytes(file.read_bytes()[:200])
     (target / "masks" / "1.png").unlink()
-    options = tiny("daformer", **{"method_rare_classes.enabled": "false"})
-    found = faults(command(*doctor(broken, "--method", "daformer", *options)))
+    found = faults(command(*doctor(broken, "--method", "daformer", *tiny("daformer"))))
     assert any("day/masks/3.png holds ids 7" in line for line in found)
     for file in ("day/images/4.png", "dusk/images/5.png", "dusk/images/2.png"):
         assert sum(file in line and "decoded" in line for line in found) == 1, (file, found)

@@ -68,9 +68,10 @@ def say_costs(task: Task, method: AnyMethod, scored: list[str], diagnosis: Diagn
 
     On a CPU that is too slow for it, what one image tells.
     """
-    sections, device, dataset = task.recipe.sections, method.device, task.dataset()
+    sections, device = task.recipe.sections, method.device
     workers, source, seed = sections.data.workers, task.parts[-1].source, task.request.seed
     try:
+        dataset = task.dataset()
         begin = time.perf_counter()
         batch = _batch(dataset, sections.train.batch, device)
         loading = (time.perf_counter() - begin) / max(1, workers)
@@ -200,7 +201,7 @@ def _say_times(
     evaluating = train.evaluations * scored * scoring
     diagnosis.say(
         f"a run takes about {duration(training + evaluating)}: {duration(training)} for "
-        f"{task.total} steps, {duration(evaluating)} to score {scored} val images "
+        f"{task.total} steps, {duration(evaluating)} to score {scored} images "
         f"{train.evaluations} times"
     )
 

@@ -144,7 +144,12 @@ def _say_recipe(
         f"learning rate: {train.scaled_lr:g} for the encoder, {rest:g} for the rest "
         f"({train.optimizer}; train.lr={train.lr:g} is for a batch of {train.reference_batch})"
     )
-    for note in task.notes(method, scored):
+    try:
+        notes = task.notes(method, scored)
+    except UserError as error:  # a note may need what is broken
+        diagnosis.fix([str(error)])
+        return
+    for note in notes:
         diagnosis.say(f"note: {note}")
 
 

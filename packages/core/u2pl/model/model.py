@@ -171,7 +171,7 @@ class Model:
         source = open_source(text)
         if tuple(source.classes) != self.classes:
             theirs, ours = (
-                f"{len(names)} classes ({', '.join(names[:4])}, ...)"
+                f"{len(names)} classes ({', '.join(names[:4])}{', ...' if names[4:] else ''})"
                 for names in (source.classes, self.classes)
             )
             raise UserError(f"{source.name} has {theirs}; the network has {ours}")

@@ -82,9 +82,14 @@ def read_config(folder: Path) -> dict[str, object]:
 
 
 def differences(one: dict[str, object], other: dict[str, object], prefix: str = "") -> list[str]:
-    """Dotted names of the entries that differ between two configs, except those in `FREE`."""
+    """Dotted names of the entries that differ between two configs, except those in `FREE`.
+
+    In the order of `other`: what a person types stands before what follows from it.
+    """
     changed = []
-    for key in sorted({*one, *other} - set(FREE)):
+    for key in dict.fromkeys((*other, *one)):
+        if key in FREE:
+            continue
         a, b = one.get(key), other.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             changed += differences(a, b, f"{prefix}{key}.")
