@@ -221,3 +221,26 @@ def test_averaged_statistics_are_never_learnt():
     before, image = teacher.network.norm.running_mean.clone(), torch.randn(2, 3, 4, 5)
     assert torch.equal(teacher(image), teacher(image, learn=False))
     assert torch.equal(teacher.network.norm.running_mean, before)
+
+
+def test_updates_go_on_when_the_networks_are_moved_or_loaded() -> None:
+    """The lists of tensors that an update walks are made once; moving replaces the buffers."""
+    student, config = student_at(0), TeacherConfig(momentum=0.5, ramp=False)
+    teacher = Teacher(student, config)
+    for step, change in enumerate((None, "double", "load")):
+        if change == "double":
+            student.double()
+            teacher.double()
+        if change == "load":
+            teacher.load_state_dict(teacher.state_dict())
+            student.load_state_dict(student_at(9).state_dict())
+        expected = [
+            (0.5 * own + 0.5 * new if step else new).clone()
+            for own, new in zip(teacher.network.parameters(), student.parameters(), strict=True)
+        ]
+        mean = student.norm.running_mean.clone()
+        mean = 0.5 * teacher.network.norm.running_mean + 0.5 * mean if step else mean
+        teacher.update(student, step)
+        for own, value in zip(teacher.network.parameters(), expected, strict=True):
+            torch.testing.assert_close(own, value)
+        torch.testing.assert_close(teacher.network.norm.running_mean, mean)

@@ -18,6 +18,7 @@ from u2pl.networks.config import NetworkConfig
 from u2pl.networks.encoder import Encoder, family_of
 from u2pl.networks.encoders.mit import VARIANTS
 from u2pl.networks.pretrained import (
+    digest,
     hub_weights,
     load_encoder,
     load_pretrained,
@@ -313,3 +314,26 @@ def test_without_a_route_only_the_cache_is_asked(monkeypatch: pytest.MonkeyPatch
     with offline_if_unreachable():
         assert huggingface_hub.constants.HF_HUB_OFFLINE is True
     assert huggingface_hub.constants.HF_HUB_OFFLINE is False
+
+
+def test_an_encoder_says_what_it_was_filled_with(
+    resnet: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    """The same tensors have the same digest, whatever their order; one bit more is another one."""
+    file = tmp_path / "resnet.safetensors"
+    save_file(resnet, file)
+    encoder = build_encoder("resnet10t", 16)
+    assert encoder.weights is None
+    load_pretrained(encoder, "resnet10t", str(file))
+    assert encoder.weights == ("resnet.safetensors", digest(resnet))
+    assert digest(dict(reversed(resnet.items()))) == digest(resnet)
+    changed = {key: value.clone() for key, value in resnet.items()}
+    first = next(key for key, value in changed.items() if value.dim() == 4)
+    changed[first].view(torch.int32).view(-1)[0] ^= 1
+    assert digest(changed) != digest(resnet)
+
+
+def test_the_full_name_has_the_tag() -> None:
+    assert family_of("resnet101").hub_name("resnet101").startswith("resnet101.")
+    assert family_of("resnet101.tv_in1k").hub_name("resnet101.tv_in1k") == "resnet101.tv_in1k"
+    assert VARIANTS["mit_b1"].revision[:12] in family_of("mit_b1").hub_name("mit_b1")

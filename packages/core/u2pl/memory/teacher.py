@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -66,6 +67,8 @@ class Teacher(nn.Module):
         self.config = config
         self.own_statistics = isinstance(config, TeacherConfig) and config.statistics == "own"
         self.network = copy.deepcopy(student).requires_grad_(False)
+        # walking two networks takes longer than averaging them on a GPU, so it is done once
+        self._followed: tuple[nn.Module, dict[bool, _Tensors]] | None = None
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Teacher:
@@ -104,16 +107,37 @@ class Teacher(nn.Module):
             student: network of the same architecture.
             step: steps since the end of the warm start; up to 0, the student is copied.
         """
-        weight = 1 - self._momentum(step)
-        own: list[Tensor] = list(self.network.parameters())
-        theirs: list[Tensor] = list(student.parameters())
-        if step <= 0 or not self.own_statistics:
-            pairs = list(zip(self.network.buffers(), student.buffers(), strict=True))
-            own += [buffer for buffer, _ in pairs if buffer.is_floating_point()]
-            theirs += [source for buffer, source in pairs if buffer.is_floating_point()]
-            counts = [buffer for buffer, _ in pairs if not buffer.is_floating_point()]
-            if counts:
-                torch._foreach_copy_(
-                    counts, [source for buffer, source in pairs if not buffer.is_floating_point()]
-                )
-        torch._foreach_lerp_(own, theirs, weight)
+        with_buffers = step <= 0 or not self.own_statistics
+        if self._followed is None or self._followed[0] is not student:
+            self._followed = student, {}
+        known = self._followed[1]
+        if with_buffers not in known:
+            known[with_buffers] = _tensors(self.network, student, with_buffers)
+        tensors = known[with_buffers]
+        if tensors.counts:
+            torch._foreach_copy_(tensors.counts, tensors.their_counts)
+        torch._foreach_lerp_(tensors.own, tensors.theirs, 1 - self._momentum(step))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Teacher:
+        self._followed = None  # moving a module replaces its buffers
+        super()._apply(fn, recurse)
+        return self
+
+
+class _Tensors(NamedTuple):
+    """What an update averages and copies: the teacher's tensors and the student's, in one order."""
+
+    own: list[Tensor]
+    theirs: list[Tensor]
+    counts: list[Tensor]
+    their_counts: list[Tensor]
+
+
+def _tensors(network: nn.Module, student: nn.Module, with_buffers: bool) -> _Tensors:
+    found = _Tensors(list(network.parameters()), list(student.parameters()), [], [])
+    pairs = zip(network.buffers(), student.buffers(), strict=True) if with_buffers else ()
+    for buffer, source in pairs:
+        floating = buffer.is_floating_point()
+        (found.own if floating else found.counts).append(buffer)
+        (found.theirs if floating else found.their_counts).append(source)
+    return found

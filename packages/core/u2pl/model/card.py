@@ -23,6 +23,15 @@ class Normalisation(BaseModel):
     std: tuple[float, float, float]
 
 
+class EncoderWeights(BaseModel):
+    """Which pretrained weights training began with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str  # the hub's full name with its tag, or a file's name
+    sha256: str  # over the tensors
+
+
 class Card(BaseModel):
     """Network, classes, and where both come from; what a file does not say has a default."""
 
@@ -43,6 +52,7 @@ class Card(BaseModel):
     protocol: EvaluationProtocol = EvaluationProtocol()
     crop: int | None = None  # of training, in pixels
     scores: dict[str, JsonValue] = Field(default_factory=dict)
+    encoder_weights: EncoderWeights | None = None  # None: random, or not known
     versions: dict[str, str] = Field(default_factory=dict)
     normalisation: Normalisation | None = None  # of the images' colours
 

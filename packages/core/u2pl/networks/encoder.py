@@ -7,12 +7,19 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from importlib import import_module
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from u2pl.errors import UserError
 from u2pl.networks import encoders
+
+
+class Weights(NamedTuple):
+    """Which pretrained weights an encoder starts from."""
+
+    name: str  # the hub's full name with its tag, or a file's name
+    sha256: str  # over names and values of the tensors, sorted by name; 64 hex digits
 
 
 class Encoder(nn.Module, ABC):
@@ -35,6 +42,9 @@ class Encoder(nn.Module, ABC):
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    #: What it was filled with; None for random weights.
+    weights: Weights | None = None
+
     @classmethod
     @abstractmethod
     def names(cls) -> Collection[str]:
@@ -54,6 +64,11 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def hub_weights(cls, name: str) -> dict[str, Tensor]:
         """ImageNet weights, downloaded or from the hub's cache; UserError if none were released."""
+
+    @classmethod
+    def hub_name(cls, name: str) -> str:
+        """The full name of what `hub_weights` gives, with the recipe that it was trained by."""
+        return name
 
     @abstractmethod
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:

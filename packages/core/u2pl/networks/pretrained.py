@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import pickle
 import socket
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from u2pl.errors import UserError
-from u2pl.networks.encoder import Encoder, family_of
+from u2pl.networks.encoder import Encoder, Weights, family_of
 
 #: Prefixes of a classifier's keys, which an encoder does not have.
 CLASSIFIER_KEYS = (
@@ -66,10 +67,23 @@ def load_pretrained(encoder: Encoder, name: str, weights: str) -> LoadReport:
     Raises:
         UserError: There are no such weights, they cannot be read, or they do not fit.
     """
-    state = hub_weights(name) if weights == "imagenet" else read_weights(Path(weights))
+    hub = weights == "imagenet"
+    state = hub_weights(name) if hub else read_weights(Path(weights))
     report = load_encoder(encoder, state, source=weights)
+    full_name = family_of(name).hub_name(name) if hub else Path(weights).name
+    encoder.weights = Weights(full_name, digest(state))
     logger.info("encoder %s from %s: %s", name, weights, report)
     return report
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and values of tensors, sorted by name: 64 hex digits."""
+    found = hashlib.sha256()
+    for key in sorted(state):
+        found.update(key.encode())
+        values = state[key].detach().cpu().contiguous().view(-1).view(torch.uint8)
+        found.update(values.numpy().tobytes())
+    return found.hexdigest()
 
 
 def load_encoder(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> LoadReport:

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 
 from u2pl.evaluate.confusion import Score, subset_mious
 from u2pl.files import write_json
+from u2pl.methods.method import AnyMethod
 from u2pl.model.model import load
 from u2pl.model.pictures import picture_rows
 from u2pl.report.gallery import gallery
@@ -21,7 +22,7 @@ PICTURES = "predictions.png"
 
 
 def write_summary(
-    folder: Path, task: Task, history: History, result: str, accelerator: Accelerator
+    folder: Path, task: Task, history: History, method: AnyMethod, accelerator: Accelerator
 ) -> None:
     """Write summary.json of a finished run; mIoU and IoU are in percent.
 
@@ -29,9 +30,10 @@ def write_summary(
         folder: of the run.
         task: what was run.
         history: what happened.
-        result: role of the method's network that is its result.
+        method: that was trained.
         accelerator: it was run with.
     """
+    result, weights = next(iter(method.networks())), method.student.encoder.weights
     summary = {
         "method": task.request.method,
         **task.facts(),
@@ -42,6 +44,7 @@ def write_summary(
         "steps": history.step,
         "seconds": round(history.seconds, 1),
         "network": result,
+        "encoder_weights": weights._asdict() if weights else None,
         **(_scores(task, history, result) if history.evaluations else {}),
         **circumstances(accelerator),
     }

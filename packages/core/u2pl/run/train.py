@@ -20,7 +20,7 @@ from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.scoring import check_scored, evaluate
 from u2pl.methods.method import AnyMethod
-from u2pl.model.card import Card
+from u2pl.model.card import Card, EncoderWeights
 from u2pl.model.folder import save_folder
 from u2pl.networks.segmentor import Segmentor
 from u2pl.run.app import App
@@ -137,7 +137,7 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
         except Stopped as stopped:
             raise Stopped(f"{stopped}; go on with: {resume_command(task, folder)}") from None
     if main:
-        write_summary(folder, task, history, next(iter(method.networks())), accelerator)
+        write_summary(folder, task, history, method, accelerator)
         draw_pictures(folder, task, device)
     distributed.barrier()
     return Run(folder)
@@ -192,7 +192,7 @@ def _keep(
 ) -> None:
     """Write a network so that others can use it."""
     assert isinstance(network, Segmentor)
-    scored = task.scored
+    scored, weights = task.scored, network.encoder.weights
     card = Card(
         app=task.app.name,
         method=task.request.method,
@@ -208,6 +208,7 @@ def _keep(
         protocol=task.protocol,
         crop=task.recipe.sections.data.crop,
         scores=facts,
+        encoder_weights=EncoderWeights(**weights._asdict()) if weights else None,
         versions=versions(),
     )
     save_folder(folder / kind, network, card)

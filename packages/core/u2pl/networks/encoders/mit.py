@@ -119,6 +119,10 @@ class MixTransformer(Encoder):
         file = huggingface_hub.hf_hub_download(repository, "model.safetensors", revision=revision)
         return safetensors.torch.load_file(file)
 
+    @classmethod
+    def hub_name(cls, name: str) -> str:
+        return f"{name}.imagenet at {VARIANTS[name].revision[:12]}"
+
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
         maps: Any = self.model
         return list(maps.forward_intermediates(image_B3HW, intermediates_only=True))

@@ -81,6 +81,11 @@ class Pyramid(Encoder):
         weights: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
         return weights
 
+    @classmethod
+    def hub_name(cls, name: str) -> str:
+        found = timm.get_pretrained_cfg(name)
+        return f"{found.architecture}.{found.tag}" if found and found.tag else name
+
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
         maps: list[Tensor] = self.model(image_B3HW)[-MAPS:]
         if self.channels_last:
