@@ -29,7 +29,8 @@ class OneLineErrors(TyperGroup):
         except typer.TyperException as error:
             if type(error).__name__ == "NoArgsIsHelpError":  # has printed the help
                 sys.exit(2)
-            say_error(" ".join(error.format_message().split()))
+            message = " ".join(error.format_message().split())
+            say_error(message.replace("Value error, ", ""))
             sys.exit(2)
         except typer.Abort:
             sys.exit(130)
