@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness.numbers import assert_close, cases
 from u2pl.schedules import (
     Progress,
     ema_momentum,
@@ -25,43 +26,52 @@ def fixture(shared):
 def test_poly_matches_the_fixture(fixture):
     base, power, total = (fixture[f"cfg_poly_{name}"].item() for name in ("base", "power", "total"))
     found = [poly_lr(base, step, total, power) for step in range(len(fixture["out_poly_u2pl"]))]
-    np.testing.assert_allclose(found, fixture["out_poly_u2pl"], rtol=1e-6)
+    assert_close(found, fixture["out_poly_u2pl"], 1e-6)
+    # UniMatch sets the rate after the step, so a step has that of the one before it
+    delayed = [poly_lr(base, max(step - 1, 0), total, power) for step in range(len(found))]
+    assert_close(delayed, fixture["out_poly_unimatch_used"], 1e-6)
 
 
 def test_warmup_with_linear_decay_matches_the_fixture(fixture):
     base, warmup, total = (
         fixture[f"cfg_daformer_{name}"].item() for name in ("base", "warmup", "total")
     )
-    start = fixture["cfg_warmup_ratio"].item()
+    start, expected = fixture["cfg_warmup_ratio"].item(), fixture["out_daformer_lr_formula"]
     found = [
         poly_lr(base, step, total, 1.0) * linear_warmup(step, warmup, start)
-        for step in range(len(fixture["out_daformer_lr_formula"]))
+        for step in range(len(expected))
     ]
-    np.testing.assert_allclose(found, fixture["out_daformer_lr_formula"], rtol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9 * base)
+
+
+def test_warmup_without_decay_matches_the_fixture(fixture):
+    """AFA's rate starts to decay when the warm-up ends, at the value that it would have by then."""
+    base, warmup, total = (
+        fixture[f"cfg_afa_{name}"].item() for name in ("base", "warmup", "total")
+    )
+    start, expected = fixture["cfg_warmup_ratio"].item(), fixture["out_afa_lr"]
+    rising = [base * linear_warmup(step, warmup, start) for step in range(warmup)]
+    falling = [poly_lr(base, step, total, 1.0) for step in range(warmup, len(expected))]
+    np.testing.assert_allclose(rising + falling, expected, rtol=1e-5, atol=1e-9 * base)
 
 
 def test_momentum_matches_the_fixture(fixture):
-    for name, limit, first in (
-        ("u2pl_sup1_len10", 0.99, 0),
-        ("unimatch_v2", 0.996, 0),
-        ("daformer_from1", 0.999, 1),
-    ):
+    """The limit is the highest value; the first one is that of step 0, or of N in "_fromN"."""
+    for name in cases(fixture, "out_ema_decay_(.+)"):
+        first = int(name.partition("_from")[2] or 0)
         expected = fixture[f"out_ema_decay_{name}"]
-        np.testing.assert_allclose(
-            [ema_momentum(first + i, limit) for i in range(len(expected))],
-            expected,
-            rtol=1e-6,
-            err_msg=name,
-        )
+        found = [ema_momentum(first + i, float(expected.max())) for i in range(len(expected))]
+        assert_close(found, expected, 1e-6, name)
 
 
 def test_unreliable_share_matches_the_fixture(fixture):
-    epochs = int(fixture["cfg_percent_epochs"])
+    epochs, expected = int(fixture["cfg_percent_epochs"]), fixture["out_alpha_t"]
+    alpha_0 = float(expected[0]) / 100
     found = np.array(
-        [unreliable_share(0.2, Progress(epoch, epochs).fraction) for epoch in range(epochs)]
+        [unreliable_share(alpha_0, Progress(epoch, epochs).fraction) for epoch in range(epochs)]
     )
-    np.testing.assert_allclose(100 * found, fixture["out_alpha_t"], rtol=1e-6)
-    np.testing.assert_allclose(100 * (1 - found), fixture["out_drop_percent"], rtol=1e-6)
+    assert_close(100 * found, expected, 1e-6)
+    assert_close(100 * (1 - found), fixture["out_drop_percent"], 1e-6)
 
 
 def test_poly_starts_at_the_base_and_ends_above_zero():

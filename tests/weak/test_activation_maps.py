@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from harness.numbers import cases
 from u2pl_ws.activation_maps import cam_label, multi_scale_cam, only_tagged
 
 IGNORE = 255
@@ -51,8 +52,8 @@ def test_maps_equal_the_loop(scales, size):
 
 def test_maps_match_the_fixture(shared):
     z = np.load(shared("fixtures/random_walk.npz"))
-    image = torch.tensor(z["in_ms_image"])
-    found = multi_scale_cam(toy(torch.tensor(z["in_ms_weight"]), cell=16), image, torch.ones(2, 6))
+    image, weight = torch.tensor(z["in_ms_image"]), torch.tensor(z["in_ms_weight"])
+    found = multi_scale_cam(toy(weight, cell=16), image, torch.ones(len(image), len(weight)))
     torch.testing.assert_close(found, torch.tensor(z["out_ms_cam"]), rtol=0, atol=2e-5)
 
 
@@ -149,6 +150,7 @@ def test_labels_equal_the_loop(classes):
         found = cam_label(cam, background)
         assert found.dtype == torch.int64
         assert torch.equal(found, slow_label(cam, background))
+    assert torch.equal(cam_label(cam), slow_label(cam, 0.45))
 
 
 def test_an_image_without_tags_is_background():
@@ -162,7 +164,8 @@ def test_labels_match_the_fixture(shared):
     z = {key: torch.tensor(value) for key, value in file.items()}
     cam = only_tagged(z["in_cams_full"], z["in_cls_labels"])
     assert torch.equal(cam, z["out_valid_cam"])
-    assert torch.equal(cam_label(cam), z["out_cam_label_bkg45"])
+    for percent in cases(z, r"out_cam_label_bkg(\d+)"):
+        assert torch.equal(cam_label(cam, int(percent) / 100), z[f"out_cam_label_bkg{percent}"])
     # certain against both backgrounds, and 255 on padding
     high, low = (cam_label(cam, z[level].item()) for level in ("cfg_high", "cfg_low"))
     expected = torch.full_like(high, IGNORE)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from harness.numbers import cases
 from u2pl_ws.activation_maps import only_tagged
 from u2pl_ws.map_labels import (
     Levels,
@@ -161,16 +162,11 @@ def test_probabilities_and_walks_match_the_fixture(shared):
         for key, value in np.load(shared("fixtures/random_walk.npz")).items()
     }
     tags, near = z["in_cls_labels"], z["in_radius_mask"]
-    for name, affinity, level, mask in (
-        ("sym_low", "sym", "low", near),
-        ("sym_high", "sym", "high", near),
-        ("asym_low", "asym", "low", near),
-        ("asym_high", "asym", "high", near),
-        ("asym_low_nomask", "asym", "low", None),
-    ):
+    for affinity, level, masked in cases(z, "out_rw_([^_]+)_([^_]+)(_nomask)?"):
         prob = class_probability(z["in_cam"], tags, z[f"cfg_{level}"].item())
-        found = random_walk(prob, z[f"in_aff_{affinity}"], mask)
-        torch.testing.assert_close(found, z[f"out_rw_{name}"], rtol=0, atol=2e-5)
+        found = random_walk(prob, z[f"in_aff_{affinity}"], None if masked else near)
+        expected = z[f"out_rw_{affinity}_{level}{masked or ''}"]
+        torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
     found = random_walk(only_tagged(z["in_cam"], tags), z["in_aff_asym"], near, smoothing=1e-4)
     torch.testing.assert_close(found, only_tagged(z["out_rw_fgonly"], tags), rtol=0, atol=2e-5)
     torch.testing.assert_close(
@@ -181,13 +177,14 @@ def test_probabilities_and_walks_match_the_fixture(shared):
     )
 
 
-@pytest.mark.parametrize("most", [None, 3])
-def test_refined_labels_match_the_fixture(shared, most):
+@pytest.mark.parametrize("limited", [False, True])
+def test_refined_labels_match_the_fixture(shared, limited):
     z = {
         key: torch.tensor(value)
         for key, value in np.load(shared("fixtures/random_walk.npz")).items()
     }
-    valid = torch.zeros(2, 64, 80, dtype=torch.bool)
+    most = int(z["in_cls_labels"].sum(dim=1).max()) if limited else None
+    valid = torch.zeros_like(z["in_cams_full"][:, 0], dtype=torch.bool)
     for inside, (top, bottom, left, right) in zip(valid, z["in_img_box"].tolist(), strict=True):
         inside[top:bottom, left:right] = True
     maps = tagged_maps(z["in_cams_full"], z["in_cls_labels"], most)
@@ -213,20 +210,21 @@ def test_walked_labels_match_the_fixture(shared):
         dim=1,
     )
     walked = random_walk(both, z["in_aff_sym"], z["in_radius_mask"])
-    walked = F.interpolate(walked, (64, 80), mode="bilinear", align_corners=False)
-    label, low = torch.full((2, 64, 80), IGNORE), torch.zeros(2, 7, 64, 80)
+    images, classes, *size = z["out_valid_cam"].shape
+    walked = F.interpolate(walked, size, mode="bilinear", align_corners=False)
+    label, low = torch.full((images, *size), IGNORE), torch.zeros(images, 1 + classes, *size)
     for b, (top, bottom, left, right) in enumerate(z["in_img_box"].tolist()):
         box = (slice(b, b + 1), ..., slice(top, bottom), slice(left, right))
         kernel = affinity_kernel(half_size(z["in_image01"][box]))
         label[box] = agreed_label(
             walked[box],
-            torch.arange(1, 7)[None],
+            torch.arange(1, 1 + classes)[None],
             kernel,
             torch.ones_like(label[box], dtype=torch.bool),
         )
-        size = (bottom - top, right - left)
+        refined = refine(walked[box][:, 1 + classes :], kernel)
         low[box] = F.interpolate(
-            refine(walked[box][:, 7:], kernel), size, mode="bilinear", align_corners=False
+            refined, (bottom - top, right - left), mode="bilinear", align_corners=False
         )
     assert (label != z["out_aff_refined_label"]).float().mean() <= 0.001
     torch.testing.assert_close(low, z["out_aff_refined_cam_low"], rtol=0, atol=2e-5)

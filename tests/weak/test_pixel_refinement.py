@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from u2pl_ws.pixel_refinement import DILATIONS, affinity_kernel, half_size, position_weights, refine
+from harness.numbers import assert_close, cases
+from u2pl_ws.pixel_refinement import affinity_kernel, half_size, position_weights, refine
 
 AROUND = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 
@@ -83,24 +84,27 @@ def test_refinement_equals_the_loop(size, dilations, spread, position_weight):
 
 def test_everything_matches_the_fixture(shared):
     z = {key: torch.tensor(value) for key, value in np.load(shared("fixtures/par.npz")).items()}
-    spread, position_weight, dilations = (
-        z["cfg_w1"].item(),
-        z["cfg_w2"].item(),
-        tuple(z["cfg_dilations"].tolist()),
-    )
-    assert dilations == DILATIONS
-    assert (spread, position_weight) == (pytest.approx(0.3), pytest.approx(0.01))
-    iterations = int(z["cfg_num_iter"])
-    kernel = affinity_kernel(z["in_image"])
-    flat = affinity_kernel(z["in_flat_image"], dilations, spread, position_weight)
-    for found, expected in (
-        (refine(z["in_mask_half"], kernel), "refined_half"),
-        (refine(z["in_mask_full"], kernel, iterations), "refined_full"),
-        (refine(z["in_mask_full"], kernel, 1), "one_iter_full"),
-        (refine(z["in_flat_mask"], flat, iterations), "flat"),
-        (position_weights(), "position_weights"),
-    ):
-        torch.testing.assert_close(found, z[f"out_{expected}"], rtol=0, atol=1e-5)
+    options = tuple(z["cfg_dilations"].tolist()), z["cfg_w1"].item(), z["cfg_w2"].item()
+    kernel, iterations = affinity_kernel(z["in_image"], *options), int(z["cfg_num_iter"])
+    flat = affinity_kernel(z["in_flat_image"], *options)
+    found = {
+        "out_flat": refine(z["in_flat_mask"], flat, iterations),
+        "out_position_weights": position_weights(*options),
+    }
+    for size in cases(z, "out_refined_(.+)"):
+        found[f"out_refined_{size}"] = refine(z[f"in_mask_{size}"], kernel, iterations)
+    for size in cases(z, "out_one_iter_(.+)"):
+        found[f"out_one_iter_{size}"] = refine(z[f"in_mask_{size}"], kernel, 1)
+    for name, value in found.items():
+        assert_close(value, z[name], name=name)
+
+
+def test_options_that_are_not_given_are_afas():
+    image, before, options = picture(2, 1, 9, 7), maps(3, 1, 2, 9, 7), ((1, 2, 4, 8, 12, 24), 0.3)
+    assert torch.equal(position_weights(), position_weights(*options, 0.01))
+    given = affinity_kernel(image, *options, 0.01)
+    assert torch.equal(affinity_kernel(image).weight_NJ, given.weight_NJ)
+    assert torch.equal(refine(before, given), refine(before, given, iterations=10))
 
 
 def test_weights_sum_to_one_and_the_position_weight():

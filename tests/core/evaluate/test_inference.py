@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from harness.numbers import assert_close, cases
 from u2pl.data.transforms import TrainTransform
 from u2pl.evaluate import inference
 from u2pl.evaluate.inference import (
@@ -17,7 +20,7 @@ from u2pl.evaluate.inference import (
     slide_logits,
 )
 from u2pl.evaluate.protocol import EvaluationProtocol
-from u2pl.maps import upsample
+from u2pl.maps import top_class, upsample
 from u2pl.networks.segmentor import SegOutput
 
 
@@ -115,35 +118,48 @@ def test_half_precision_logits_are_softmaxed_in_float32(network):
     assert predict_probabilities(network, an_image(), EvaluationProtocol()).dtype == torch.float32
 
 
-@pytest.mark.parametrize(
-    ("image", "logits"),
-    [
-        ("in_slide_image", "out_slide_u2pl_logits"),
-        ("in_slide_small", "out_slide_u2pl_small_logits"),
-    ],
-)
-def test_fixture_slide_u2pl(shared, monkeypatch, image, logits):
-    fixture = np.load(shared("fixtures/miou.npz"))
-    weight = torch.from_numpy(fixture["in_slide_weight"])
+@pytest.fixture
+def fixture(shared, monkeypatch):
+    """Numbers of sliding windows; the logits of their network have the image's size."""
+    monkeypatch.setattr(inference, "upsample", lambda full, size: full)
+    return np.load(shared("fixtures/miou.npz"))
+
+
+class Toy(nn.Module):
+    """The fixture's network; its images are normalised, so that padding is 0."""
 
     mean = torch.tensor(PADDING)[:, None, None] / 255
 
-    class Toy(nn.Module):
-        """The fixture's network, at full size; its images are normalised, and padding is 0."""
+    def __init__(self, weight: np.ndarray) -> None:
+        super().__init__()
+        self.weight = torch.from_numpy(weight)
 
-        def forward(self, image: Tensor, embed: bool) -> SegOutput:
-            image = image - mean
-            return SegOutput(F.conv2d(image, weight, padding=1) + image.mean())
+    def forward(self, image: Tensor, embed: bool) -> SegOutput:
+        image = image - self.mean
+        return SegOutput(F.conv2d(image, self.weight, padding=1) + image.mean())
 
-    monkeypatch.setattr(inference, "upsample", lambda full, size: full)
-    crop = int(fixture["cfg_slide_crop"])
-    ours = slide_logits(
-        Toy(),
-        torch.from_numpy(fixture[image]) + mean,
-        crop,
-        EvaluationProtocol(mode="slide", crop=crop).stride(),
-    )
-    np.testing.assert_allclose(ours[0].numpy(), fixture[logits], atol=1e-5)
+
+def test_fixture_slide_u2pl(fixture):
+    network, crop = Toy(fixture["in_slide_weight"]), int(fixture["cfg_slide_crop"])
+    stride = EvaluationProtocol(mode="slide", crop=crop).stride()
+    for name in cases(fixture, "out_slide_u2pl_(.*)logits"):
+        image = torch.from_numpy(fixture[f"in_slide_{name.removesuffix('_') or 'image'}"])
+        ours = slide_logits(network, image + Toy.mean, crop, stride)
+        assert_close(ours[0], fixture[f"out_slide_u2pl_{name}logits"], name=name)
+
+
+def test_fixture_slide_unimatch(fixture):
+    """UniMatch adds up the softmax of windows that end with the image and have any size."""
+    image, crop = torch.from_numpy(fixture["in_slide_image"]), int(fixture["cfg_slide_crop"])
+    total = torch.zeros(fixture["out_slide_unimatch_prob_sum"].shape[1:])
+    (classes,) = cases(fixture, r"in_slide_weight(\d+)")
+    network, stride = Toy(fixture[f"in_slide_weight{classes}"]), int(2 * crop / 3)
+    for top, left in product(range(0, image.shape[2], stride), range(0, image.shape[3], stride)):
+        window = slice(top, top + crop), slice(left, left + crop)
+        seen = image[0, :, *window] + Toy.mean
+        total[:, *window] += predict_probabilities(network, seen, EvaluationProtocol())
+    assert_close(total[None], fixture["out_slide_unimatch_prob_sum"])
+    assert torch.equal(top_class(total[None]), torch.from_numpy(fixture["out_slide_unimatch_pred"]))
 
 
 def test_a_window_larger_than_the_image_sees_it_in_the_middle(network):

@@ -98,10 +98,11 @@ def test_class_mask_matches_the_fixture(shared):
     """
     z = np.load(shared("fixtures/classmix.npz"))
     label, chosen = torch.tensor(z["in_cm_label"]).squeeze(1), z["out_cm_chosen_classes"]
+    classes = int(label[label != IGNORE].max()) + 1
     for b in range(len(label)):
         present = [c for c in label[b].unique().tolist() if c != IGNORE]
         drawn = [c for c in chosen[b].tolist() if c in present]
-        score = torch.full((1, 19), 0.9)
+        score = torch.full((1, classes), 0.9)
         score[0, drawn] = 0.1
         mask = half_of_classes(label[b : b + 1], score)[0]
         wanted = -(-len(present) // 2)
@@ -179,10 +180,11 @@ def test_the_released_mix_matches_the_fixture(shared):
     label = torch.tensor(z["in_cm_label"]).squeeze(1)
     values = label.unique().tolist()
     assert values == z["out_cm_classes_in_batch"].tolist()
-    score = torch.full((len(label), 20), 0.9)
+    classes = int(label[label != IGNORE].max()) + 1
+    score = torch.full((len(label), classes + 1), 0.9)
     for b, drawn in enumerate(z["in_cm_choice_idx"].tolist()):
         assert [values[place] for place in drawn] == z["out_cm_chosen_classes"][b].tolist()
-        score[b, [min(values[place], 19) for place in drawn]] = 0.1
+        score[b, [min(values[place], classes) for place in drawn]] = 0.1
     mask = half_of_batch_classes(label, score)
     assert np.array_equal(mask.unsqueeze(1).numpy(), z["out_cm_mask"] == 1)
     maps = {

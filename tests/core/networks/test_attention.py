@@ -4,15 +4,20 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.numbers import assert_close
+from harness.released_mit import released_mit
 from u2pl.errors import UserError
+from u2pl.networks import attention
 from u2pl.networks.attention import (
     AffinityHead,
     Attention,
@@ -24,7 +29,6 @@ from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.encoders.mit import MixTransformer
 from u2pl.networks.encoders.pyramid import Pyramid
-from u2pl.networks.pretrained import load_encoder
 from u2pl.networks.segmentor import Segmentor
 
 
@@ -33,24 +37,6 @@ def fixture(shared: Callable[[str], Path]) -> dict[str, Tensor]:
     return {
         key: torch.from_numpy(value) for key, value in np.load(shared("fixtures/mit.npz")).items()
     }
-
-
-def build(fixture: dict[str, Tensor]) -> MixTransformer:
-    sizes = (
-        fixture[f"cfg_{name}"].tolist()
-        for name in ("depths", "embed_dims", "num_heads", "sr_ratios")
-    )
-    encoder = MixTransformer(*sizes, output_stride=16).eval()
-    load_encoder(
-        encoder,
-        {
-            key.removeprefix("sd_"): tensor
-            for key, tensor in fixture.items()
-            if key.startswith("sd_")
-        },
-        "fixture",
-    )
-    return encoder
 
 
 def by_head(rows_BnD: Tensor, heads: int) -> Tensor:
@@ -79,14 +65,9 @@ def random_attention(
 
 @torch.no_grad()
 def test_attention_and_affinity_equal_the_released_encoders(fixture: dict[str, Tensor]) -> None:
-    encoder, heads = build(fixture), int(fixture["cfg_num_heads"][-1])
+    encoder = released_mit(fixture, 16)
     with attention_of(encoder) as blocks:
         encoder(fixture["in_image"])
-    for index, block in enumerate(blocks):
-        raw = by_head(block.query_BnD, heads) @ by_head(block.key_BnD, heads).mT
-        theirs = fixture[f"out_s16_rawattn_stage4_block{index}"]
-        # the fixture is float32: computed in float64, scores of up to 23 differ by up to 7e-5
-        torch.testing.assert_close(raw, theirs, rtol=0, atol=5e-6 * theirs.abs().max().item())
     head = build_affinity(encoder)
     head.load_state_dict(
         {"weight": fixture["in_aff_proj_weight"], "bias": fixture["in_aff_proj_bias"].squeeze()}
@@ -95,9 +76,34 @@ def test_attention_and_affinity_equal_the_released_encoders(fixture: dict[str, T
 
 
 @torch.no_grad()
+def test_attention_of_every_stage_equals_the_released_encoders(
+    fixture: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The released code averages the queries under a key before it multiplies both."""
+    encoder = released_mit(fixture, 16)
+    last = attention_blocks(encoder)
+    stages = [[block.attn for block in stage.blocks] for stage in encoder.model.stages]
+    assert stages[-1][-len(last) :] == last
+    monkeypatch.setattr(attention, "attention_blocks", lambda _: [*chain(*stages)])
+    with attention_of(encoder) as taken:
+        encoder(fixture["in_image"])
+    every = iter(taken)
+    for stage, blocks in enumerate(stages, 1):
+        heads, side = (int(fixture[f"cfg_{of}"][stage - 1]) for of in ("num_heads", "sr_ratios"))
+        size = fixture[f"out_s16_feature{stage}"].shape[2:]
+        for index in range(len(blocks)):
+            query, key = next(every)
+            grid = F.avg_pool2d(query.mT.unflatten(2, size), side)
+            raw = by_head(grid.flatten(2).mT, heads) @ by_head(key, heads).mT
+            name = f"out_s16_rawattn_stage{stage}_block{index}"
+            # the fixture is float32: computed in float64, scores of up to 23 differ by up to 7e-5
+            assert_close(raw, fixture[name], name=name)
+
+
+@torch.no_grad()
 def test_image_level_classifier_equals_the_released_one(fixture: dict[str, Tensor]) -> None:
     weight = fixture["in_classifier_weight"]
-    encoder, part = build(fixture), nn.Identity()
+    encoder, part = released_mit(fixture, 16), nn.Identity()
     tagger = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=False)
     tagger.weight.copy_(weight[..., None, None])
     network = Segmentor(encoder, part, part, None, tagger=tagger)
@@ -106,7 +112,7 @@ def test_image_level_classifier_equals_the_released_one(fixture: dict[str, Tenso
         (network.tag_logits(deep), fixture["out_class_logits"]),
         (network.activation(deep), fixture["out_cam"]),
     ):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * theirs.abs().max().item())
+        assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize(

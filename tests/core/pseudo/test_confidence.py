@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness.numbers import assert_close
 from u2pl.pseudo.confidence import confident_pixels
 
 
@@ -138,5 +139,5 @@ def test_labels_and_weight_match_the_fixture(shared):
     valid = torch.ones(batch, height, width, dtype=torch.bool)
     found = confident_pixels(prob, valid, border, float(z["cfg_pseudo_threshold"]), "batch")
     assert np.array_equal(found.label_BHW.numpy(), z["out_pseudo_label"])
-    np.testing.assert_allclose(prob.amax(dim=1).numpy(), z["out_pseudo_prob"], rtol=1e-5)
-    np.testing.assert_allclose(found.weight_BHW.numpy(), z["out_pseudo_weight"], rtol=1e-5)
+    assert_close(prob.amax(dim=1), z["out_pseudo_prob"])
+    assert_close(found.weight_BHW, z["out_pseudo_weight"])

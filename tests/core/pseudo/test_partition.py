@@ -8,8 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from harness.numbers import assert_close, at_four_times, cases
 from u2pl.maps import downsample, upsample
 from u2pl.pseudo.partition import entropy, lowest_entropy, partition, upper_percentile
+from u2pl.schedules import unreliable_share
 
 IGNORE = 255
 ALPHAS = [
@@ -75,7 +77,7 @@ def test_percentile_matches_the_fixture(shared):
         upper_percentile(value, valid, 1 - float(percent) / 100).item()
         for percent in z["cfg_percents"]
     ]
-    np.testing.assert_allclose(found, z["out_percentiles"], rtol=1e-5, atol=1e-6)
+    assert_close(found, z["out_percentiles"], 1e-6)
 
 
 def test_percentile_of_nothing_is_below_everything():
@@ -164,22 +166,30 @@ def test_two_processes_split_like_one(twins, alpha, first_valid):
     assert torch.equal(torch.cat(low), lowest_entropy(whole, alpha))
 
 
-@pytest.mark.parametrize("epoch", ["e0", "e30"])
-def test_masks_match_the_fixture(shared, epoch):
+def test_masks_match_the_fixture(shared):
     z = np.load(shared("fixtures/entropy_partition.npz"))
-    alpha, label_u = float(z[f"cfg_alpha_{epoch}"]) / 100, torch.tensor(z["in_label_u"])
-    part = partition(
-        torch.tensor(z["in_teacher_logits_u"]).softmax(dim=1), label_u != IGNORE, alpha
+    prob, valid = (
+        torch.tensor(z["in_teacher_logits_u"]).softmax(dim=1),
+        torch.tensor(z["in_label_u"]) != IGNORE,
     )
-    low = lowest_entropy(part, alpha)
-    np.testing.assert_allclose(part.entropy_BHW.numpy(), z["out_entropy"], atol=1e-6)
-    np.testing.assert_allclose(part.gamma.item(), z[f"out_high_threshold_{epoch}"], atol=1e-6)
-    assert np.array_equal(part.unreliable_BHW.numpy(), z[f"out_high_mask_full_{epoch}"] == 1)
-    assert np.array_equal(low.numpy(), z[f"out_low_mask_full_{epoch}"] == 1)
-    labeled = torch.tensor(z["in_label_l"]) != IGNORE
-    for name, mask in (("low", low), ("high", part.unreliable_BHW)):
-        small = downsample(torch.cat([labeled, mask])).unsqueeze(1)
-        assert np.array_equal(small.numpy(), z[f"out_{name}_mask_all_{epoch}"] == 1)
+    labeled, alpha_0 = torch.tensor(z["in_label_l"]) != IGNORE, z["cfg_low_entropy_threshold"] / 100
+    for epoch in cases(z, "cfg_alpha_(.+)"):
+        alpha = float(z[f"cfg_alpha_{epoch}"]) / 100
+        done = float(z[f"cfg_epoch_{epoch}"] / z["cfg_epochs"])
+        assert unreliable_share(alpha_0, done) == pytest.approx(alpha, abs=1e-7)
+        part = partition(prob, valid, alpha)
+        low, lowest = (
+            lowest_entropy(part, alpha),
+            -upper_percentile(-part.entropy_BHW, valid, alpha),
+        )
+        assert_close(part.entropy_BHW, z["out_entropy"], 1e-6, scale=1)
+        assert_close(part.gamma, z[f"out_high_threshold_{epoch}"], 1e-6, epoch, scale=1)
+        assert_close(lowest, z[f"out_low_threshold_{epoch}"], 1e-6, epoch, scale=1)
+        for name, mask in (("low", low), ("high", part.unreliable_BHW)):
+            assert np.array_equal(mask.numpy(), z[f"out_{name}_mask_full_{epoch}"] == 1), epoch
+            small = downsample(at_four_times(z["cfg_rep_size"], torch.cat([labeled, mask])))
+            expected = z[f"out_{name}_mask_all_{epoch}"] == 1
+            assert np.array_equal(small.unsqueeze(1).numpy(), expected), epoch
 
 
 @pytest.mark.parametrize("classes", [2, 7, 21])

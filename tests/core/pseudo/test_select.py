@@ -244,6 +244,7 @@ def test_candidates_match_the_fixture(shared):
 
     anchors = one_hot(join(labeled, unlabeled).anchor_Bhw, prob.shape[1])
     assert np.array_equal(by_class(anchors), z["out_A_anchor_mask"] == 1)
+    assert anchors.sum(dim=(0, 2, 3)).tolist() == z["out_A_anchor_count"].tolist()
     assert np.array_equal(
         by_class(unlabeled.negative_BChw), z["out_B_keys_unlabelled_paper_mask"] == 1
     )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,9 +11,11 @@ import torch
 from timm.layers import BatchNormAct2d, GroupNorm1, LayerNorm2d
 from torch import nn
 
+from harness.numbers import cases
 from u2pl.methods.method import Method, MethodConfig
 from u2pl.methods.step import StepResult
-from u2pl.schedules import Progress
+from u2pl.schedules import Progress, linear_warmup
+from u2pl.training import optimizer as optimizer_module
 from u2pl.training.checkpoint import load_checkpoint, save_checkpoint
 from u2pl.training.config import TrainConfig
 from u2pl.training.optimizer import build_optimizer, set_learning_rate
@@ -200,12 +204,41 @@ def rates(total: int, **train: Any) -> list[float]:
     return [set_learning_rate(optimizer, config, step, total) for step in range(total)]
 
 
-def test_the_rate_warms_up_as_in_the_fixture(shared: Any) -> None:
+@pytest.fixture
+def fixture(shared: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
+    """Numbers of schedules; a warm-up starts at the share that they start at."""
     z = np.load(shared("fixtures/schedules.npz"))
-    total, warmup = int(z["cfg_daformer_total"]), int(z["cfg_daformer_warmup"])
-    found = rates(total, lr=float(z["cfg_daformer_base"]), poly_power=1.0, warmup=warmup / total)
-    expected = z["out_daformer_lr_formula"]
-    np.testing.assert_allclose(found[: len(expected)], expected, rtol=1e-5)
+    warmup = partial(linear_warmup, start=float(z["cfg_warmup_ratio"]))
+    monkeypatch.setattr(optimizer_module, "linear_warmup", warmup)
+    return z
+
+
+def test_the_rate_warms_up_as_in_the_fixture(fixture: Mapping[str, Any]) -> None:
+    base, total = float(fixture["cfg_daformer_base"]), int(fixture["cfg_daformer_total"])
+    warmup = int(fixture["cfg_daformer_warmup"]) / total
+    found, expected = (
+        rates(total, lr=base, poly_power=1.0, warmup=warmup),
+        fixture["out_daformer_lr_formula"],
+    )
+    np.testing.assert_allclose(found[: len(expected)], expected, rtol=1e-5, atol=1e-9 * base)
+
+
+def test_the_rates_of_both_parts_are_those_of_the_fixture(fixture: Mapping[str, Any]) -> None:
+    """AFA's are, times the decay, which AFA leaves out during its warm-up."""
+    base, total = float(fixture["cfg_afa_base"]), int(fixture["cfg_afa_total"])
+    warmup, step = int(fixture["cfg_afa_warmup"]), np.arange(len(fixture["out_afa_lr"]))
+    decay = np.where(step < warmup, 1 - step / total, 1.0)
+    for factor in cases(fixture, r"out_afa_lr_x(\d+)"):
+        options = {"lr": base, "head_lr_factor": float(factor), "warmup": warmup / total}
+        config = TrainConfig(batch=16, poly_power=1.0, **options)
+        optimizer = build_optimizer(Plain(Student()), config)
+        found = []
+        for i in step.tolist():
+            set_learning_rate(optimizer, config, i, total)
+            found.append([group["lr"] for group in optimizer.param_groups])
+        expected = np.stack([fixture["out_afa_lr"], fixture[f"out_afa_lr_x{factor}"]])
+        limit = 1e-9 * expected.max()
+        np.testing.assert_allclose(np.transpose(found), decay * expected, rtol=1e-5, atol=limit)
 
 
 def test_without_warmup_the_rate_is_the_plain_formula() -> None:

@@ -9,25 +9,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.numbers import assert_close, cases
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.decoders.daformer import Decoder, SeparableAspp, embedder, fusion
 
-#: Ours for the names of the released code's modules.
-NAMES = {
-    "fuse_layer.aspp_modules.0.conv": "0.pointwise.0",
-    "fuse_layer.aspp_modules.0.bn": "0.pointwise.1",
-    "fuse_layer.bottleneck.conv": "1.0",
-    "fuse_layer.bottleneck.bn": "1.1",
-    "conv_seg": "3",
-} | {
-    f"fuse_layer.aspp_modules.{branch + 1}.{theirs}_conv.{layer}": (
-        f"0.dilated.{branch}.{ours}.{index}"
-    )
-    for branch in range(3)
-    for ours, theirs in enumerate(("depthwise", "pointwise"))
-    for index, layer in enumerate(("conv", "bn"))
-}
+
+def names(branches: int) -> dict[str, str]:
+    """Ours for the names of the released code's modules, with so many dilated branches."""
+    return {
+        "fuse_layer.aspp_modules.0.conv": "0.pointwise.0",
+        "fuse_layer.aspp_modules.0.bn": "0.pointwise.1",
+        "fuse_layer.bottleneck.conv": "1.0",
+        "fuse_layer.bottleneck.bn": "1.1",
+        "conv_seg": "3",
+    } | {
+        f"fuse_layer.aspp_modules.{branch + 1}.{theirs}_conv.{layer}": (
+            f"0.dilated.{branch}.{ours}.{index}"
+        )
+        for branch in range(branches)
+        for ours, theirs in enumerate(("depthwise", "pointwise"))
+        for index, layer in enumerate(("conv", "bn"))
+    }
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def build_head(fixture: dict[str, Tensor]) -> tuple[Decoder, nn.Sequential]:
     assert one == 1
     decoder = Decoder(fixture["cfg_in_channels"].tolist(), width)
     classifier = fusion(int(fixture["cfg_num_classes"]), width, rates, dropout=0.0)
-    linear, rest = {}, {}
+    linear, rest, ours = {}, {}, names(len(rates))
     for key, tensor in fixture.items():
         name, _, leaf = key.removeprefix("sd_").rpartition(".")
         if name.startswith("embed_layers."):
@@ -52,7 +55,7 @@ def build_head(fixture: dict[str, Tensor]) -> tuple[Decoder, nn.Sequential]:
                 tensor[..., None, None] if leaf == "weight" else tensor
             )
         elif key.startswith("sd_"):
-            rest[f"{NAMES[name]}.{leaf}"] = tensor
+            rest[f"{ours[name]}.{leaf}"] = tensor
     decoder.load_state_dict(linear)
     counters = {
         key: tensor
@@ -60,32 +63,30 @@ def build_head(fixture: dict[str, Tensor]) -> tuple[Decoder, nn.Sequential]:
         if key.endswith("num_batches_tracked")
     }
     classifier.load_state_dict(rest | counters)
-    assert len(linear) + len(rest) == 50
     return decoder, classifier
 
 
-def close(ours: Tensor, theirs: Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * theirs.abs().max().item())
+def features_of(fixture: dict[str, Tensor]) -> list[Tensor]:
+    return [fixture[f"in_feature{index + 1}"] for index in range(len(fixture["cfg_in_channels"]))]
 
 
 def test_evaluation_and_gradient_equal_the_released_head(fixture: dict[str, Tensor]) -> None:
     decoder, classifier = build_head(fixture)
-    features = [fixture[f"in_feature{index}"].requires_grad_() for index in range(1, 5)]
+    features = [feature.requires_grad_() for feature in features_of(fixture)]
     maps = decoder.eval()(features)
-    close(classifier.eval()[:2](maps), fixture["out_fused_eval"])
+    assert_close(classifier.eval()[:2](maps), fixture["out_fused_eval"])
     logits = classifier(maps)
-    close(logits, fixture["out_logits_eval"])
+    assert_close(logits, fixture["out_logits_eval"])
     (logits * fixture["in_cotangent"]).sum().backward()
-    close(features[0].grad, fixture["out_grad_feature1_eval"])
+    for index in cases(fixture, r"out_grad_feature(\d+)_eval"):
+        assert_close(features[int(index) - 1].grad, fixture[f"out_grad_feature{index}_eval"])
 
 
 @torch.no_grad()
 def test_training_equals_the_released_head(fixture: dict[str, Tensor]) -> None:
     decoder, classifier = build_head(fixture)
-    close(
-        classifier.train()(decoder([fixture[f"in_feature{index}"] for index in range(1, 5)])),
-        fixture["out_logits_train_nodropout"],
-    )
+    logits = classifier.train()(decoder(features_of(fixture)))
+    assert_close(logits, fixture["out_logits_train_nodropout"])
 
 
 @torch.no_grad()

@@ -12,6 +12,8 @@ from segmentation_models_pytorch.encoders import get_encoder
 from timm.layers import DropPath
 from torch import nn
 
+from harness.numbers import assert_close, cases
+from harness.released_mit import released_mit
 from u2pl.errors import UserError
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
@@ -34,29 +36,20 @@ def shaken(module: nn.Module) -> nn.Module:
     return module
 
 
-def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * theirs.abs().max().item())
-
-
-@pytest.mark.parametrize("stride", [16, 32])
 @torch.no_grad()
-def test_features_equal_the_released_encoders(shared: Callable[[str], Path], stride: int) -> None:
+def test_features_equal_the_released_encoders(shared: Callable[[str], Path]) -> None:
     fixture = {
         key: torch.from_numpy(value) for key, value in np.load(shared("fixtures/mit.npz")).items()
     }
-    assert fixture["cfg_mlp_ratio"] == 4
-    sizes = (
-        fixture[f"cfg_{name}"].tolist()
-        for name in ("depths", "embed_dims", "num_heads", "sr_ratios")
-    )
-    encoder = MixTransformer(*sizes, output_stride=stride).eval()
-    state = {
-        key.removeprefix("sd_"): tensor for key, tensor in fixture.items() if key.startswith("sd_")
-    }
-    report = load_encoder(encoder, state, "fixture")
-    assert len(report.matched) == len(state) == 116 and not report.missing
-    for index, feature in enumerate(encoder(fixture["in_image"]), 1):
-        close(feature, fixture[f"out_s{stride}_feature{index}"])
+    eps = [fixture[f"cfg_eps_{where}_norm"].item() for where in ("block_and_stage", "patch_and_sr")]
+    for name in cases(fixture, r"cfg_strides_(s\d+)"):
+        strides = fixture[f"cfg_strides_{name}"].cumprod(0).tolist()
+        encoder = released_mit(fixture, strides[-1])
+        assert list(encoder.strides) == strides
+        norms = {norm.eps for norm in encoder.modules() if isinstance(norm, nn.LayerNorm)}
+        assert sorted(norms) == pytest.approx(sorted(eps))
+        for index, feature in enumerate(encoder(fixture["in_image"]), 1):
+            assert_close(feature, fixture[f"out_{name}_feature{index}"], name=f"{name} {index}")
 
 
 @in_smp
@@ -69,7 +62,7 @@ def test_features_equal_smps() -> None:
     features, expected = ours(image), theirs(image)
     assert ours.channels == tuple(theirs.out_channels[2:])
     for feature, other in zip(features, expected[2:], strict=True):
-        close(feature, other)
+        assert_close(feature, other)
 
 
 @in_smp
