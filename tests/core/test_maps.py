@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.numbers import at_four_times, cases
+from harness.fixtures import at_four_times, cases
 from u2pl.maps import downsample, one_hot, shrink_factor, top_class, upsample
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from harness.numbers import assert_close, cases
+from harness.fixtures import assert_close, cases
 from u2pl.data.demo.scenes import Scenes
 from u2pl.data.transforms import TrainSample, TrainTransform
 from u2pl.errors import UserError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.numbers import assert_close, cases
+from harness.fixtures import assert_close, cases
 from u2pl import distributed
 from u2pl.methods.method import partition_scalars
 from u2pl.pseudo.partition import partition

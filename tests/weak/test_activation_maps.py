@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.numbers import cases
+from harness.fixtures import cases
 from u2pl_ws.activation_maps import cam_label, multi_scale_cam, only_tagged
 
 IGNORE = 255

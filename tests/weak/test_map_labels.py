@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.numbers import cases
+from harness.fixtures import cases
 from u2pl_ws.activation_maps import only_tagged
 from u2pl_ws.map_labels import (
     Levels,

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.numbers import assert_close, cases
+from harness.fixtures import assert_close, cases
 from u2pl_ws.pixel_refinement import affinity_kernel, half_size, position_weights, refine
 
 AROUND = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]

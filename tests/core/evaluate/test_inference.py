@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from harness.numbers import assert_close, cases
+from harness.fixtures import assert_close, cases
 from u2pl.data.transforms import TrainTransform
 from u2pl.evaluate import inference
 from u2pl.evaluate.inference import (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.numbers import assert_close, cases
+from harness.fixtures import assert_close, cases
 from u2pl.losses.affinity import (
     affinity_loss,
     affinity_target,

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.numbers import assert_close
+from harness.fixtures import assert_close
 from u2pl.losses import contrast
 from u2pl.losses.contrast import CONTRASTS, bank_similarity, binary_contrast, info_nce
 

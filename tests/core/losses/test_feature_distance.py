@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.numbers import assert_close
+from harness.fixtures import assert_close
 from u2pl.losses.feature_distance import feature_distance, majority_label
 
 IGNORE = 255

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.numbers import assert_close, cases
+from harness.fixtures import assert_close, cases
 from u2pl.losses.pseudo_label import adaptive_weight, reverse_cross_entropy, symmetric_cross_entropy
 from u2pl.losses.supervised import cross_entropy
 from u2pl.pseudo.partition import partition

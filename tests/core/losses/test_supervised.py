@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.numbers import assert_close, cases
+from harness.fixtures import assert_close, cases
 from u2pl.losses.supervised import (
     balance_counts,
     balanced_cross_entropy,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from harness.numbers import assert_close
+from harness.fixtures import assert_close
 from u2pl import distributed
 from u2pl.maps import one_hot
 from u2pl.memory.class_queue import Taken

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.numbers import assert_close, cases
+from harness.fixtures import assert_close, cases
 from u2pl.maps import top_class
 from u2pl.mixing.blend import paste
 

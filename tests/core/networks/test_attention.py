@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.numbers import assert_close
+from harness.fixtures import assert_close
 from harness.released_mit import released_mit
 from u2pl.errors import UserError
 from u2pl.networks import attention

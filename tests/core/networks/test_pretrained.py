@@ -294,10 +294,10 @@ def test_imagenet_weights_of_mit_come_from_the_hub_at_a_pinned_commit(
 
 @pytest.mark.skipif("mit_b0" not in smp_encoders, reason="this smp has no MiT to compare with")
 def test_commits_of_mits_weights_are_those_that_smp_names() -> None:
-    for name, variant in VARIANTS.items():
+    for name in (f"mit_b{size}" for size in range(6)):  # other tests may add small ones
         assert smp_encoders[name]["pretrained_settings"]["imagenet"] == {
             "repo_id": f"smp-hub/{name}.imagenet",
-            "revision": variant.revision,
+            "revision": VARIANTS[name].revision,
         }
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.numbers import assert_close
+from harness.fixtures import assert_close
 from u2pl.pseudo.confidence import confident_pixels
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.numbers import assert_close, at_four_times, cases
+from harness.fixtures import assert_close, at_four_times, cases
 from u2pl.maps import downsample, upsample
 from u2pl.pseudo.partition import entropy, lowest_entropy, partition, upper_percentile
 from u2pl.schedules import unreliable_share

@@ -11,7 +11,7 @@ import torch
 from timm.layers import BatchNormAct2d, GroupNorm1, LayerNorm2d
 from torch import nn
 
-from harness.numbers import cases
+from harness.fixtures import cases
 from u2pl.methods.method import Method, MethodConfig
 from u2pl.methods.step import StepResult
 from u2pl.schedules import Progress, linear_warmup

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.numbers import assert_close, cases
+from harness.fixtures import assert_close, cases
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.decoders.daformer import Decoder, SeparableAspp, embedder, fusion

@@ -12,7 +12,7 @@ from segmentation_models_pytorch.encoders import get_encoder
 from timm.layers import DropPath
 from torch import nn
 
-from harness.numbers import assert_close, cases
+from harness.fixtures import assert_close, cases
 from harness.released_mit import released_mit
 from u2pl.errors import UserError
 from u2pl.networks.build import build_segmentor
