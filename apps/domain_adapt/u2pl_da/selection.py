@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from u2pl.maps import downsample
+from u2pl.maps import Pixel, downsample
 from u2pl.notation import IGNORE
 from u2pl.pseudo.partition import Partition, lowest_entropy
 from u2pl.pseudo.select import (
@@ -44,6 +46,7 @@ def select_in_domains(
     limits: Thresholds,
     negatives: DomainNegativesConfig,
     gather: Gather,
+    pixel: Pixel = "centre",
 ) -> Candidates:
     """Candidates of a batch [source; mixed].
 
@@ -60,18 +63,20 @@ def select_in_domains(
         limits: thresholds on rank and probability.
         negatives: which pixels become negatives.
         gather: concatenates a vector over processes.
+        pixel: which pixel speaks for a feature.
     """
     prob_l, prob_m = prob_BChw.chunk(2)
+    small = partial(downsample, pixel=pixel)
     r_l, r_h, delta_p = limits
     unreliable = part.unreliable_BHW
     negative = unreliable if negatives.unreliable else torch.zeros_like(unreliable)
     if negatives.reliable:
         negative = negative | lowest_entropy(part, alpha, gather)
-    source = select_labeled(prob_l, downsample(label_l), r_l, delta_p)
+    source = select_labeled(prob_l, small(label_l), r_l, delta_p)
     label_pasted = torch.where(pasted_m, label_m, IGNORE)
-    pasted = select_labeled(prob_m, downsample(label_pasted), r_l, delta_p)
-    reliable, small = downsample(part.reliable_BHW), downsample(negative)
-    target = select_unlabeled(prob_m, downsample(label_m), reliable, small, r_l, r_h, delta_p)
+    pasted = select_labeled(prob_m, small(label_pasted), r_l, delta_p)
+    reliable, negative = small(part.reliable_BHW), small(negative)
+    target = select_unlabeled(prob_m, small(label_m), reliable, negative, r_l, r_h, delta_p)
     if not negatives.source:
         source, pasted = _without_negatives(source), _without_negatives(pasted)
     return join(source, _either(pasted, target))

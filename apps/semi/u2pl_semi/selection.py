@@ -44,6 +44,8 @@ def select_candidates(
         alpha: share of unreliable pixels.
     """
     prob_l, prob_u = prob_BChw.chunk(2)
-    small_l, small_u = downsample(label_l), downsample(label_u)
+    small_l, small_u = (downsample(label, config.pixel) for label in (label_l, label_u))
     limits, choose = config.thresholds(prob_BChw.shape[1]), SELECTIONS[config.selection]
-    return choose(prob_l, small_l, prob_u, small_u, part, alpha, limits, distributed.gather)
+    return choose(
+        prob_l, small_l, prob_u, small_u, part, alpha, limits, distributed.gather, config.pixel
+    )

@@ -1,14 +1,16 @@
-"""What the methods with a teacher share: warm start, teacher and mixing."""
+"""What the methods with a teacher share: warm start, teacher, mixing and strong view."""
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from u2pl.memory.teacher import Teacher, TeacherConfig
 from u2pl.methods.batches import PairBatch
 from u2pl.methods.method import LabeledMethod, LabeledMethodConfig
 from u2pl.mixing.mixers import MixConfig, Mixer
+from u2pl.mixing.photometric import StrongView, StrongViewConfig
 from u2pl.networks.segmentor import Segmentor
 from u2pl.schedules import Progress
 
@@ -27,6 +29,11 @@ class SelfTrainingConfig(LabeledMethodConfig):
         TeacherConfig(), description="how the teacher follows the student (U2PL+ Eq 2)"
     )
     mix: MixConfig = Field(MixConfig(), description="strong augmentation of the unlabelled images")
+    strong_view: StrongViewConfig = Field(
+        StrongViewConfig(kind="none"),
+        description="colour and blur augmentation of the mixed images that the student sees; the "
+        "teacher sees them without (none in U2PL and U2PL+)",
+    )
 
 
 class SelfTraining(LabeledMethod[PairBatch]):
@@ -41,6 +48,19 @@ class SelfTraining(LabeledMethod[PairBatch]):
         super().__init__(config, student, num_classes)
         self.teacher = Teacher(student, config.teacher)
         self.mix = Mixer(config.mix, num_classes)
+        self.strong_view = StrongView(config.strong_view)
+
+    def student_images(
+        self, generator: torch.Generator, image_l: Tensor, image_u: Tensor
+    ) -> Tensor:
+        """The labelled images, then the strong view of the others: float32 in [0, 1].
+
+        Args:
+            generator: the step's.
+            image_l: uint8 labelled images.
+            image_u: uint8 unlabelled images, after mixing.
+        """
+        return torch.cat([image_l / 255, self.strong_view(generator, image_u)])
 
     def follow(self, progress: Progress) -> None:
         self.teacher.update(self.student, progress.after(self.config.warm_start))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,9 +33,30 @@ def upsample(logits_BChw: Tensor, size: Sequence[int]) -> Tensor:
     return full[..., : size[0], : size[1]]
 
 
-def downsample(map_BHW: Tensor) -> Tensor:
-    """Nearest-neighbour quarter-size label or mask: feature (i, j) takes pixel (4i, 4j)."""
-    return map_BHW[..., ::OUTPUT_STRIDE, ::OUTPUT_STRIDE]
+#: Which pixel's label speaks for a feature.
+Pixel = Literal["centre", "released"]
+
+
+def downsample(map_BHW: Tensor, pixel: Pixel = "centre") -> Tensor:
+    """Quarter-size label or mask: each feature takes the label of one of its 4 x 4 pixels.
+
+    Args:
+        map_BHW: any dtype.
+        pixel: `centre`: pixel 4i + 2 of rows and of columns, or the last one if the image ends
+            before it, since `upsample` puts feature i at 4i + 1.5. `released`: pixel
+            floor(i H / h), the first one at sides that are multiples of 4.
+    """
+    rows, columns = (_speaking(size, pixel, map_BHW.device) for size in map_BHW.shape[-2:])
+    return map_BHW.index_select(-2, rows).index_select(-1, columns)
+
+
+def _speaking(size: int, pixel: Pixel, device: torch.device) -> Tensor:
+    """For each feature along an axis of `size` pixels, the pixel that speaks for it."""
+    small = -(-size // OUTPUT_STRIDE)
+    place = torch.arange(small, device=device)
+    if pixel == "released":
+        return place * size // small
+    return (place * OUTPUT_STRIDE + OUTPUT_STRIDE // 2).clamp_(max=size - 1)
 
 
 def top_class(score_BCHW: Tensor) -> Tensor:

@@ -115,7 +115,8 @@ class U2PLPlus(DAFormer):
         part = self.partition(logits.chunk(2)[1], batch, mixed, alpha_t)
         reliable_t = torch.where(part.reliable_BHW, pseudo.label_BHW, IGNORE)
         label_m = paste(mixed.pasted_BHW, mixed.label_BHW, reliable_t)
-        self.prototypes.update(embed, downsample(torch.cat([batch.label_l.long(), label_m])))
+        label = torch.cat([batch.label_l.long(), label_m])
+        self.prototypes.update(embed, downsample(label, config.contrast.pixel))
 
         # 5. L = L_s + L_t + lambda_FD L_FD + lambda_c L_c
         sup = self.supervised_loss(upsample(source.logits, size), batch.label_l)
@@ -166,6 +167,7 @@ class U2PLPlus(DAFormer):
             self.config.contrast.thresholds(self.num_classes),
             self.config.negatives,
             distributed.gather,
+            self.config.contrast.pixel,
         )
 
     def unsupervised_loss(self, logits_BCHW: Tensor, mixed: ClassMixed, part: Partition) -> Tensor:

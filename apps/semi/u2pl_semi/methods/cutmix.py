@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 
 from u2pl import distributed
@@ -48,7 +47,7 @@ class CutMix(SelfTraining):
         image_u, valid_u, (target,) = self.mix(generator, batch.image_u, batch.valid_u, target)
 
         # 2. the student predicts labelled and mixed images
-        images = torch.cat([batch.image_l, image_u])
+        images = self.student_images(generator, batch.image_l, image_u)
         logits_l, logits_u = upsample(self.student(images, embed=False).logits, size).chunk(2)
 
         # 3. L = L_s + lambda_u (confident share) L_u

@@ -60,9 +60,10 @@ class U2PL(SelfTraining):
             generator, batch.image_u, batch.valid_u, label_u, batch.truth_u
         )
 
-        # 2. student and teacher see the same labelled and mixed images
-        images = torch.cat([batch.image_l, image_u])
-        student, teacher = self.student(images), self.teacher(images)
+        # 2. student and teacher see the same labelled and mixed images, the student with the latter
+        #    in a strong view if one is set
+        student = self.student(self.student_images(generator, batch.image_l, image_u))
+        teacher = self.teacher(torch.cat([batch.image_l, image_u]))
         logits_l, logits_u = upsample(student.logits, size).chunk(2)
 
         # 3. reliable | unreliable at entropy percentile 1 - alpha_t, alpha_t = alpha_0 (1 - t/T)

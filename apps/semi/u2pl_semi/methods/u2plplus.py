@@ -69,9 +69,10 @@ class U2PLPlus(SelfTraining):
             generator, batch.image_u, batch.valid_u, label_u, raw_u, batch.truth_u
         )
 
-        # 2. student and teacher see the same labelled and mixed images
-        images = torch.cat([batch.image_l, image_u])
-        student, teacher = self.student(images), self.teacher(images)
+        # 2. student and teacher see the same labelled and mixed images, the student with the latter
+        #    in a strong view if one is set
+        student = self.student(self.student_images(generator, batch.image_l, image_u))
+        teacher = self.teacher(torch.cat([batch.image_l, image_u]))
         logits_l, logits_u = upsample(student.logits, size).chunk(2)
 
         # 3. reliable | unreliable at entropy percentile 1 - alpha_t, alpha_t = alpha_0 (1 - t/T);
@@ -81,7 +82,7 @@ class U2PLPlus(SelfTraining):
         part = partition(prob_u, valid_u, alpha_t, distributed.gather)
         reliable_u = torch.where(part.reliable_BHW, raw_u, IGNORE)
         label = torch.cat([batch.label_l.long(), reliable_u])
-        self.prototypes.update(teacher.embed, downsample(label))
+        self.prototypes.update(teacher.embed, downsample(label, config.contrast.pixel))
 
         # 4. L = L_s + lambda_u L_u + lambda_c L_c
         sup = self.supervised_loss(logits_l, batch.label_l)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from u2pl import distributed
 from u2pl.losses.contrast import CONTRASTS, bank_similarity
-from u2pl.maps import one_hot
+from u2pl.maps import Pixel, one_hot
 from u2pl.memory.class_queue import ClassQueue, Taken, take_first
 from u2pl.pseudo.select import Candidates, Thresholds, rank_limits
 
@@ -84,6 +84,12 @@ class RankedContrastConfig(ContrastConfig):
     )
     queue_background: int = Field(
         50_000, gt=0, description="capacity of class 0's queue, in keys (U2PL supp. B)"
+    )
+
+    pixel: Pixel = Field(
+        "centre",
+        description="pixel whose label and partition speak for a feature of 4 x 4 pixels: "
+        "4i + 2, next to its centre, or floor(i H / h) (released)",
     )
 
     def queue_lengths(self, num_classes: int) -> list[int]:

@@ -7,7 +7,7 @@ Shapes: T = taps, the length of the blur's kernel.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,11 @@ class StrongViewConfig(BaseModel):
     """Colour jitter and Gaussian blur of the mixed images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["photometric", "none"] = Field(
+        "photometric",
+        description="photometric: colour jitter and blur; none: the mixed images as they are",
+    )
 
     jitter_probability: float = Field(
         0.8,
@@ -208,6 +213,8 @@ class StrongView:
             image_B3HW: RGB, uint8 or floating point in [0, 1].
         """
         image = image_B3HW.float() if image_B3HW.is_floating_point() else image_B3HW.float() / 255
+        if self.config.kind == "none":
+            return image
         uniform = torch.rand(
             len(image) * distributed.world_size(), 7, generator=generator, device=generator.device
         )

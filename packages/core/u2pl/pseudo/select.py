@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from u2pl.maps import downsample, one_hot
+from u2pl.maps import Pixel, downsample, one_hot
 from u2pl.notation import IGNORE
 from u2pl.pseudo.partition import Partition, lowest_entropy
 
@@ -149,6 +149,7 @@ def select_paper(
     alpha: float,
     limits: Thresholds,
     gather: Gather,
+    pixel: Pixel = "centre",
 ) -> Candidates:
     """Anchors, positives and negatives as in U2PL Eqs 9-16 and U2PL+ Eqs 21-28.
 
@@ -160,8 +161,10 @@ def select_paper(
         alpha: share of unreliable pixels; only `select_released` uses it.
         limits: thresholds of rank and probability.
         gather: concatenates a tensor over processes; only `select_released` uses it.
+        pixel: which pixel of the partition speaks for a feature.
     """
-    reliable, unreliable = downsample(part.reliable_BHW), downsample(part.unreliable_BHW)
+    reliable = downsample(part.reliable_BHW, pixel)
+    unreliable = downsample(part.unreliable_BHW, pixel)
     return join(
         select_labeled(prob_l, label_l, limits.r_l, limits.delta_p),
         select_unlabeled(
@@ -179,6 +182,7 @@ def select_released(
     alpha: float,
     limits: Thresholds,
     gather: Gather,
+    pixel: Pixel = "centre",
 ) -> Candidates:
     """Selection of the released U2PL code; arguments as for `select_paper`.
 
@@ -186,7 +190,8 @@ def select_released(
     A negative of class c must also have the label c; since labelled negatives need y != c, there
     are none.
     """
-    low, high = downsample(lowest_entropy(part, alpha, gather)), downsample(part.unreliable_BHW)
+    low = downsample(lowest_entropy(part, alpha, gather), pixel)
+    high = downsample(part.unreliable_BHW, pixel)
     labeled = select_labeled(prob_l, label_l, limits.r_l, limits.delta_p)
     unlabeled = select_unlabeled(prob_u, label_u, low, high, limits.r_l, limits.r_h, limits.delta_p)
     return join(

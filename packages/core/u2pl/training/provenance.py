@@ -50,14 +50,21 @@ def precision(accelerator: Accelerator) -> str:
     return "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
 
 
+def processor() -> str:
+    """The CPU's model, architecture and vector instructions, on which rounding depends."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.processor() or "CPU"
+    return f"{model} ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
+
+
 def circumstances(accelerator: Accelerator) -> dict[str, object]:
     """Processes, threads, device, precision, peak memory, versions and commit, for the summary."""
     device = accelerator.device
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"CPU ({platform.machine()})"
-    )
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "world_size": distributed.world_size(),
         "threads": torch.get_num_threads(),
