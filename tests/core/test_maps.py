@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from harness.fixtures import at_four_times, cases
-from u2pl.maps import downsample, one_hot, shrink_factor, top_class, upsample
+from harness.fixtures import cases
+from u2pl.maps import downsample, one_hot, resize_image, shrink_factor, top_class, upsample
 
 
 def slow_bilinear(small: torch.Tensor, i: int, j: int) -> float:
@@ -45,14 +46,40 @@ def test_upsample_keeps_dtype_and_gradient():
     assert full.dtype == torch.bfloat16 and small.grad is not None
 
 
-@pytest.mark.parametrize("size", [(4, 4), (1, 1), (5, 7), (12, 9)])
+@pytest.mark.parametrize("size", [(40, 30), (20, 15), (13, 30), (61, 7), (80, 60), (57, 31)])
+def test_images_are_resized_to_the_pixels_of_training(size):
+    bytes_HW3 = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    seen = Image.fromarray(bytes_HW3).resize(size[::-1], Image.Resampling.BILINEAR)
+    image = torch.from_numpy(bytes_HW3).permute(2, 0, 1)[None].float()
+    found = resize_image(image, size)[0].permute(1, 2, 0)
+    # Pillow rounds after each axis
+    assert (found - torch.from_numpy(np.array(seen))).abs().max() <= 1
+    if size == (40, 30):
+        assert torch.equal(found, torch.from_numpy(bytes_HW3).float())
+
+
+@pytest.mark.parametrize("pixel", ["centre", "released"])
+@pytest.mark.parametrize("size", [(4, 4), (1, 1), (5, 7), (12, 9), (6, 11), (33, 49)])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64])
-def test_downsample_takes_every_fourth_pixel(size, dtype):
-    full = torch.randint(0, 2, (2, *size), generator=torch.Generator().manual_seed(0)).to(dtype)
-    small = downsample(full)
-    assert small.shape == (2, -(-size[0] // 4), -(-size[1] // 4)) and small.dtype == dtype
+def test_downsample_takes_one_pixel_of_sixteen(size, dtype, pixel):
+    full = torch.randint(0, 256, (2, *size), generator=torch.Generator().manual_seed(0)).to(dtype)
+    small = downsample(full, pixel)
+    h, w = -(-size[0] // 4), -(-size[1] // 4)
+    assert small.shape == (2, h, w) and small.dtype == dtype
     for b, i, j in np.ndindex(*small.shape):
-        assert small[b, i, j] == full[b, 4 * i, 4 * j]
+        centre = min(4 * i + 2, size[0] - 1), min(4 * j + 2, size[1] - 1)
+        released = math.floor(i * size[0] / h), math.floor(j * size[1] / w)
+        assert small[b, i, j] == full[b][released if pixel == "released" else centre]
+
+
+def test_the_centre_is_nearest_to_where_upsampling_puts_a_feature():
+    ramp = torch.arange(64.0).expand(1, 64, 64)
+    feature = torch.arange(16.0).expand(1, 1, 16, 16)
+    place = upsample(feature, (64, 64))[0, 0, 8]  # the feature that each pixel sees
+    for pixel, distance in (("centre", 0.5), ("released", 1.5)):
+        column = downsample(ramp, pixel)[0, 2]
+        off = 4 * (place[column.long()] - feature[0, 0, 0])[1:-1]
+        assert torch.allclose(off.abs(), torch.tensor(distance))
 
 
 def test_top_class_is_the_first_of_the_highest():
@@ -75,7 +102,8 @@ def test_one_hot_is_one_hot_and_leaves_255_out():
 def test_one_hot_matches_the_fixture(shared):
     z = np.load(shared("fixtures/entropy_partition.npz"))
     for group in cases(z, "in_label_(.+)"):
-        small = downsample(at_four_times(z["cfg_rep_size"], torch.tensor(z[f"in_label_{group}"])))
+        small = downsample(torch.tensor(z[f"in_label_{group}"]), "released")
+        assert list(small.shape[1:]) == z["cfg_rep_size"].tolist()
         assert np.array_equal(
             one_hot(small, int(z["cfg_num_classes"])).numpy(),
             z[f"out_onehot_{group}_small_correct"] == 1,

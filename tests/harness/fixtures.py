@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
-from u2pl.notation import OUTPUT_STRIDE
 
 
 def cases(keys: Iterable[str], pattern: str) -> list[Any]:
@@ -36,14 +33,3 @@ def assert_close(
     # if all are denormal, they have no digits either
     limit = tolerance * np.abs(theirs).max(initial=scale) + np.finfo(np.float32).tiny
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=limit, err_msg=name)
-
-
-def at_four_times(size: Iterable[int], map_BHW: Tensor) -> Tensor:
-    """The map at four times `size` = (h, w), so that its pixel (4i, 4j) is the released code's.
-
-    That is pixel (floor(i H / h), floor(j W / w)).
-    """
-    for axis, (small, large) in enumerate(zip(size, map_BHW.shape[1:], strict=True), 1):
-        taken = torch.arange(OUTPUT_STRIDE * int(small)) * large // (OUTPUT_STRIDE * int(small))
-        map_BHW = map_BHW.index_select(axis, taken)
-    return map_BHW

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 from torch import Tensor
 
 from u2pl.evaluate.inference import evaluating
+from u2pl.maps import resize_image
 from u2pl.networks.segmentor import Segmentor
 from u2pl_ws.map_labels import Levels
 
@@ -103,11 +104,7 @@ def _positive_part(
 ) -> Tensor:
     size = (image_B3HW.shape[-2], image_B3HW.shape[-1])
     scaled = (max(1, int(scale * size[0])), max(1, int(scale * size[1])))
-    view = (
-        image_B3HW
-        if scaled == size
-        else F.interpolate(image_B3HW, scaled, mode="bilinear", align_corners=False)
-    )
+    view = resize_image(image_B3HW, scaled)
     maps = activations(torch.cat([view, view.flip(-1)])).float()
     plain, mirrored = F.interpolate(maps, size, mode="bilinear", align_corners=False).chunk(2)
     return torch.maximum(plain, mirrored.flip(-1)).relu_()

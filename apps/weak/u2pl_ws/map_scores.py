@@ -18,7 +18,7 @@ from u2pl.evaluate.inference import evaluating, predict_probabilities
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.evaluate.scoring import load_example
 from u2pl.files import write_json
-from u2pl.maps import shrink_factor, top_class
+from u2pl.maps import resize_image, shrink_factor, top_class
 from u2pl.model.folder import find_folder
 from u2pl.model.model import choose_device, load
 from u2pl.networks.segmentor import Segmentor
@@ -100,10 +100,8 @@ def labels_of(
     """
     size = (image_3HW.shape[1], image_3HW.shape[2])
     shrink = shrink_factor(size, protocol.long_side)
-    shown = tuple(max(2, round(side * shrink)) for side in size)
-    # in float32: antialiasing of uint8 is not implemented on GPUs
-    image = F.interpolate(image_3HW[None].float(), shown, mode="bilinear", antialias=True)
-    image = image.round().to(torch.uint8)
+    shown = (max(2, round(size[0] * shrink)), max(2, round(size[1] * shrink)))
+    image = resize_image(image_3HW[None].float(), shown).round().to(torch.uint8)
     cam = activation_maps(network, image, tags_1K, options.scales)
     maps, kernel = tagged_maps(cam, tags_1K), affinity_kernel(half_size(image))
     everywhere = torch.ones_like(image[:, 0], dtype=torch.bool)

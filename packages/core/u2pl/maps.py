@@ -1,4 +1,4 @@
-"""Resizing, argmax and one-hot of score and label maps, for networks, losses and scoring."""
+"""Resizing of images, and resizing, argmax and one-hot of score and label maps."""
 
 from __future__ import annotations
 
@@ -20,6 +20,21 @@ def shrink_factor(size: tuple[int, int], long_side: int) -> float:
         long_side: limit in pixels; 0 = no limit.
     """
     return min(1.0, long_side / max(size)) if long_side else 1.0
+
+
+def resize_image(image_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize to `size` = (H, W), antialiased where it shrinks.
+
+    The same pixels as Pillow's `BILINEAR`, by which training images are resized, before its
+    rounding to bytes.
+
+    Args:
+        image_BCHW: floating point; antialiasing of uint8 is not implemented on GPUs.
+        size: height and width in pixels; the image itself is returned if it has this size.
+    """
+    if tuple(image_BCHW.shape[-2:]) == size:
+        return image_BCHW
+    return F.interpolate(image_BCHW, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def upsample(logits_BChw: Tensor, size: Sequence[int]) -> Tensor:

@@ -162,12 +162,31 @@ def whole_case(seed: int, classes: int):
     return prob_l, downsample(label_l), prob_u, downsample(label_u), part
 
 
+def centres(map_BHW: torch.Tensor) -> torch.Tensor:
+    """Pixels next to the centres of the features of 11 x 18 pixels, or the last ones."""
+    return map_BHW[:, [2, 6, 10]][:, :, [2, 6, 10, 14, 17]]
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_released_pixels_are_those_of_the_partition_at_feature_size(selection):
+    case, limits = whole_case(5, 5), Thresholds(*rank_limits(5), 0.3)
+    part = case[-1]
+    low = lowest_entropy(part, 0.2)
+    rows, columns = [i * 11 // 3 for i in range(3)], [j * 18 // 5 for j in range(5)]
+    whole = SELECTIONS[selection](*case, 0.2, limits, lambda x: x, "released")
+    reliable = (low if selection == "released" else part.reliable_BHW)[:, rows][:, :, columns]
+    expected = slow_unlabeled(
+        case[2], case[3], reliable, part.unreliable_BHW[:, rows][:, :, columns], *limits
+    )
+    assert torch.equal(whole.anchor_Bhw[2:], expected.anchor_Bhw)
+
+
 @pytest.mark.parametrize("classes", [3, 7, 25])
 def test_the_papers_selection(classes):
     case, limits = whole_case(classes, classes), Thresholds(*rank_limits(classes), 0.3)
     prob_l, label_l, prob_u, label_u, part = case
     found = SELECTIONS["paper"](*case, 0.3, limits, lambda x: x)
-    reliable, unreliable = part.reliable_BHW[:, ::4, ::4], part.unreliable_BHW[:, ::4, ::4]
+    reliable, unreliable = centres(part.reliable_BHW), centres(part.unreliable_BHW)
     expected = join(
         slow_labeled(prob_l, label_l, limits.r_l, 0.3),
         slow_unlabeled(prob_u, label_u, reliable, unreliable, *limits),
@@ -180,7 +199,7 @@ def test_the_released_selection(classes):
     case, limits, alpha = whole_case(classes, classes), Thresholds(*rank_limits(classes), 0.3), 0.2
     prob_l, label_l, prob_u, label_u, part = case
     found = SELECTIONS["released"](*case, alpha, limits, lambda x: x)
-    low, high = lowest_entropy(part, alpha)[:, ::4, ::4], part.unreliable_BHW[:, ::4, ::4]
+    low, high = centres(lowest_entropy(part, alpha)), centres(part.unreliable_BHW)
     expected = join(
         slow_labeled(prob_l, label_l, limits.r_l, 0.3),
         slow_unlabeled(prob_u, label_u, low, high, *limits),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from u2pl.evaluate.crf import apply_crf
 from u2pl.evaluate.protocol import EvaluationProtocol
-from u2pl.maps import shrink_factor, upsample
+from u2pl.maps import resize_image, shrink_factor, upsample
 from u2pl.notation import IGNORE, PADDING
 
 
@@ -47,11 +47,7 @@ def predict_probabilities(
     shrink = shrink_factor(size, protocol.long_side)
     for scale in (shrink * scale for scale in protocol.scales):
         scaled = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-        view = (
-            image
-            if scaled == size
-            else F.interpolate(image, scaled, mode="bilinear", align_corners=False)
-        )
+        view = resize_image(image, scaled)
         for mirrored in (False, True) if protocol.flip else (False,):
             logits = _logits(network, view.flip(-1) if mirrored else view, protocol)
             logits = logits.flip(-1) if mirrored else logits
