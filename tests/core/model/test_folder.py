@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from u2pl.errors import UserError
-from u2pl.model.card import Card, Normalisation
+from u2pl.model.card import FORMAT, Card, Normalisation
 from u2pl.model.folder import load_folder, save_folder
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
@@ -104,6 +104,33 @@ def test_round_trip_of_mit(tmp_path: Path, decoder: str, tags: int) -> None:
         torch.equal(ours, theirs)
         for ours, theirs in zip(network(image), loaded(image), strict=True)
     )
+
+
+@pytest.mark.parametrize("decoder", ["daformer", "segformer"])
+@torch.no_grad()
+def test_a_folder_of_format_1_loads_without_its_representation_head(
+    tmp_path: Path, decoder: str
+) -> None:
+    config = NetworkConfig(
+        decoder=decoder, encoder="mit_b0", encoder_weights="none", width=16, embed_dim=8
+    )
+    network, folder = build_segmentor(config, len(CLASSES)).eval(), tmp_path / "model"
+    # in format 1 the head had other tensors
+    network.embedder = torch.nn.Sequential(torch.nn.Conv2d(64, 8, 1))
+    save_folder(folder, network, CARD.model_copy(update={"network": config}))
+    card = json.loads((folder / "config.json").read_text())
+    del card["network"]["embed_kernel"]
+    (folder / "config.json").write_text(json.dumps(card | {"format": 1}))
+    loaded, known = load_folder(folder)
+    image = torch.randint(0, 256, (1, 3, 33, 47), dtype=torch.uint8)
+    assert torch.equal(loaded(image).logits, network(image).logits)
+    assert loaded(image).embed is None and known.network.embed_dim == 0
+    # what is saved again is of today's format
+    save_folder(folder, loaded, known)
+    assert load_folder(folder)[1].format == FORMAT
+    # in today's format no tensor is left aside
+    save_file(network.state_dict(), folder / "model.safetensors")
+    refuse(folder, "first: embedder.0")
 
 
 def test_what_a_config_does_not_say_has_a_default(network: Segmentor, folder: Path) -> None:
@@ -229,7 +256,7 @@ def test_weights_of_another_network(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"format": 2}, "newer than 1.*upgrade"),
+        ({"format": FORMAT + 1}, f"newer than {FORMAT}.*upgrade"),
         ({"format": None}, "no format number"),
         ({"format": 0}, "no format number"),
         ({"classes": []}, "classes: .*at least 1 item"),

@@ -12,7 +12,13 @@ from u2pl.networks import decoders
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.encoders.pyramid import Pyramid
-from u2pl.networks.parts import Parts, conv_norm_relu, decoder_file, decoder_names
+from u2pl.networks.parts import (
+    Parts,
+    conv_norm_relu,
+    decoder_file,
+    decoder_names,
+    representation_head,
+)
 
 #: Decoders that come with the core, and what each has by default.
 DEFAULTS = {
@@ -96,3 +102,19 @@ def test_the_block_keeps_the_size() -> None:
     block = conv_norm_relu(4, 8, kernel=3, dilation=6, groups=4).eval()
     assert block(torch.randn(1, 4, 5, 7)).shape == (1, 8, 5, 7)
     assert block[0].bias is None and [type(part) for part in block[1:]] == [nn.BatchNorm2d, nn.ReLU]
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_the_representation_head_is_the_papers(kernel: int) -> None:
+    with torch.device("meta"):
+        head = representation_head(1024, 256, kernel)
+    kinds = [type(module) for module in head.modules() if not isinstance(module, nn.Sequential)]
+    assert kinds == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * 2  # two Conv-BN-ReLU blocks
+    convolutions = [module for module in head.modules() if isinstance(module, nn.Conv2d)]
+    assert [tuple(module.weight.shape) for module in convolutions] == [
+        (512, 1024, kernel, kernel),  # the first halves the channels
+        (256, 512, kernel, kernel),
+    ]
+    # both preserve the resolution
+    assert head(torch.empty(2, 1024, 5, 7, device="meta")).shape == (2, 256, 5, 7)
+    assert all(module.bias is None for module in convolutions)

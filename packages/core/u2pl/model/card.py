@@ -9,7 +9,7 @@ from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.networks.config import NetworkConfig
 
 #: Version of the schema; raised when an older version of this code could not read it.
-FORMAT = 1
+FORMAT = 2
 
 Colour = tuple[int, int, int]
 
@@ -37,7 +37,7 @@ class Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = FORMAT
+    format: int = FORMAT  # of the file that it was read from
     app: str = "u2pl-semi"
     method: str = ""
     options: dict[str, JsonValue] = Field(default_factory=dict)  # the method's

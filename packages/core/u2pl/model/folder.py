@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -38,7 +39,7 @@ def save_folder(folder: Path, network: Segmentor, card: Card) -> None:
     colours = Normalisation(
         mean=network.mean.flatten().tolist(), std=network.std.flatten().tolist()
     )
-    card = card.model_copy(update={"normalisation": colours})
+    card = card.model_copy(update={"format": FORMAT, "normalisation": colours})
     weights = {
         key: value.detach().cpu().contiguous().clone()
         for key, value in network.state_dict().items()
@@ -66,7 +67,7 @@ def load_folder(path: Path) -> tuple[Segmentor, Card]:
     folder = find_folder(path)
     card = read_card(folder / CONFIG)
     network = _build(card, folder / CONFIG)
-    _fill(network, folder / WEIGHTS)
+    _fill(network, card, folder / WEIGHTS)
     return network.eval(), card
 
 
@@ -104,10 +105,21 @@ def read_card(path: Path) -> Card:
             "upgrade u2pl"
         )
     try:
-        return Card.model_validate(config)
+        return Card.model_validate(_without_old_head(config) if version == 1 else config)
     except ValidationError as error:
         reason = explain(error)
         raise UserError(f"{path}: {reason}; copy the folder again or upgrade u2pl") from error
+
+
+def _without_old_head(config: dict[str, Any]) -> dict[str, Any]:
+    """A card of format 1, without the representation head that is built otherwise today.
+
+    Only training uses it.
+    """
+    network = config.get("network")
+    if isinstance(network, dict) and network.get("decoder") in ("daformer", "segformer"):
+        return {**config, "network": {**network, "embed_dim": 0}}
+    return config
 
 
 def _build(card: Card, path: Path) -> Segmentor:
@@ -123,12 +135,14 @@ def _build(card: Card, path: Path) -> Segmentor:
     return network
 
 
-def _fill(network: Segmentor, path: Path) -> None:
+def _fill(network: Segmentor, card: Card, path: Path) -> None:
     try:
         state = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged or truncated ({error}); copy it again") from error
     own: dict[str, Tensor] = network.state_dict()
+    if card.format == 1 and network.embedder is None:
+        state = {key: value for key, value in state.items() if not key.startswith("embedder.")}
     wrong = sorted(own.keys() ^ state.keys()) or [k for k in own if own[k].shape != state[k].shape]
     if wrong:
         raise UserError(

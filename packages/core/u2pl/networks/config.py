@@ -62,6 +62,11 @@ class NetworkConfig(BaseModel):
         description="channels of the representation; 256 in U2PL, 64 with the light decoder; "
         "0 = none, for methods without contrast",
     )
+    embed_kernel: Literal[1, 3] = Field(
+        3,
+        description="side of the convolutions of the representation head: 3 (U2PL), or 1 at a "
+        "ninth of their cost",
+    )
     dropout: float = Field(
         0.1,
         ge=0,

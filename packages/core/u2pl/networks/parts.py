@@ -45,6 +45,14 @@ class DecoderFile(Protocol):
         """Decoder and heads for the encoder's maps, with random weights."""
 
 
+def representation_head(in_channels: int, embed_dim: int, kernel: int) -> nn.Sequential:
+    """Two Conv-BN-ReLU blocks, the first of which halves the channels (U2PL+ sec. 4.1)."""
+    return nn.Sequential(
+        conv_norm_relu(in_channels, in_channels // 2, kernel),
+        conv_norm_relu(in_channels // 2, embed_dim, kernel),
+    )
+
+
 def decoder_names() -> list[str]:
     """Names of the decoders."""
     return [found.name for found in pkgutil.iter_modules(decoders.__path__)]

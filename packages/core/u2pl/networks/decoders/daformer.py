@@ -1,9 +1,8 @@
 """DAFormer's head (U2PL+ sec. 4.2): four concatenated feature maps, fused by dilated convolutions.
 
 As in the released code: ASPP with separable convolutions and a 1x1 branch, but no image pooling,
-then a 3x3 convolution. Ours: the representation head, two 1x1 convolutions on the same
-concatenation (1024 -> 512 -> 256). The papers give no kernel size, and 3x3 would triple the cost of
-the whole head. Convolutions have torch's default initialisation.
+then a 3x3 convolution. The representation head works on the same concatenation: 1024 -> 512 -> 256
+channels. Convolutions have torch's default initialisation.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.encoder import Encoder
-from u2pl.networks.parts import DecoderFacts, Parts, conv_norm_relu
+from u2pl.networks.parts import DecoderFacts, Parts, conv_norm_relu, representation_head
 
 FACTS = DecoderFacts(strides=(32, 16), atrous_rates=(6, 12, 18))
 
@@ -28,8 +27,10 @@ def build(config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
     """Linear embedding of the maps and two heads; trainable with one image per process."""
     decoder = Decoder(encoder.channels, config.width)
     classifier = fusion(num_classes, config.width, config.atrous_rates, config.dropout)
-    representation = embedder(config.embed_dim, config.width) if config.embed_dim else None
-    return Parts(decoder, classifier, representation, min_images=1)
+    embedder = None
+    if config.embed_dim:
+        embedder = representation_head(MAPS * config.width, config.embed_dim, config.embed_kernel)
+    return Parts(decoder, classifier, embedder, min_images=1)
 
 
 class Decoder(nn.Module):
@@ -88,11 +89,4 @@ def fusion(num_classes: int, width: int, rates: Sequence[int], dropout: float) -
         conv_norm_relu((1 + len(rates)) * width, width, kernel=3),
         nn.Dropout2d(dropout),
         nn.Conv2d(width, num_classes, 1),
-    )
-
-
-def embedder(embed_dim: int, width: int) -> nn.Sequential:
-    """Concatenated maps -> representation, by two 1x1 convolutions."""
-    return nn.Sequential(
-        *conv_norm_relu(MAPS * width, 2 * width, kernel=1), nn.Conv2d(2 * width, embed_dim, 1)
     )

@@ -27,16 +27,18 @@ def build(config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
         encoder.channels[-1], encoder.channels[0], config.atrous_rates, width, dropout
     )
     classifier = head(num_classes, width, dropout)
-    embedder = head(config.embed_dim, width, dropout) if config.embed_dim else None
+    embedder = None
+    if config.embed_dim:
+        embedder = head(config.embed_dim, width, dropout, config.embed_kernel)
     return Parts(decoder, classifier, embedder)
 
 
-def head(out_channels: int, width: int, dropout: float) -> nn.Sequential:
-    """Two 3x3 convolutions to `width` channels, then 1x1 to `out_channels`."""
+def head(out_channels: int, width: int, dropout: float, kernel: int = 3) -> nn.Sequential:
+    """Two convolutions to `width` channels, then 1x1 to `out_channels`."""
     return nn.Sequential(
-        *conv_norm_relu(2 * width, width, kernel=3),
+        *conv_norm_relu(2 * width, width, kernel),
         nn.Dropout2d(dropout),
-        *conv_norm_relu(width, width, kernel=3),
+        *conv_norm_relu(width, width, kernel),
         nn.Dropout2d(dropout),
         nn.Conv2d(width, out_channels, 1),
     )

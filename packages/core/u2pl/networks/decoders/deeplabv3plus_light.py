@@ -38,15 +38,17 @@ def build(config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
     # smp's network has a head of its own, initialised before ours: without it, a seed would give
     # another initialisation than in recorded runs
     SegmentationHead(config.width, num_classes, kernel_size=1)
-    narrow = embedder(config.embed_dim, config.width) if config.embed_dim else None
-    return Parts(decoder, nn.Conv2d(config.width, num_classes, 1), narrow)
+    classifier, narrow = nn.Conv2d(config.width, num_classes, 1), None
+    if config.embed_dim:
+        narrow = embedder(config.embed_dim, config.width, config.embed_kernel)
+    return Parts(decoder, classifier, narrow)
 
 
-def embedder(embed_dim: int, width: int) -> nn.Sequential:
-    """Reduce channels, depthwise 3x3, 1x1: reading the decoder's channels is most of the cost."""
+def embedder(embed_dim: int, width: int, kernel: int) -> nn.Sequential:
+    """Reduce channels, depthwise, 1x1: reading the decoder's channels is most of the cost."""
     return nn.Sequential(
         nn.Conv2d(width, embed_dim, 1, bias=False),
-        nn.Conv2d(embed_dim, embed_dim, 3, padding=1, groups=embed_dim, bias=False),
+        nn.Conv2d(embed_dim, embed_dim, kernel, padding=kernel // 2, groups=embed_dim, bias=False),
         nn.BatchNorm2d(embed_dim),
         nn.ReLU(inplace=True),
         nn.Conv2d(embed_dim, embed_dim, 1),

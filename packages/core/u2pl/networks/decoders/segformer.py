@@ -1,8 +1,7 @@
 """SegFormer's all-MLP head as used by AFA (Xie et al. 2021, sec. 3.2; U2PL+ sec. 4.3).
 
 As in the released code: the deepest map comes first, the fusion has no bias, and channel-wise
-dropout precedes the classifier. Ours: the representation head, that of the daformer decoder.
-Convolutions have torch's default initialisation.
+dropout precedes the classifier. Convolutions have torch's default initialisation.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ from __future__ import annotations
 from torch import nn
 
 from u2pl.networks.config import NetworkConfig
-from u2pl.networks.decoders.daformer import MAPS, Decoder, embedder
+from u2pl.networks.decoders.daformer import MAPS, Decoder
 from u2pl.networks.encoder import Encoder
-from u2pl.networks.parts import DecoderFacts, Parts, conv_norm_relu
+from u2pl.networks.parts import DecoderFacts, Parts, conv_norm_relu, representation_head
 
 FACTS = DecoderFacts(strides=(16, 32))
 
@@ -21,8 +20,10 @@ def build(config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
     """Linear embedding of the maps and two heads; trainable with one image per process."""
     decoder = Decoder(encoder.channels, config.width, deepest_first=True)
     classifier = fusion(num_classes, config.width, config.dropout)
-    representation = embedder(config.embed_dim, config.width) if config.embed_dim else None
-    return Parts(decoder, classifier, representation, min_images=1)
+    embedder = None
+    if config.embed_dim:
+        embedder = representation_head(MAPS * config.width, config.embed_dim, config.embed_kernel)
+    return Parts(decoder, classifier, embedder, min_images=1)
 
 
 def fusion(num_classes: int, width: int, dropout: float) -> nn.Sequential:
