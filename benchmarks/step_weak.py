@@ -8,18 +8,17 @@ network, and the forward passes behind the activation maps. Both losses are the 
 from __future__ import annotations
 
 import argparse
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from step_rival import Rival, Stages, made_up
 from torch import Tensor
 
 import u2pl_ws.methods
 from u2pl.evaluate.inference import evaluating
+from u2pl.maps import resize_image
 from u2pl.methods.method import MethodConfig
 from u2pl.methods.pixel_contrast import PixelContrast
 from u2pl.networks.attention import AffinityHead
@@ -27,8 +26,8 @@ from u2pl.networks.config import NetworkConfig
 from u2pl.networks.segmentor import SegOutput
 from u2pl.schedules import Progress
 from u2pl.training.config import TrainConfig
-from u2pl_ws import map_labels
-from u2pl_ws.activation_maps import ActivationConfig
+from u2pl_ws import activation_maps, map_labels
+from u2pl_ws.activation_maps import ActivationConfig, scaled_size
 from u2pl_ws.batches import TagBatch
 from u2pl_ws.methods import cam
 
@@ -97,19 +96,17 @@ class WeakRival(Rival):
         student = self.method.student
         with evaluating([student]):
             for scale in self.method.config.cam.scales:
-                view = F.interpolate(
-                    image, scale_factor=scale, mode="bilinear", align_corners=False
-                )
+                view = resize_image(image, scaled_size(image, scale))
                 both = student.prepare(torch.cat([view, view.flip(-1)]))
                 student.activation(student.encoder(both)[-1])
 
     def inside(self) -> Stages:
-        kind, host = type(self.method), getattr(self.method, "host", type(self.method))
+        kind = type(self.method)
         own: Stages = {
             "encoder": (type(self.method.student.encoder), "forward"),
             "tag loss": (cam.Cam, "tag_loss"),
             "segmentation loss": (cam.Cam, "segmentation_loss"),
-            "activation maps: the rest": (sys.modules[host.__module__], "activation_maps"),
+            "activation maps: the rest": (activation_maps, "multi_scale_cam"),
             "PAR: kernel": (cam, "affinity_kernel"),
             "PAR: iterations": (map_labels, "refine"),
             "labels: the rest": (map_labels, "agreed_label"),

@@ -6,6 +6,8 @@ B C H W h w as in u2pl.notation; K: foreground classes, class id = index + 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from u2pl.evaluate.inference import evaluating
 from u2pl.maps import resize_image
+from u2pl.networks.attention import Attention, attention_of
 from u2pl.networks.segmentor import Segmentor
 from u2pl_ws.map_labels import Levels
 
@@ -61,16 +64,67 @@ def activation_maps(
         tags_BK: bool; maps of other classes are 0.
         scales: relative to the image's size.
     """
+    with evaluating([student]):
+        image = image_B3HW.to(torch.float32) / 255
+        return multi_scale_cam(partial(_activations, student), image, tags_BK, scales)
 
-    def activations(image: Tensor) -> Tensor:
-        prepared = student.prepare(image)
-        deep = student.encoder(prepared)[-1]
-        stride = prepared.shape[-1] // deep.shape[-1]
-        height, width = (-(-side // stride) for side in image.shape[-2:])  # cuts off padding
-        return student.activation(deep)[..., :height, :width]
+
+class Tokens(NamedTuple):
+    """Queries and keys of the last blocks for the tokens inside an image, row by row."""
+
+    blocks: list[Attention]
+    grid: tuple[int, int]  # rows and columns of tokens
+
+
+def maps_and_attention(
+    student: Segmentor, image_B3HW: Tensor, tags_BK: Tensor, scales: tuple[float, ...]
+) -> tuple[Tensor, Tokens]:
+    """As `activation_maps`, and the self-attention on the largest of the views, not mirrored.
+
+    Raises:
+        UserError: The encoder is not a MiT.
+    """
+    largest = scaled_size(image_B3HW, max(scales))
+    kept: list[Tokens] = []
+
+    def watched(view: Tensor) -> Tensor:
+        if (view.shape[-2], view.shape[-1]) != largest:
+            return _activations(student, view)
+        with attention_of(student.encoder) as blocks:
+            maps = _activations(student, view)
+        plain = [Attention(*(part.chunk(2)[0] for part in block)) for block in blocks]
+        kept.append(tokens_inside(student, plain, largest))
+        return maps
 
     with evaluating([student]):
-        return multi_scale_cam(activations, image_B3HW.to(torch.float32) / 255, tags_BK, scales)
+        cam = multi_scale_cam(watched, image_B3HW.to(torch.float32) / 255, tags_BK, scales)
+    return cam, kept[-1]
+
+
+def tokens_inside(student: Segmentor, blocks: Sequence[Attention], size: tuple[int, int]) -> Tokens:
+    """Attention without the tokens of the padding, for images of `size` = (H, W)."""
+    stride, divisor = student.encoder.strides[-1], student.divisor
+    height, width = (-(-side // stride) for side in size)
+    padded = [-(-side // divisor) * divisor // stride for side in size]
+
+    def inside(part_BnD: Tensor) -> Tensor:
+        return part_BnD.unflatten(1, padded)[:, :height, :width].flatten(1, 2)
+
+    return Tokens([Attention(*map(inside, block)) for block in blocks], (height, width))
+
+
+def _activations(student: Segmentor, image: Tensor) -> Tensor:
+    prepared = student.prepare(image)
+    deep = student.encoder(prepared)[-1]
+    stride = prepared.shape[-1] // deep.shape[-1]
+    height, width = (-(-side // stride) for side in image.shape[-2:])  # cuts off padding
+    return student.activation(deep)[..., :height, :width]
+
+
+def scaled_size(image_B3HW: Tensor, scale: float) -> tuple[int, int]:
+    """Height and width of a view, in pixels."""
+    height, width = image_B3HW.shape[-2:]
+    return max(1, int(scale * height)), max(1, int(scale * width))
 
 
 @torch.no_grad()
@@ -102,10 +156,9 @@ def multi_scale_cam(
 def _positive_part(
     activations: Callable[[Tensor], Tensor], image_B3HW: Tensor, scale: float
 ) -> Tensor:
-    size = (image_B3HW.shape[-2], image_B3HW.shape[-1])
-    scaled = (max(1, int(scale * size[0])), max(1, int(scale * size[1])))
-    view = resize_image(image_B3HW, scaled)
+    view = resize_image(image_B3HW, scaled_size(image_B3HW, scale))
     maps = activations(torch.cat([view, view.flip(-1)])).float()
+    size = image_B3HW.shape[-2:]
     plain, mirrored = F.interpolate(maps, size, mode="bilinear", align_corners=False).chunk(2)
     return torch.maximum(plain, mirrored.flip(-1)).relu_()
 

@@ -18,7 +18,14 @@ from u2pl_ws.batches import TagBatch
 #: What the methods call, by module.
 CALLS = {
     "cam": ("activation_maps", "affinity_kernel", "refined_label", "balanced_cross_entropy"),
-    "afa": ("activation_maps", "attention_of", "refined_label", "walked_label", "affinity_target"),
+    "afa": (
+        "activation_maps",
+        "maps_and_attention",
+        "attention_of",
+        "refined_label",
+        "walked_label",
+        "affinity_target",
+    ),
     "u2plplus": ("select_by_tags",),
 }
 WARM, LATER, WALK = 2, 3, 5
@@ -62,9 +69,10 @@ BOTH = {
     "refined_label": 1,
 }
 SEEN = BOTH | {"balanced_cross_entropy": 1}
-AFFINE = SEEN | {"attention_of": 1, "affinity": 1, "affinity_target": 1}
+AFFINE = SEEN | {"maps_and_attention": 1, "attention_of": 1, "affinity": 1, "affinity_target": 1}
+del AFFINE["activation_maps"]  # it looks at attention as well
 CONTRASTED = {"embedder": 1, "select_by_tags": 1, "contrast": 1}
-WALKED = {"walked_label": 1}
+WALKED = {"walked_label": 1, "affinity": 2}
 
 
 @pytest.mark.parametrize(

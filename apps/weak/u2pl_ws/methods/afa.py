@@ -5,6 +5,9 @@ The baseline of U2PL+ sec. 4.3. B H W as in u2pl.notation; n: tokens of the feat
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -17,10 +20,10 @@ from u2pl.losses.affinity import (
     radius_mask,
     token_label,
 )
-from u2pl.networks.attention import attention_of, build_affinity
+from u2pl.networks.attention import Attention, attention_of, build_affinity
 from u2pl.networks.segmentor import Segmentor
 from u2pl.schedules import Progress
-from u2pl_ws.activation_maps import activation_maps
+from u2pl_ws.activation_maps import Tokens, activation_maps, maps_and_attention, tokens_inside
 from u2pl_ws.batches import TagBatch
 from u2pl_ws.map_labels import refined_label, walked_label
 from u2pl_ws.methods.cam import Cam, CamConfig, Terms
@@ -40,6 +43,12 @@ class AffinityConfig(BaseModel):
         ge=0,
         le=1,
         description="share of the steps before the random walk is used; 6 000 of 20 000 in AFA",
+    )
+    walk_view: Literal["largest", "image"] = Field(
+        "largest",
+        description="view whose affinity the random walk follows: the largest of cam.scales "
+        "(released; 48 x 48 tokens for 512 pixels at 1.5), or the image itself, from the training "
+        "pass, with a fifth of the pairs",
     )
 
 
@@ -76,19 +85,35 @@ class Afa(Cam):
         grid = (output.deep.shape[-2], output.deep.shape[-1])
 
         # 2. refined activation maps give pseudo-labels, which supervise the affinity
-        cam = activation_maps(self.student, batch.image, batch.tags, self.config.cam.scales)
+        cam, tokens = self.maps_and_tokens(batch, blocks)
         maps, kernel = self.prepared(cam, batch)
         label = refined_label(maps, kernel, batch.valid, levels)
         aff = self.affinity_loss(affinity, label, grid)
 
         # 3. later, a random walk along the affinity comes before the refinement
         if progress.after(options.walk_start) >= 0:
-            near = radius_mask(*grid, options.radius, label.device)
-            label = walked_label(maps, affinity.detach(), near, grid, kernel, batch.valid, levels)
+            near = radius_mask(*tokens.grid, options.radius, label.device)
+            with torch.no_grad():
+                spread = self.affinity(tokens.blocks)
+            label = walked_label(maps, spread, near, tokens.grid, kernel, batch.valid, levels)
 
         # 4. the segmentation head learns from the pseudo-labels
         seg = self.segmentation_loss(output, label)
         return Terms({"tags": tags, "seg": seg, "affinity": aff}, output, cam)
+
+    def maps_and_tokens(self, batch: TagBatch, blocks: list[Attention]) -> tuple[Tensor, Tokens]:
+        """Activation maps, and the attention that the random walk follows.
+
+        Args:
+            batch: images and tags.
+            blocks: attention of the training pass.
+        """
+        scales = self.config.cam.scales
+        if self.config.affinity.walk_view == "largest":
+            return maps_and_attention(self.student, batch.image, batch.tags, scales)
+        size = (batch.image.shape[-2], batch.image.shape[-1])
+        cam = activation_maps(self.student, batch.image, batch.tags, scales)
+        return cam, tokens_inside(self.student, blocks, size)
 
     def affinity_loss(self, prob_Bnn: Tensor, label_BHW: Tensor, grid: tuple[int, int]) -> Tensor:
         """L_aff: whether pairs of tokens of an h x w grid are of one class, over all processes."""
