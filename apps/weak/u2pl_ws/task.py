@@ -54,7 +54,12 @@ class WeakTask(Task):
         return Part("val", self.request.data, source, "val", ids, masked=True)
 
     def network(self) -> NetworkConfig:
-        return super().network().model_copy(update={"tag_classes": len(self.classes) - 1})
+        config = super().network()
+        if config.auxiliary:
+            raise UserError(
+                "network.auxiliary learns from labelled pixels, and tags give none: leave it out"
+            )
+        return config.model_copy(update={"tag_classes": len(self.classes) - 1})
 
     def own_facts(self) -> dict[str, str]:
         """12 hex digits over all tags."""

@@ -216,6 +216,24 @@ def test_what_is_asked_without_learning_leaves_its_own_statistics_alone():
     torch.testing.assert_close(holder(image), fixed)
 
 
+def test_running_statistics_can_be_asked_for_in_training():
+    """As the released code labels clean images; the next batch is learnt from all the same."""
+    teacher = Teacher(student_at(0), TeacherConfig(statistics="own")).train()
+    norm, image = teacher.network.norm, torch.randn(2, 3, 4, 5)
+    teacher(image)
+    before = norm.running_mean.clone()
+    for learn in (True, False):
+        fixed = nn.functional.batch_norm(
+            teacher.network.conv(image), norm.running_mean, norm.running_var, norm.weight, norm.bias
+        )
+        torch.testing.assert_close(teacher(image, running=True, learn=learn), fixed)
+        assert torch.equal(norm.running_mean, before) and norm.training
+        own = teacher(image, learn=learn)
+        assert not torch.allclose(own, fixed)
+        assert torch.equal(norm.running_mean, before) != learn
+        before = norm.running_mean.clone()
+
+
 def test_averaged_statistics_are_never_learnt():
     teacher = Teacher(student_at(0), TeacherConfig()).train()
     before, image = teacher.network.norm.running_mean.clone(), torch.randn(2, 3, 4, 5)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from u2pl import distributed
+from u2pl.maps import upsample
 from u2pl.memory.class_queue import ClassQueue
 from u2pl.memory.teacher import AverageConfig, Teacher
 from u2pl.methods.method import (
@@ -60,6 +61,12 @@ def random_batch(seed: int = 0, batch: int = 2, size=(13, 18)):
     return torch.randint(0, 256, (batch, 3, *size), generator=draw, dtype=torch.uint8), label
 
 
+def random_output(seed: int = 1) -> SegOutput:
+    """Of two labelled images and two others."""
+    draw = torch.Generator().manual_seed(seed)
+    return SegOutput(torch.randn(4, 5, 4, 5, generator=draw) * 2)
+
+
 def slow_loss(logits, label, keep=lambda p: True) -> float:
     costs = [
         -math.log(p)
@@ -71,19 +78,30 @@ def slow_loss(logits, label, keep=lambda p: True) -> float:
 
 def test_supervised_loss_is_the_mean_over_labelled_pixels():
     _, label = random_batch()
-    logits = torch.randn(2, 5, 13, 18, generator=torch.Generator().manual_seed(1)) * 2
-    assert make().supervised_loss(logits, label).item() == pytest.approx(
+    output = random_output()
+    logits = upsample(output.logits[:2], (13, 18))  # those of the images that follow do not count
+    assert make().supervised_loss(output, label).item() == pytest.approx(
         slow_loss(logits, label), rel=1e-5
     )
 
 
 def test_ohem_is_the_mean_over_hard_pixels():
     _, label = random_batch()
-    logits = torch.randn(2, 5, 13, 18, generator=torch.Generator().manual_seed(1)) * 2
+    output = random_output()
     method = make("ohem", ohem_threshold=0.2, ohem_min_kept=10)
-    assert method.supervised_loss(logits, label).item() == pytest.approx(
-        slow_loss(logits, label, lambda p: p <= 0.2), rel=1e-5
+    assert method.supervised_loss(output, label).item() == pytest.approx(
+        slow_loss(upsample(output.logits[:2], (13, 18)), label, lambda p: p <= 0.2), rel=1e-5
     )
+
+
+def test_the_auxiliary_classifier_has_the_same_loss_at_its_weight():
+    _, label = random_batch()
+    output, other = random_output(), random_output(seed=2).logits
+    found = make(auxiliary=0.25).supervised_loss(output._replace(auxiliary=other), label)
+    main, second = (
+        slow_loss(upsample(logits[:2], (13, 18)), label) for logits in (output.logits, other)
+    )
+    assert found.item() == pytest.approx(main + 0.25 * second, rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "ohem"])

@@ -62,7 +62,8 @@ def test_a_card_survives_json() -> None:
 def test_what_was_written_before_there_was_a_class_is_read() -> None:
     written = json.loads(OLD)
     card = Card.model_validate(written)
-    later = {"encoder_weights": None, "network": written["network"] | {"embed_kernel": 3}}
+    network = {"embed_kernel": 3, "multi_grid": [1, 1, 1], "auxiliary": False}
+    later = {"encoder_weights": None, "network": written["network"] | network}
     assert card.model_dump(mode="json") == written | later
 
 

@@ -75,7 +75,7 @@ def test_round_trip(network: Segmentor, folder: Path) -> None:
     assert card == CARD.model_copy(update=known)
     assert same(network, loaded) and not loaded.training
     image = torch.randint(0, 256, (1, 3, 33, 47), dtype=torch.uint8)
-    for ours, theirs in zip(network(image), loaded(image), strict=True):
+    for ours, theirs in zip(network(image)[:3], loaded(image)[:3], strict=True):
         assert torch.equal(ours, theirs)
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
@@ -102,7 +102,7 @@ def test_round_trip_of_mit(tmp_path: Path, decoder: str, tags: int) -> None:
     image = torch.randint(0, 256, (1, 3, 33, 47), dtype=torch.uint8)
     assert all(
         torch.equal(ours, theirs)
-        for ours, theirs in zip(network(image), loaded(image), strict=True)
+        for ours, theirs in zip(network(image)[:3], loaded(image)[:3], strict=True)
     )
 
 

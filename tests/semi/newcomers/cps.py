@@ -42,13 +42,9 @@ class CPS(LabeledMethod[PairBatch]):
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         images, size = torch.cat([batch.image_l, batch.image_u]), batch.label_l.shape[-2:]
         seen = torch.cat([batch.label_l != IGNORE, batch.valid_u])
-        one, two = (
-            upsample(network(images, embed=False).logits, size)
-            for network in (self.student, self.second)
-        )
-        sup, sup_second = (
-            self.supervised_loss(logits.chunk(2)[0], batch.label_l) for logits in (one, two)
-        )
+        outputs = [network(images, embed=False) for network in (self.student, self.second)]
+        sup, sup_second = (self.supervised_loss(output, batch.label_l) for output in outputs)
+        one, two = (upsample(output.logits, size) for output in outputs)
         cps = self.believe(one, two, seen) + self.believe(two, one, seen)
         return weighted_sum(
             {"cps": self.config.lambda_cps}, sup=sup, sup_second=sup_second, cps=cps

@@ -49,10 +49,11 @@ class FixMatch(LabeledMethod[PairBatch]):
         label_u = torch.where(mixed.valid_BHW, mixed.maps[0], IGNORE)
 
         images = torch.cat([batch.image_l, mixed.image_B3HW])
-        logits_l, logits_u = upsample(self.student(images, embed=False).logits, size).chunk(2)
+        student = self.student(images, embed=False)
+        logits_u = upsample(student.logits.chunk(2)[1], size)
         seen = distributed.average(mixed.valid_BHW.sum())  # the mean is over unsure pixels too
         unsup = cross_entropy(logits_u, label_u, seen)
-        return weighted_sum({}, sup=self.supervised_loss(logits_l, batch.label_l), unsup=unsup)
+        return weighted_sum({}, sup=self.supervised_loss(student, batch.label_l), unsup=unsup)
 
     def follow(self, progress: Progress) -> None:
         self.teacher.update(self.student, progress.step + 1)

@@ -37,7 +37,7 @@ class DAFormer(Adaptation):
         target = self.student(mixed.image_B3HW, embed=False)
 
         # 4. L = L_s + L_t + lambda_FD L_FD; L_t divides by all pixels, ignored ones included
-        sup = self.supervised_loss(upsample(source.logits, size), batch.label_l)
+        sup = self.supervised_loss(source, batch.label_l)
         weight = mixed.weight_BHW
         count = weight.new_full((), weight.numel())
         unsup = cross_entropy(upsample(target.logits, size), mixed.label_BHW, count, weight)

@@ -119,7 +119,7 @@ class U2PLPlus(DAFormer):
         self.prototypes.update(embed, downsample(label, config.contrast.pixel))
 
         # 5. L = L_s + L_t + lambda_FD L_FD + lambda_c L_c
-        sup = self.supervised_loss(upsample(source.logits, size), batch.label_l)
+        sup = self.supervised_loss(source, batch.label_l)
         unsup = self.unsupervised_loss(upsample(target.logits, size), mixed, part)
         chosen = self.candidates(logits, batch, mixed, part, alpha_t)
         anchors, positive = torch.cat([source.embed, target.embed]), self.prototypes.center

@@ -48,10 +48,11 @@ class CutMix(SelfTraining):
 
         # 2. the student predicts labelled and mixed images
         images = self.student_images(generator, batch.image_l, image_u)
-        logits_l, logits_u = upsample(self.student(images, embed=False).logits, size).chunk(2)
+        student = self.student(images, embed=False)
+        logits_u = upsample(student.logits.chunk(2)[1], size)
 
         # 3. L = L_s + lambda_u (confident share) L_u
-        sup = self.supervised_loss(logits_l, batch.label_l)
+        sup = self.supervised_loss(student, batch.label_l)
         confident, valid = confident_share(target, valid_u, self.config.confidence)
         share = distributed.total(confident) / distributed.total(valid).clamp(min=1)
         unsup = share * probability_distance(logits_u, target, valid_u, distributed.average(valid))

@@ -50,10 +50,11 @@ class MeanTeacher(SelfTraining):
 
         # 2. the student predicts labelled and unlabelled images
         images = self.student_images(generator, batch.image_l, image_u)
-        logits_l, logits_u = upsample(self.student(images, embed=False).logits, size).chunk(2)
+        student = self.student(images, embed=False)
+        logits_u = upsample(student.logits.chunk(2)[1], size)
 
         # 3. L = L_s + lambda_u(t) L_u
-        sup = self.supervised_loss(logits_l, batch.label_l)
+        sup = self.supervised_loss(student, batch.label_l)
         unsup = probability_distance(logits_u, target, valid_u, distributed.average(valid_u.sum()))
         steps = round(progress.total * (1 - self.config.warm_start) * self.config.ramp)
         weight = self.config.lambda_u * sigmoid_ramp(progress.after(self.config.warm_start), steps)

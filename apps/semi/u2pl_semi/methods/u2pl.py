@@ -55,7 +55,8 @@ class U2PL(SelfTraining):
         generator = progress.generator(batch.image_l.device)
 
         # 1. pseudo-labels of clean images; CutMix mixes images and labels
-        label_u = top_class(upsample(self.teacher(batch.image_u, embed=False).logits, size))
+        clean = self.teacher(batch.image_u, embed=False, running=True)
+        label_u = top_class(upsample(clean.logits, size))
         image_u, valid_u, (label_u, truth_u) = self.mix(
             generator, batch.image_u, batch.valid_u, label_u, batch.truth_u
         )
@@ -64,7 +65,7 @@ class U2PL(SelfTraining):
         #    in a strong view if one is set
         student = self.student(self.student_images(generator, batch.image_l, image_u))
         teacher = self.teacher(torch.cat([batch.image_l, image_u]))
-        logits_l, logits_u = upsample(student.logits, size).chunk(2)
+        logits_u = upsample(student.logits.chunk(2)[1], size)
 
         # 3. reliable | unreliable at entropy percentile 1 - alpha_t, alpha_t = alpha_0 (1 - t/T)
         alpha_t = unreliable_share(config.unsupervised.alpha_0, progress.fraction)
@@ -72,7 +73,7 @@ class U2PL(SelfTraining):
         part = partition(prob_u, valid_u, alpha_t, distributed.gather)
 
         # 4. L = L_s + lambda_u L_u + lambda_c L_c
-        sup = self.supervised_loss(logits_l, batch.label_l)
+        sup = self.supervised_loss(student, batch.label_l)
         unsup, lambda_u = unsupervised_loss(config.unsupervised, logits_u, label_u, part)
         prob = teacher.logits.float().softmax(dim=1)
         chosen = select_candidates(config.contrast, prob, batch.label_l, label_u, part, alpha_t)

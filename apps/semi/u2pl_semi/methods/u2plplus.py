@@ -62,7 +62,7 @@ class U2PLPlus(SelfTraining):
         generator = progress.generator(batch.image_l.device)
 
         # 1. pseudo-labels of clean images, denoised by prototypes; CutMix mixes images and labels
-        clean = self.teacher(batch.image_u)
+        clean = self.teacher(batch.image_u, running=True)
         prob = upsample(clean.logits, size).float().softmax(dim=1)
         raw_u, label_u = top_class(prob), self.prototypes.denoised_label(prob, clean.embed)
         image_u, valid_u, (label_u, raw_u, truth_u) = self.mix(
@@ -73,7 +73,7 @@ class U2PLPlus(SelfTraining):
         #    in a strong view if one is set
         student = self.student(self.student_images(generator, batch.image_l, image_u))
         teacher = self.teacher(torch.cat([batch.image_l, image_u]))
-        logits_l, logits_u = upsample(student.logits, size).chunk(2)
+        logits_u = upsample(student.logits.chunk(2)[1], size)
 
         # 3. reliable | unreliable at entropy percentile 1 - alpha_t, alpha_t = alpha_0 (1 - t/T);
         #    labelled and reliable pixels update the prototypes (U2PL+ Eq 16, U2PL+ Eq 17)
@@ -85,7 +85,7 @@ class U2PLPlus(SelfTraining):
         self.prototypes.update(teacher.embed, downsample(label, config.contrast.pixel))
 
         # 4. L = L_s + lambda_u L_u + lambda_c L_c
-        sup = self.supervised_loss(logits_l, batch.label_l)
+        sup = self.supervised_loss(student, batch.label_l)
         unsup, lambda_u = unsupervised_loss(config.unsupervised, logits_u, label_u, part)
         prob = teacher.logits.float().softmax(dim=1)
         chosen = select_candidates(config.contrast, prob, batch.label_l, label_u, part, alpha_t)

@@ -39,7 +39,8 @@ class TeacherConfig(AverageConfig):
     statistics: Literal["averaged", "own"] = Field(
         "averaged",
         description="the teacher's BatchNorm statistics; averaged: EMA of the student's, fixed in "
-        "its forward; own: those of its own batches (released code)",
+        "its forward; own: those of its own batches, in u2pl-semi running ones for pseudo-labels "
+        "(released code)",
     )
 
 
@@ -79,11 +80,23 @@ class Teacher(nn.Module):
         return self
 
     @torch.no_grad()
-    def forward(self, *args: Any, learn: bool = True, **kwargs: Any) -> Any:
-        """The network's output; `learn=False` leaves own BatchNorm running statistics unchanged."""
-        for norm in self._own_norms():
-            norm.track_running_stats = learn
-        return self.network(*args, **kwargs)
+    def forward(self, *args: Any, learn: bool = True, running: bool = False, **kwargs: Any) -> Any:
+        """The network's output.
+
+        Args:
+            args, kwargs: for the network.
+            learn: whether own running statistics of BatchNorm follow this batch.
+            running: normalise by the running statistics, not by this batch.
+        """
+        norms = self._own_norms()
+        modes = [norm.training for norm in norms]
+        for norm, mode in zip(norms, modes, strict=True):
+            norm.track_running_stats = learn or running  # without them eval mode takes the batch's
+            norm.train(mode and not running)
+        output = self.network(*args, **kwargs)
+        for norm, mode in zip(norms, modes, strict=True):
+            norm.train(mode)
+        return output
 
     def _own_norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
         # looked up each time: distributed training replaces the layers by SyncBatchNorm

@@ -19,7 +19,7 @@ from u2pl.methods.pixel_contrast import PixelContrast
 from u2pl.methods.step import StepResult, weighted_sum
 from u2pl.methods.supervised_loss import SUPERVISED, SupervisedConfig
 from u2pl.networks.encoder import Encoder
-from u2pl.networks.segmentor import Segmentor
+from u2pl.networks.segmentor import Segmentor, SegOutput
 from u2pl.notation import IGNORE
 from u2pl.pseudo.partition import Partition
 from u2pl.schedules import Progress
@@ -166,15 +166,28 @@ class LabeledMethod(Method[Batch]):
 
     config: LabeledMethodConfig
 
-    def supervised_loss(self, logits_BCHW: Tensor, label_BHW: Tensor) -> Tensor:
-        """L_s, mean over the labelled pixels of the global batch."""
-        options = self.config.supervised
-        return SUPERVISED[options.loss](logits_BCHW, label_BHW, options)
+    def supervised_loss(self, output: SegOutput, label_BHW: Tensor) -> Tensor:
+        """L_s, mean over the labelled pixels of the global batch.
+
+        Args:
+            output: of the student, for the labelled images and any others after them.
+            label_BHW: integer, 255 = ignore.
+        """
+        options, images = self.config.supervised, len(label_BHW)
+
+        def loss(logits_BChw: Tensor) -> Tensor:
+            logits = upsample(logits_BChw[:images], label_BHW.shape[-2:])
+            return SUPERVISED[options.loss](logits, label_BHW, options)
+
+        main = loss(output.logits)
+        if output.auxiliary is None:
+            return main
+        return main + options.auxiliary * loss(output.auxiliary)
 
     def supervised_step(self, image_B3HW: Tensor, label_BHW: Tensor) -> StepResult:
         """A step on labelled images only, for warm starts and the supervised baseline."""
         output = self.student(image_B3HW, embed=False)
-        loss = self.supervised_loss(upsample(output.logits, label_BHW.shape[-2:]), label_BHW)
+        loss = self.supervised_loss(output, label_BHW)
         idle = list(self.student.embedder.parameters()) if self.student.embedder else []
         return weighted_sum({}, sup=loss + connected_zero(*idle) if idle else loss)
 

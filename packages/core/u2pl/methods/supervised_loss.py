@@ -28,6 +28,12 @@ class SupervisedConfig(BaseModel):
         100_000, ge=0, description="minimum number of pixels kept per step; 0 = keep all"
     )
 
+    auxiliary: float = Field(
+        0.4,
+        ge=0,
+        description="weight of the same loss of the auxiliary classifier, with network.auxiliary",
+    )
+
     @field_validator("loss")
     @classmethod
     def _loss_exists(cls, value: str) -> str:

@@ -6,7 +6,7 @@ from torch import nn
 
 from u2pl.networks.config import RANDOM, NetworkConfig
 from u2pl.networks.encoder import family_of
-from u2pl.networks.parts import decoder_file
+from u2pl.networks.parts import classifier_on, decoder_file
 from u2pl.networks.pretrained import load_pretrained
 from u2pl.networks.segmentor import Segmentor
 
@@ -19,12 +19,21 @@ def build_segmentor(config: NetworkConfig, num_classes: int) -> Segmentor:
             the weights do not fit it.
     """
     encoder = family_of(config.encoder).build(config.encoder, config.output_stride)
+    if config.multi_grid != (1, 1, 1):
+        encoder.set_multi_grid(config.multi_grid)
     parts = decoder_file(config.decoder).build(config, encoder, num_classes)
-    tagger = None
+    auxiliary = tagger = None
+    if config.auxiliary:
+        auxiliary = classifier_on(encoder.channels[2], config.width, num_classes, config.dropout)
     if config.tag_classes:
         tagger = nn.Conv2d(encoder.channels[-1], config.tag_classes, 1, bias=False)
     if config.encoder_weights != RANDOM:
         load_pretrained(encoder, config.encoder, config.encoder_weights)
     return Segmentor(
-        encoder, *parts[:3], tagger=tagger, min_images=parts.min_images, embed_dim=config.embed_dim
+        encoder,
+        *parts[:3],
+        auxiliary=auxiliary,
+        tagger=tagger,
+        min_images=parts.min_images,
+        embed_dim=config.embed_dim,
     )

@@ -53,6 +53,16 @@ class NetworkConfig(BaseModel):
         description="dilation rates of the three 3x3 branches of ASPP (DeepLabv3+: 12, 24, 36 at "
         "stride 8 and 6, 12, 18 at stride 16; daformer: 6, 12, 18); segformer has no ASPP",
     )
+    multi_grid: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
+        (1, 1, 1),
+        description="factors on the dilation of the last stage's three blocks, for ResNets of 50 "
+        "layers or more: 1, 2, 4 in DeepLabv3 and in U2PL's released network; 1, 1, 1 = off",
+    )
+    auxiliary: bool = Field(
+        False,
+        description="a second classifier, on the encoder's third map and for training alone, in "
+        "U2PL's released network for Cityscapes; its loss weighs method.supervised.auxiliary",
+    )
     width: PositiveInt = Field(
         256,
         description="channels of the decoder's branches and of their fusion; 256 in U2PL and U2PL+",

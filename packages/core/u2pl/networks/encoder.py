@@ -70,6 +70,17 @@ class Encoder(nn.Module, ABC):
         """The full name of what `hub_weights` gives, with the recipe that it was trained by."""
         return name
 
+    def set_multi_grid(self, rates: tuple[int, int, int]) -> None:
+        """Multiply the dilation of the last stage's three blocks by these rates (DeepLabv3).
+
+        Raises:
+            UserError: The encoder's last stage is not of three dilated blocks.
+        """
+        raise UserError(
+            "network.multi_grid is for ResNets of 50 layers or more, at network.output_stride=8 or "
+            "16; leave it out"
+        )
+
     @abstractmethod
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
         """Feature maps [B, channels[i], H / strides[i], W / strides[i]].

@@ -53,6 +53,15 @@ def representation_head(in_channels: int, embed_dim: int, kernel: int) -> nn.Seq
     )
 
 
+def classifier_on(in_channels: int, width: int, num_classes: int, dropout: float) -> nn.Sequential:
+    """A classifier on a feature map: 3x3 to `width` channels, then 1x1 to `num_classes`."""
+    return nn.Sequential(
+        *conv_norm_relu(in_channels, width, kernel=3),
+        nn.Dropout2d(dropout),
+        nn.Conv2d(width, num_classes, 1),
+    )
+
+
 def decoder_names() -> list[str]:
     """Names of the decoders."""
     return [found.name for found in pkgutil.iter_modules(decoders.__path__)]

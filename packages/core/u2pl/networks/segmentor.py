@@ -22,6 +22,7 @@ class SegOutput(NamedTuple):
     logits: Tensor  # [B, C, h, w]
     embed: Tensor | None = None  # [B, D, h, w]
     deep: Tensor | None = None  # [B, D, h, w]: the encoder's last feature map, with padding
+    auxiliary: Tensor | None = None  # [B, C, h, w]: the auxiliary classifier's, in training
 
 
 class Segmentor(nn.Module):
@@ -33,6 +34,8 @@ class Segmentor(nn.Module):
         decoder: feature maps -> one map at a quarter of the image's size.
         classifier: decoder's map -> logits [B, C, h, w].
         embedder: representation head, decoder's map -> [B, D, h, w]; None without contrast.
+        auxiliary: second classifier of pixels, for training: the encoder's third map ->
+            [B, C, h, w]; None without one.
         tagger: image-level classifier, a 1x1 convolution without bias: the encoder's last map ->
             [B, T, h, w]; None without image tags.
         min_images: minimum images per process in training, for BatchNorm.
@@ -49,6 +52,7 @@ class Segmentor(nn.Module):
         classifier: nn.Module,
         embedder: nn.Module | None,
         *,
+        auxiliary: nn.Module | None = None,
         tagger: nn.Module | None = None,
         min_images: int = 1,
         embed_dim: int = 0,
@@ -58,6 +62,7 @@ class Segmentor(nn.Module):
         self.decoder = decoder
         self.classifier = classifier
         self.embedder = embedder
+        self.auxiliary = auxiliary
         self.tagger = tagger
         self.divisor = encoder.divisor
         self.min_images = min_images
@@ -86,7 +91,13 @@ class Segmentor(nn.Module):
             if embed and self.embedder is not None
             else None
         )
-        return SegOutput(logits, representation, features[-1])
+        auxiliary = None
+        if self.auxiliary is not None and self.training:
+            auxiliary = self.auxiliary(features[2])
+            auxiliary = F.interpolate(
+                auxiliary, fused.shape[-2:], mode="bilinear", align_corners=False
+            )[..., :height, :width]
+        return SegOutput(logits, representation, features[-1], auxiliary)
 
     def activation(self, deep_BDhw: Tensor) -> Tensor:
         """Class activation map [B, T, h, w] of `SegOutput.deep`, before ReLU."""
@@ -110,7 +121,7 @@ class Segmentor(nn.Module):
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Parameters that are not pretrained: those of the decoder and all heads."""
-        parts = (self.decoder, self.classifier, self.embedder, self.tagger)
+        parts = (self.decoder, self.classifier, self.embedder, self.auxiliary, self.tagger)
         return [parameter for part in parts if part is not None for parameter in part.parameters()]
 
     def _check_batch(self, images: int) -> None:

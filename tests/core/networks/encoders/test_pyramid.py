@@ -53,6 +53,42 @@ def test_dilated_resnet_equals_torchvisions(output_stride: int, dilate: list[boo
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize(("stride", "expected"), [(8, (4, 8, 16)), (16, (2, 4, 8))])
+def test_multi_grid_multiplies_the_dilation_of_the_last_stage(
+    stride: int, expected: tuple[int, ...]
+) -> None:
+    options = {"encoder": "resnet50", "encoder_weights": "none", "output_stride": stride}
+    with torch.device("meta"):
+        encoder = build_segmentor(NetworkConfig(multi_grid=(1, 2, 4), **options), 3).encoder
+        plain = build_segmentor(NetworkConfig(**options), 3).encoder
+        maps = encoder(torch.empty(1, 3, 64, 64))
+    assert [block.conv2.dilation for block in encoder.model.layer4] == [(d, d) for d in expected]
+    assert maps[-1].shape[-2:] == (64 // stride, 64 // stride)
+    for ours, theirs in zip(encoder.model.layer3, plain.model.layer3, strict=True):
+        assert ours.conv2.dilation == theirs.conv2.dilation
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "stride"),
+    [
+        ("resnet18", "deeplabv3plus", 8),
+        ("tf_efficientnet_lite0", "deeplabv3plus", 16),
+        ("resnet50", "daformer", 32),
+        ("mit_b0", "segformer", 16),
+    ],
+)
+def test_multi_grid_of_other_encoders_is_refused(encoder: str, decoder: str, stride: int) -> None:
+    config = NetworkConfig(
+        decoder=decoder,
+        encoder=encoder,
+        encoder_weights="none",
+        output_stride=stride,
+        multi_grid=(1, 2, 4),
+    )
+    with torch.device("meta"), pytest.raises(UserError, match=r"multi_grid is for ResNets .*leave"):
+        build_segmentor(config, 3)
+
+
 def test_deep_stem_is_available() -> None:
     with torch.device("meta"):
         encoder = Pyramid("resnet50s", 8)

@@ -86,6 +86,14 @@ class Pyramid(Encoder):
         found = timm.get_pretrained_cfg(name)
         return f"{found.architecture}.{found.tag}" if found and found.tag else name
 
+    def set_multi_grid(self, rates: tuple[int, int, int]) -> None:
+        blocks = list(getattr(self.model, "layer4", ()))
+        dilation = 32 // self.strides[-1]
+        if dilation == 1 or len(blocks) != len(rates) or not hasattr(blocks[0], "conv3"):
+            super().set_multi_grid(rates)
+        for block, rate in zip(blocks, rates, strict=True):
+            block.conv2.dilation = block.conv2.padding = (rate * dilation,) * 2
+
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
         maps: list[Tensor] = self.model(image_B3HW)[-MAPS:]
         if self.channels_last:
