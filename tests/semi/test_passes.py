@@ -10,18 +10,25 @@ WARM, LATER = 0, 5
 
 
 @pytest.mark.parametrize(
-    ("name", "warm", "later"),
+    ("name", "mixing", "warm", "later"),
     [
-        ("suponly", (1, 0), (1, 0)),
-        ("mean_teacher", (1, 0), (2, 1)),  # labelled and unlabelled | unlabelled
-        ("cutmix", (1, 0), (2, 1)),
-        ("u2pl", (1, 0), (2, 3)),  # labelled and mixed | unlabelled, then labelled and mixed
-        ("u2plplus", (1, 0), (2, 3)),
+        ("suponly", None, (1, 0), (1, 0)),
+        ("mean_teacher", None, (1, 0), (2, 1)),  # labelled and unlabelled | unlabelled
+        ("cutmix", None, (1, 0), (2, 1)),
+        ("u2pl", 1.0, (1, 0), (2, 3)),  # labelled and mixed | unlabelled, then labelled and mixed
+        ("u2plplus", 1.0, (1, 0), (2, 3)),
+        ("u2pl", 0.0, (1, 0), (2, 2)),  # | unlabelled, then labelled
+        ("u2plplus", 0.0, (1, 0), (2, 2)),
     ],
 )
 def test_passes_are_those_of_the_algorithm(
-    name: str, warm: tuple[int, int], later: tuple[int, int], build: Build
+    name: str,
+    mixing: float | None,
+    warm: tuple[int, int],
+    later: tuple[int, int],
+    build: Build,
 ) -> None:
-    method, batch = build(name)
+    options = {} if mixing is None else {"method_mix.probability": mixing}
+    method, batch = build(name, **options)
     assert passes(method, batch, WARM) == warm
     assert passes(method, batch, LATER) == later

@@ -11,7 +11,7 @@ from u2pl.methods.batches import PairBatch
 from u2pl.methods.method import LabeledMethod, LabeledMethodConfig
 from u2pl.mixing.mixers import MixConfig, Mixer
 from u2pl.mixing.photometric import StrongView, StrongViewConfig
-from u2pl.networks.segmentor import Segmentor
+from u2pl.networks.segmentor import Segmentor, SegOutput
 from u2pl.schedules import Progress
 
 
@@ -61,6 +61,24 @@ class SelfTraining(LabeledMethod[PairBatch]):
             image_u: uint8 unlabelled images, after mixing.
         """
         return torch.cat([image_l / 255, self.strong_view(generator, image_u)])
+
+    def teacher_on(
+        self, batch: PairBatch, image_u: Tensor, clean: SegOutput
+    ) -> tuple[Tensor, Tensor]:
+        """The teacher's logits and embeddings of the labelled and the mixed images.
+
+        In a step without mixing those of the clean images are known.
+
+        Args:
+            batch: the step's.
+            image_u: unlabelled images after mixing.
+            clean: the teacher's output for them before mixing.
+        """
+        if image_u is not batch.image_u or clean.embed is None or self.teacher.own_statistics:
+            output = self.teacher(torch.cat([batch.image_l, image_u]))
+            return output.logits, output.embed
+        output = self.teacher(batch.image_l)
+        return torch.cat([output.logits, clean.logits]), torch.cat([output.embed, clean.embed])
 
     def follow(self, progress: Progress) -> None:
         self.teacher.update(self.student, progress.after(self.config.warm_start))

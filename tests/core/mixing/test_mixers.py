@@ -113,9 +113,11 @@ def test_one_coin_decides_for_the_whole_step(kind):
     image, valid, label, _ = marked()
     changed = []
     for seed in range(200):
-        mixed = mixer(kind, probability=0.3)(generator(seed), image, valid, label)
+        rare = mixer(kind, probability=0.3)
+        announced, mixed = rare.mixes(generator(seed)), rare(generator(seed), image, valid, label)
         per_image = (mixed.image_B3HW != image).flatten(1).any(dim=1)
         assert per_image.all() or not per_image.any()
+        assert announced == per_image[0] == (mixed.image_B3HW is not image)
         changed.append(bool(per_image[0]))
     assert 35 <= sum(changed) <= 90  # 60 +- 6.5
 

@@ -28,7 +28,8 @@ class Student(nn.Module):
         self.embedder = nn.Conv2d(3, self.embed_dim, 1)
 
     def forward(self, image, embed: bool = True):
-        small = self.pool(image.float() / 255 - 0.5) * 8
+        image = image if image.is_floating_point() else image / 255
+        small = self.pool(image - 0.5) * 8
         return SegOutput(self.head(small), self.embedder(small) if embed else None)
 
 

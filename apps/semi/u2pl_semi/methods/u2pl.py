@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 
 from u2pl import distributed
@@ -55,7 +54,8 @@ class U2PL(SelfTraining):
         generator = progress.generator(batch.image_l.device)
 
         # 1. pseudo-labels of clean images; CutMix mixes images and labels
-        clean = self.teacher(batch.image_u, embed=False, running=True)
+        unmixed = not self.mix.mixes(generator)  # then the embeddings serve in 2
+        clean = self.teacher(batch.image_u, embed=unmixed, running=True)
         label_u = top_class(upsample(clean.logits, size))
         image_u, valid_u, (label_u, truth_u) = self.mix(
             generator, batch.image_u, batch.valid_u, label_u, batch.truth_u
@@ -64,21 +64,21 @@ class U2PL(SelfTraining):
         # 2. student and teacher see the same labelled and mixed images, the student with the latter
         #    in a strong view if one is set
         student = self.student(self.student_images(generator, batch.image_l, image_u))
-        teacher = self.teacher(torch.cat([batch.image_l, image_u]))
+        logits_t, embed_t = self.teacher_on(batch, image_u, clean)
         logits_u = upsample(student.logits.chunk(2)[1], size)
 
         # 3. reliable | unreliable at entropy percentile 1 - alpha_t, alpha_t = alpha_0 (1 - t/T)
         alpha_t = unreliable_share(config.unsupervised.alpha_0, progress.fraction)
-        prob_u = upsample(teacher.logits.chunk(2)[1], size).float().softmax(dim=1)
+        prob_u = upsample(logits_t.chunk(2)[1], size).float().softmax(dim=1)
         part = partition(prob_u, valid_u, alpha_t, distributed.gather)
 
         # 4. L = L_s + lambda_u L_u + lambda_c L_c
         sup = self.supervised_loss(student, batch.label_l)
         unsup, lambda_u = unsupervised_loss(config.unsupervised, logits_u, label_u, part)
-        prob = teacher.logits.float().softmax(dim=1)
+        prob = logits_t.float().softmax(dim=1)
         chosen = select_candidates(config.contrast, prob, batch.label_l, label_u, part, alpha_t)
-        positive, _ = class_means(teacher.embed, chosen.positive_Bhw, self.num_classes)
-        contrast = self.contrast(student.embed, teacher.embed, chosen, positive, generator)
+        positive, _ = class_means(embed_t, chosen.positive_Bhw, self.num_classes)
+        contrast = self.contrast(student.embed, embed_t, chosen, positive, generator)
         losses = {"sup": sup, "unsup": unsup, "contrast": contrast.loss}
         result = weighted_sum({"unsup": lambda_u, "contrast": config.lambda_c}, **losses)
         quality = partition_scalars(part, label_u, truth_u)

@@ -72,25 +72,25 @@ class U2PLPlus(SelfTraining):
         # 2. student and teacher see the same labelled and mixed images, the student with the latter
         #    in a strong view if one is set
         student = self.student(self.student_images(generator, batch.image_l, image_u))
-        teacher = self.teacher(torch.cat([batch.image_l, image_u]))
+        logits_t, embed_t = self.teacher_on(batch, image_u, clean)
         logits_u = upsample(student.logits.chunk(2)[1], size)
 
         # 3. reliable | unreliable at entropy percentile 1 - alpha_t, alpha_t = alpha_0 (1 - t/T);
         #    labelled and reliable pixels update the prototypes (U2PL+ Eq 16, U2PL+ Eq 17)
         alpha_t = unreliable_share(config.unsupervised.alpha_0, progress.fraction)
-        prob_u = upsample(teacher.logits.chunk(2)[1], size).float().softmax(dim=1)
+        prob_u = upsample(logits_t.chunk(2)[1], size).float().softmax(dim=1)
         part = partition(prob_u, valid_u, alpha_t, distributed.gather)
         reliable_u = torch.where(part.reliable_BHW, raw_u, IGNORE)
         label = torch.cat([batch.label_l.long(), reliable_u])
-        self.prototypes.update(teacher.embed, downsample(label, config.contrast.pixel))
+        self.prototypes.update(embed_t, downsample(label, config.contrast.pixel))
 
         # 4. L = L_s + lambda_u L_u + lambda_c L_c
         sup = self.supervised_loss(student, batch.label_l)
         unsup, lambda_u = unsupervised_loss(config.unsupervised, logits_u, label_u, part)
-        prob = teacher.logits.float().softmax(dim=1)
+        prob = logits_t.float().softmax(dim=1)
         chosen = select_candidates(config.contrast, prob, batch.label_l, label_u, part, alpha_t)
         positive = self.prototypes.center
-        contrast = self.contrast(student.embed, teacher.embed, chosen, positive, generator)
+        contrast = self.contrast(student.embed, embed_t, chosen, positive, generator)
         losses = {"sup": sup, "unsup": unsup, "contrast": contrast.loss}
         result = weighted_sum({"unsup": lambda_u, "contrast": config.lambda_c}, **losses)
         quality = partition_scalars(part, label_u, truth_u)

@@ -12,6 +12,7 @@ from u2pl import distributed
 from u2pl.mixing.blend import paste
 from u2pl.mixing.masks import box_mask, half_of_classes, random_boxes
 from u2pl.notation import IGNORE
+from u2pl.schedules import step_seed
 
 
 class MixConfig(BaseModel):
@@ -54,11 +55,23 @@ class Mixer:
         self.config = config
         self.num_classes = num_classes
 
+    def mixes(self, generator: torch.Generator) -> bool:
+        """Whether this step mixes; drawn on the CPU, so that it needs no host sync.
+
+        Args:
+            generator: the step's; it is not advanced.
+        """
+        if self.config.kind == "none":
+            return False
+        # another seed, so that the coin does not repeat the step's own draws
+        coin = torch.Generator().manual_seed(step_seed(generator.initial_seed(), 1))
+        return torch.rand((), generator=coin).item() < self.config.probability
+
     @torch.no_grad()
     def __call__(
         self, generator: torch.Generator, image_B3HW: Tensor, valid_BHW: Tensor, *maps: Tensor
     ) -> Mixed:
-        """Mix images, validity and maps.
+        """Mix images, validity and maps; in a step without mixing they are returned themselves.
 
         Args:
             generator: the step's generator, equal on all processes.
@@ -67,7 +80,7 @@ class Mixer:
             maps: labels [B, H, W] (255 = ignore) or scores [B, C, H, W]. ClassMix draws classes
                 from the first one. Cutout sets labels to 255 and leaves scores alone.
         """
-        if self.config.kind == "none":
+        if not self.mixes(generator):
             return Mixed(image_B3HW, valid_BHW, maps)
         mask = self._mask(generator, valid_BHW, maps[0])
         if self.config.kind == "cutout":
@@ -82,9 +95,8 @@ class Mixer:
         return Mixed(image, valid, tuple(mixed))
 
     def _mask(self, generator: torch.Generator, valid_BHW: Tensor, first: Tensor) -> Tensor:
-        """True where the next image is pasted, or erased by Cutout; all False without mixing."""
+        """True where the next image is pasted, or erased by Cutout."""
         on = generator.device
-        coin = torch.rand((), generator=generator, device=on) < self.config.probability
         count = len(valid_BHW) * distributed.world_size()
         if self.config.kind == "classmix":
             score = torch.rand(count, self.num_classes, generator=generator, device=on)
@@ -95,4 +107,4 @@ class Mixer:
             size = (valid_BHW.shape[-2], valid_BHW.shape[-1])
             boxes = random_boxes(count, size, self.config.area, generator)
             mask = box_mask(distributed.local_rows(boxes), size)
-        return mask.to(valid_BHW.device) & coin.to(valid_BHW.device)
+        return mask.to(valid_BHW.device)

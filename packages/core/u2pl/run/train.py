@@ -94,14 +94,15 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     Raises UserError for whatever cannot work, and Stopped after SIGTERM, once the state is written;
     its text says how to go on.
     """
-    accelerator = make_accelerator(request.cpu)
+    recipe = Recipe.of_request(app, request)
+    accelerator = make_accelerator(request.cpu, recipe.sections.train.precision)
     main, device = accelerator.is_main_process, accelerator.device
     reporter = reporter if reporter is not None and main else Silent()
     if request.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
         torch.use_deterministic_algorithms(True)
     keep_freed_memory()
-    task = make_task(app, request, reporter.counting)
+    task = app.task_module.make_task(app, request, recipe, reporter.counting)
     local_batch(task.recipe.sections.train.batch)
     if task.protocol.crf:
         load_crf()

@@ -57,6 +57,21 @@ class TrainConfig(BaseModel):
         "DAFormer: off",
     )
     clip_norm: float = Field(0.0, ge=0, description="maximum gradient norm; 0 = no clipping")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="precision of the networks, also when they are scored during training; auto: "
+        "what `accelerate launch --mixed_precision` says, else bfloat16 on a GPU that has it and "
+        "float32 elsewhere",
+    )
+    channels_last: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="memory layout with the channels of a pixel side by side; auto: on GPUs",
+    )
+    compile: bool = Field(
+        False,
+        description="compile the encoders with torch.compile: the first steps take minutes, the "
+        "others less time; needs a C++ compiler, and does not work with afa",
+    )
     evaluations: int = Field(
         4,
         ge=1,

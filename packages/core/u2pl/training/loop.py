@@ -6,8 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from pydantic import JsonValue
 from torch import Tensor, nn
+from torch.compiler import set_stance
 from torch.utils.data import DataLoader, Dataset
 
 from u2pl import distributed
@@ -25,6 +26,8 @@ from u2pl.data.streams import StepSampler
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score
 from u2pl.methods.method import AnyMethod
+from u2pl.networks.attention import AffinityHead
+from u2pl.networks.encoder import Encoder
 from u2pl.schedules import Progress, step_seed
 from u2pl.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from u2pl.training.config import DataConfig, TrainConfig
@@ -112,11 +115,33 @@ class Stopped(Exception):
     """The run was stopped by SIGTERM, after saving its state."""
 
 
-def make_accelerator(cpu: bool = False) -> Accelerator:
-    """Process group and precision of `accelerate launch`; UserError if processes do not connect."""
-    accelerator = Accelerator(
-        cpu=cpu, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)]
-    )
+#: accelerate's names of the precisions of a config.
+MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+
+
+def make_accelerator(cpu: bool = False, precision: str = "auto") -> Accelerator:
+    """Process group of `accelerate launch`, and precision.
+
+    Args:
+        cpu: use no GPU.
+        precision: see `TrainConfig.precision`.
+
+    Raises:
+        UserError: Processes do not connect, or the device does not have the precision.
+    """
+    mixed = MIXED.get(precision)
+    if mixed is None and "ACCELERATE_MIXED_PRECISION" not in os.environ and not cpu:
+        # without emulation: it is slower than float32
+        fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        mixed = "bf16" if fast else None
+    try:
+        accelerator = Accelerator(
+            cpu=cpu,
+            mixed_precision=mixed,
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+    except ValueError as error:
+        raise UserError(f"train.precision={precision}: {error}") from error
     announced = int(os.environ.get("WORLD_SIZE", "1"))
     if announced > accelerator.num_processes:
         raise UserError(
@@ -154,6 +179,8 @@ def fit(
     """
     config, main, device = job.train, accelerator.is_main_process, accelerator.device
     method = job.method.to(device)
+    if config.channels_last == "on" or (config.channels_last == "auto" and device.type == "cuda"):
+        method = method.to(memory_format=torch.channels_last)
     if device.type == "cuda" and accelerator.num_processes > 1:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
     optimizer = build_optimizer(method, config)
@@ -161,6 +188,8 @@ def fit(
     history = History()
     if resume and has_checkpoint(folder):
         history = History.parse(load_checkpoint(folder, method, optimizer))
+    if config.compile:
+        compile_encoders(method)
     module, prepared = accelerator.prepare(method, optimizer)
     if accelerator.scaler is not None and history.scaler:
         accelerator.scaler.load_state_dict(history.scaler)
@@ -180,7 +209,8 @@ def fit(
 
     method.train()
     # closed in any case: workers ignore SIGTERM (see `_outlive_sigterm`) and end when told to
-    with _StopSignal() as stop, closing(_batches(job, history.step, device)) as batches:
+    tuning = _autotuning(device.type == "cuda" and not torch.are_deterministic_algorithms_enabled())
+    with tuning, _StopSignal() as stop, closing(_batches(job, history.step, device)) as batches:
         for step, batch in zip(range(history.step, job.total), batches, strict=True):
             torch.manual_seed(step_seed(job.seed, step, distributed.rank()))
             lr = set_learning_rate(optimizer, config, step, job.total)
@@ -204,7 +234,9 @@ def fit(
             scored = history.step in _evaluation_steps(job)
             if scored:
                 check()
-                _score(job, method, history, journal, reporter, main)
+                # images of many sizes: nothing is tuned or compiled for them
+                with accelerator.autocast(), _autotuning(False), set_stance("force_eager"):
+                    _score(job, method, history, journal, reporter, main)
             stopping = stop.asked(step)
             if scored or stopping or history.step % config.checkpoint_every == 0:
                 keep_state()
@@ -212,6 +244,27 @@ def fit(
                 raise Stopped(f"stopped after step {history.step} of {job.total}")
     history.seconds = time.monotonic() - begin
     return history
+
+
+def compile_encoders(method: AnyMethod) -> None:
+    """Compile the forward of every encoder at its first call; UserError if that cannot work."""
+    if any(isinstance(part, AffinityHead) for part in method.modules()):
+        raise UserError(
+            "train.compile=true hides the attention that the affinity is made of: leave it out"
+        )
+    for part in method.modules():
+        if isinstance(part, Encoder):
+            part.compile(dynamic=False)
+
+
+@contextmanager
+def _autotuning(on: bool) -> Iterator[None]:
+    """Whether cuDNN tries its algorithms for each new size and keeps the fastest."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, on
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _batches(job: Job, start: int, device: torch.device) -> Generator[tuple[Tensor, ...]]:
