@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,10 @@ POINTS = 40
 
 @dataclass(frozen=True)
 class Study:
-    """A comparison in which everything but the method and the seed is equal."""
+    """A comparison in which everything but the variant and the seed is equal."""
 
     options: tuple[str, ...]
-    runs: tuple[tuple[str, int], ...]  # (method, seed), in the order of execution
+    runs: tuple[tuple[str, int], ...]  # (variant, seed), in the order of execution
     app: str = "semi"
     splits: tuple[str, ...] = ()  # further lists of the scored data to score on
     gpu: bool = False
@@ -47,10 +47,39 @@ class Study:
         return [] if self.gpu else ["--cpu"]
 
 
-def paired(single: tuple[str, ...] = ()) -> tuple[tuple[str, int], ...]:
-    """suponly, cutmix and u2plplus with three seeds, further methods with one."""
-    pairs = [(method, seed) for seed in range(3) for method in ("suponly", "cutmix", "u2plplus")]
-    return (*pairs, *((method, 0) for method in single))
+@dataclass(frozen=True)
+class Variant:
+    """A method with some options of its own."""
+
+    method: str
+    options: tuple[str, ...]
+
+
+#: Runs that are not a method as its preset has it; any other name is a method's.
+VARIANTS = {
+    # the methods of the papers, without the two options that the small presets add
+    "u2plplus-paper": Variant(
+        "u2plplus",
+        ("--set", "method.strong_view.kind=none", "--set", "method.unsupervised.confidence=0"),
+    ),
+    "cutmix-paper": Variant("cutmix", ("--set", "method.strong_view.kind=none")),
+    # one of the two
+    "u2plplus-strong-view": Variant("u2plplus", ("--set", "method.unsupervised.confidence=0")),
+    "u2plplus-no-contrast": Variant("u2plplus", ("--set", "method.lambda_c=0")),
+    # a feature's label from the corner of its 4 x 4 pixels
+    "u2plplus-corner": Variant("u2plplus", ("--set", "method.contrast.pixel=released")),
+    # the released code's teacher, which at first follows the student closely
+    "u2plplus-ramp": Variant("u2plplus", ("--set", "method.teacher.ramp=true")),
+}
+
+
+def seeds(count: int, *variants: str) -> tuple[tuple[str, int], ...]:
+    """Each variant with the seeds from 0 on, one seed after the other."""
+    return tuple((variant, seed) for seed in range(count) for variant in variants)
+
+
+#: What the semi-supervised studies compare, most important first.
+FIRST = ("suponly", "u2plplus", "u2plplus-no-contrast", "u2plplus-paper", "u2plplus-strong-view")
 
 
 def voc_animals(labeled: str, steps: int, warm_start: float) -> Study:
@@ -61,7 +90,8 @@ def voc_animals(labeled: str, steps: int, warm_start: float) -> Study:
         "--set", "train.batch=4", "--set", "train.reference_batch=4", "--set", "train.lr=3e-4",
         "--set", "train.head_lr_factor=5", "--set", "train.evaluations=1",
     ]  # fmt: skip
-    return Study((*options, f"--warm={warm_start}"), paired(("mean_teacher", "u2pl")))
+    runs = seeds(3, *FIRST), seeds(3, "cutmix", "u2plplus-corner"), seeds(1, "mean_teacher", "u2pl")
+    return Study((*options, f"--warm={warm_start}"), tuple(chain(*runs)))
 
 
 DEMO = ("--preset", "demo", "--data", "demo")
@@ -126,15 +156,19 @@ LONG_TAGS = (
 )  # fmt: skip
 
 STUDIES = {
-    "demo": Study(DEMO, paired(("mean_teacher", "u2pl"))),
-    # the released code's teacher, which at first follows the student closely
-    "demo-ramp": Study(
-        (*DEMO, "--set", "method.teacher.ramp=true"), (("u2plplus", 0), ("cutmix", 0))
+    "demo": Study(
+        DEMO,
+        (
+            *seeds(5, *FIRST[:3]),
+            *seeds(3, *FIRST[3:], "cutmix", "u2plplus-corner"),
+            *seeds(1, "mean_teacher", "u2pl", "u2plplus-ramp"),
+        ),
     ),
     # fewer labels: the teacher is wrong too often
-    "demo-16": Study((*DEMO, "--labeled", "16"), paired()[:3]),
+    "demo-16": Study((*DEMO, "--labeled", "16"), seeds(3, *FIRST)),
     "voc-animals-222": voc_animals("labeled_222", 800, 0.375),
     "voc-animals-65": voc_animals("labeled_65", 400, 0.5),
+    "voc-animals-31": voc_animals("labeled_31", 400, 0.5),
     "adapt-demo": Study(("--preset", "demo"), adapted(1), "domain_adapt"),
     "camvid-dusk": Study(brief_camvid(*THINGS), adapted(3), "domain_adapt", ("test_day",)),
     "camvid-dusk-mit": Study(
@@ -180,7 +214,9 @@ def command(
 ) -> list[str]:
     """The training command of one run."""
     own = {"semi": semi_options, "domain_adapt": adapt_options, "weak": weak_options}[study.app]
-    options = own(study, method, data)
+    variant = VARIANTS.get(method, Variant(method, ()))
+    method = variant.method
+    options = [*own(study, method, data), *variant.options]
     if weights is not None or (study.app != "semi" and "network.encoder=mit_b0" in options):
         options += ["--set", f"network.encoder_weights={weights or 'none'}"]
     method = "source_only" if method == UPPER_BOUND else method

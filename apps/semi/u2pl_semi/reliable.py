@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from u2pl import distributed
+from u2pl.losses.consistency import confident_share
 from u2pl.losses.pseudo_label import adaptive_weight, symmetric_cross_entropy
 from u2pl.notation import IGNORE
 from u2pl.pseudo.partition import Partition
@@ -33,6 +34,13 @@ class PseudoLossConfig(BaseModel):
     count: Literal["valid", "all"] = Field(
         "valid", description="pixels that the share refers to: all but padding, or all (released)"
     )
+    confidence: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="multiply lambda_u by the share of pixels above this top probability, so that "
+        "a teacher that is unsure teaches little; 0 = off, as in the papers",
+    )
     xi_1: float = Field(1.0, ge=0, description="weight of the cross entropy in L_u (U2PL+ Eq 4)")
     xi_2: float = Field(
         0.0,
@@ -42,7 +50,11 @@ class PseudoLossConfig(BaseModel):
 
 
 def unsupervised_loss(
-    config: PseudoLossConfig, logits_BCHW: Tensor, label_BHW: Tensor, part: Partition
+    config: PseudoLossConfig,
+    logits_BCHW: Tensor,
+    label_BHW: Tensor,
+    prob_BCHW: Tensor,
+    part: Partition,
 ) -> tuple[Tensor, Tensor]:
     """L_u, the mean over the reliable pixels of all processes, and its weight lambda_u.
 
@@ -50,6 +62,7 @@ def unsupervised_loss(
         config: weights of L_u's terms and of L_u.
         logits_BCHW: the student's scores.
         label_BHW: integer pseudo-labels.
+        prob_BCHW: the teacher's probabilities.
         part: which of the pixels are reliable.
     """
     target = torch.where(part.reliable_BHW, label_BHW, IGNORE)
@@ -58,4 +71,9 @@ def unsupervised_loss(
     everything = reliable.new_full((), target.numel())
     counted = reliable + unreliable if config.count == "valid" else everything
     loss = symmetric_cross_entropy(logits_BCHW, target, config.xi_1, config.xi_2, reliable)
-    return loss, adaptive_weight(counted, reliable, config.eta)
+    weight = adaptive_weight(counted, reliable, config.eta)
+    if config.confidence:
+        valid = part.reliable_BHW | part.unreliable_BHW
+        confident, seen = confident_share(prob_BCHW, valid, config.confidence)
+        weight = weight * distributed.total(confident) / distributed.total(seen).clamp(min=1)
+    return loss, weight

@@ -43,6 +43,7 @@ class SelfTraining(LabeledMethod[PairBatch]):
     """
 
     config: SelfTrainingConfig
+    remedy = "more labels, a longer method.warm_start, or suponly, which learns from labels alone"
 
     def __init__(self, config: SelfTrainingConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -109,6 +110,8 @@ class Silent:
 
     def scored(self, step: int, scores: dict[str, Score], best: bool) -> None: ...
 
+    def note(self, text: str) -> None: ...
+
 
 def run_overflowing(folder: Path, bad_step: int, bad: float, **train: Any) -> list[Tensor]:
     """Six steps, scored after the third and the last; returns the weights that were kept."""
@@ -157,3 +160,97 @@ def test_a_gradient_that_is_finite_goes_through(tmp_path: Path) -> None:
 def test_clipping_does_not_hide_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the weights are not finite after step 6"):
         run_overflowing(tmp_path, 5, float("inf"), clip_norm=1.0)
+
+
+class Noting(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize(
+    ("mious", "warm_steps", "expected"),
+    [
+        ([40.0, 35.0, 45.0], 2, [(35.0, 40.0)]),
+        ([40.0, 41.0, 39.0], 2, [(39.0, 40.0)]),
+        ([40.0, 41.0, 42.0], 2, []),
+        ([40.0, 30.0], 0, []),  # no warm start: nothing to compare with
+    ],
+)
+def test_a_score_below_the_warm_starts_is_said_with_what_to_do(
+    tmp_path: Path, mious: list[float], warm_steps: int, expected: list[tuple[float, float]]
+) -> None:
+    scores, reporter = iter(mious), Noting()
+    method = Overflowing(99, 1.0)
+    method.remedy = "more labels"  # type: ignore[misc]
+    config = TrainConfig(batch=2, lr=0.1, evaluations=2)
+    job = Job(
+        method, Constant(), config, DataConfig(workers=0), 6, 0,
+        lambda networks, report: dict.fromkeys(networks, Score([None], next(scores), 50.0)),
+        lambda kind, network, facts: None, warm_steps,
+    )  # fmt: skip
+    fit(job, tmp_path, make_accelerator(cpu=True), reporter)
+    assert list(scores) == []
+    words = "self-training is hurting: mIoU {:.2f}, and {:.2f} at the end of the warm "
+    assert reporter.notes == [words.format(*pair) + "start; try more labels" for pair in expected]
+
+
+@pytest.mark.parametrize(
+    ("asked", "launcher", "gpu", "expected"),
+    [
+        ("auto", None, True, "bf16"),
+        ("auto", None, False, None),
+        ("auto", "no", True, None),  # the launcher's word holds
+        ("auto", "fp16", True, None),
+        ("float32", None, True, "no"),
+        ("float32", "bf16", True, "no"),
+        ("bfloat16", "no", False, "bf16"),
+    ],
+)
+def test_precision_is_the_options_the_launchers_or_the_devices(
+    asked: str,
+    launcher: str | None,
+    gpu: bool,
+    expected: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: dict[str, Any] = {}
+
+    def accelerator(**options: Any) -> SimpleNamespace:
+        given.update(options)
+        return SimpleNamespace(num_processes=1, mixed_precision="no")
+
+    monkeypatch.setattr("u2pl.training.loop.Accelerator", accelerator)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    if launcher is not None:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
+    make_accelerator(precision=asked)
+    assert given["mixed_precision"] == expected
+    make_accelerator(cpu=True)
+    assert given["mixed_precision"] is None
+
+
+def test_a_precision_that_the_device_has_not_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"^float16 needs a GPU: set train\.precision=bfloat16"):
+        make_accelerator(cpu=True, precision="float16")
+
+
+def test_scoring_has_the_precision_of_training(tmp_path: Path) -> None:
+    seen = []
+
+    def evaluate(networks: dict[str, nn.Module], _: Any) -> dict[str, Score]:
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+        seen.append((product.dtype, torch.backends.cudnn.benchmark))
+        return dict.fromkeys(networks, Score([50.0], 50.0, 50.0))
+
+    config = TrainConfig(batch=2, lr=0.1, evaluations=1)
+    job = Job(
+        Overflowing(99, 1.0), Constant(), config, DataConfig(workers=0), 2, 0, evaluate,
+        lambda kind, network, facts: None,
+    )  # fmt: skip
+    fit(job, tmp_path, make_accelerator(cpu=True, precision="bfloat16"), Silent())
+    assert seen == [(torch.bfloat16, False)]

@@ -42,6 +42,7 @@ class U2PL(SelfTraining):
     Config = U2PLConfig
     config: U2PLConfig
     uses_embedding = True
+    remedy = f"--set method.unsupervised.confidence=0.968, {SelfTraining.remedy}"
 
     def __init__(self, config: U2PLConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
@@ -74,7 +75,8 @@ class U2PL(SelfTraining):
 
         # 4. L = L_s + lambda_u L_u + lambda_c L_c
         sup = self.supervised_loss(student, batch.label_l)
-        unsup, lambda_u = unsupervised_loss(config.unsupervised, logits_u, label_u, part)
+        options = config.unsupervised
+        unsup, lambda_u = unsupervised_loss(options, logits_u, label_u, prob_u, part)
         prob = logits_t.float().softmax(dim=1)
         chosen = select_candidates(config.contrast, prob, batch.label_l, label_u, part, alpha_t)
         positive, _ = class_means(embed_t, chosen.positive_Bhw, self.num_classes)
@@ -82,4 +84,4 @@ class U2PL(SelfTraining):
         losses = {"sup": sup, "unsup": unsup, "contrast": contrast.loss}
         result = weighted_sum({"unsup": lambda_u, "contrast": config.lambda_c}, **losses)
         quality = partition_scalars(part, label_u, truth_u)
-        return result.log(alpha_t=alpha_t, **quality, **contrast.scalars)
+        return result.log(alpha_t=alpha_t, lambda_u=lambda_u, **quality, **contrast.scalars)

@@ -49,6 +49,7 @@ class U2PLPlus(SelfTraining):
     Config = U2PLPlusConfig
     config: U2PLPlusConfig
     uses_embedding = True
+    remedy = f"--set method.unsupervised.confidence=0.968, {SelfTraining.remedy}"
 
     def __init__(self, config: U2PLPlusConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
@@ -86,7 +87,8 @@ class U2PLPlus(SelfTraining):
 
         # 4. L = L_s + lambda_u L_u + lambda_c L_c
         sup = self.supervised_loss(student, batch.label_l)
-        unsup, lambda_u = unsupervised_loss(config.unsupervised, logits_u, label_u, part)
+        options = config.unsupervised
+        unsup, lambda_u = unsupervised_loss(options, logits_u, label_u, prob_u, part)
         prob = logits_t.float().softmax(dim=1)
         chosen = select_candidates(config.contrast, prob, batch.label_l, label_u, part, alpha_t)
         positive = self.prototypes.center
@@ -94,4 +96,4 @@ class U2PLPlus(SelfTraining):
         losses = {"sup": sup, "unsup": unsup, "contrast": contrast.loss}
         result = weighted_sum({"unsup": lambda_u, "contrast": config.lambda_c}, **losses)
         quality = partition_scalars(part, label_u, truth_u)
-        return result.log(alpha_t=alpha_t, **quality, **contrast.scalars)
+        return result.log(alpha_t=alpha_t, lambda_u=lambda_u, **quality, **contrast.scalars)

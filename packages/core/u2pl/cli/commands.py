@@ -27,6 +27,7 @@ from u2pl.run.run import Run
 from u2pl.run.summary import PICTURES
 from u2pl.run.train import train as start_training
 from u2pl.training.loop import Stopped
+from u2pl.training.threads import choose_threads
 
 
 def train(app: App, request: Request) -> int:
@@ -76,6 +77,7 @@ def show_result(app: App, run: Run, console: Console) -> None:
 def evaluate(app: App, request: EvaluateRequest) -> dict[str, Score]:
     """Print and write down the scores of a network, a column for each evaluation variant."""
     console = standard_output()
+    choose_threads()
     model = load(request.checkpoint, choose_device(request.cpu))
     folder = find_folder(request.checkpoint)
     if not (request.data or model.card.source):
@@ -123,6 +125,7 @@ def evaluate(app: App, request: EvaluateRequest) -> dict[str, Score]:
 def predict(request: PredictRequest) -> None:
     """Write masks and overlays."""
     console, shown = standard_output(), 0
+    choose_threads()
     model = load(request.checkpoint, choose_device(request.cpu))
     if request.crf:
         load_crf()

@@ -93,6 +93,10 @@ class TerminalReporter:
         """Show an evaluation's result."""
         self.bar.console.print(score_words(step, scores, best))
 
+    def note(self, text: str) -> None:
+        """Print something to act on."""
+        self.bar.console.print(f"note: {text}", highlight=False, markup=False)
+
 
 class PlainReporter:
     """A line every few seconds, for files and pipes."""
@@ -131,6 +135,10 @@ class PlainReporter:
     def scored(self, step: int, scores: dict[str, Score], best: bool) -> None:
         """Print an evaluation's result."""
         self.console.print(score_words(step, scores, best), soft_wrap=True, highlight=False)
+
+    def note(self, text: str) -> None:
+        """Print something to act on."""
+        self.console.print(f"note: {text}", soft_wrap=True, highlight=False, markup=False)
 
 
 class ConsoleReporter:

@@ -1,4 +1,4 @@
-"""Mistakes on the command line: one line each, and exit code 2."""
+"""What goes to the error stream: a word at the start, and mistakes in one line, exit code 2."""
 
 from __future__ import annotations
 
@@ -36,6 +36,12 @@ def fail(message: str) -> NoReturn:
         time.sleep(GRACE)
     say_error(message)
     raise typer.Exit(2)
+
+
+def say_starting() -> None:
+    """Tell a person that something happens: loading torch and timm takes seconds."""
+    if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
+        print("loading PyTorch ...", file=sys.stderr, flush=True)
 
 
 def say_error(message: str) -> None:

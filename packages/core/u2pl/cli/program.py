@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from u2pl.cli.errors import guarded, say_error
+from u2pl.cli.errors import guarded, say_error, say_starting
 from u2pl.cli.requests import EvaluateRequest, NoRequest, PredictRequest, ShowRequest
 from u2pl.run.app import App
 from u2pl.run.request import TRAIN_ONLY, Request, default_of, parameters
@@ -54,6 +54,7 @@ def new_program(app: App) -> typer.Typer:
     @command(program, app.request)
     def train(request: Request) -> int:
         """Train, score and keep a network. Starts on several GPUs with `accelerate launch`."""
+        say_starting()
         from u2pl.cli.commands import train as body
 
         return body(app, request)
@@ -63,6 +64,7 @@ def new_program(app: App) -> typer.Typer:
     @command(program, app.request, left_out=TRAIN_ONLY, instead={"method": method})
     def doctor(request: Request) -> int:
         """Check whether this data and this recipe will work, before they cost hours."""
+        say_starting()
         from u2pl.cli.commands import doctor as body
 
         return body(app, request)
@@ -70,6 +72,7 @@ def new_program(app: App) -> typer.Typer:
     @command(program, EvaluateRequest)
     def evaluate(request: EvaluateRequest) -> None:
         """Score a trained network: IoU of each class and their mean, under a stated protocol."""
+        say_starting()
         from u2pl.cli.commands import evaluate as body
 
         body(app, request)
@@ -77,6 +80,7 @@ def new_program(app: App) -> typer.Typer:
     @command(program, PredictRequest)
     def predict(request: PredictRequest) -> None:
         """Segment images: masks of class ids, coloured masks, and overlays."""
+        say_starting()
         from u2pl.cli.commands import predict as body
 
         body(request)

@@ -69,6 +69,9 @@ class Method(nn.Module, Generic[Batch], ABC):
     uses_unlabeled: ClassVar[bool] = True
     #: What happens during the warm start, as shown to the user.
     warming: ClassVar[str] = "supervised only"
+    #: What to try if the result is worse than at the end of the warm start, which is scored if this
+    #: says something.
+    remedy: ClassVar[str] = ""
 
     config: MethodConfig
 

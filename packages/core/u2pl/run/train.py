@@ -35,6 +35,7 @@ from u2pl.training.loop import Job, Stopped, fit, local_batch, make_accelerator
 from u2pl.training.memory import keep_freed_memory
 from u2pl.training.provenance import precision, versions
 from u2pl.training.run_folder import latest_folder, next_folder, open_folder
+from u2pl.training.threads import choose_threads
 
 
 class Reporter(Protocol):
@@ -80,6 +81,9 @@ class Silent:
     def scored(self, step: int, scores: dict[str, Score], best: bool) -> None:
         """Stay silent."""
 
+    def note(self, text: str) -> None:
+        """Stay silent."""
+
 
 def make_task(
     app: App, request: Request, counting: Callable[[str], AbstractContextManager[OnProgress]]
@@ -102,6 +106,7 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
         torch.use_deterministic_algorithms(True)
     keep_freed_memory()
+    choose_threads()
     task = app.task_module.make_task(app, request, recipe, reporter.counting)
     local_batch(task.recipe.sections.train.batch)
     if task.protocol.crf:
@@ -132,6 +137,7 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
             seed=request.seed,
             evaluate=partial(_evaluate, task, device) if scored.ids else None,
             keep=partial(_keep, task, folder),
+            warm_steps=round(method.warm_start(method.config) * task.total) if method.remedy else 0,
         )
         try:
             history = fit(job, folder, accelerator, progress, request.resume)
@@ -160,7 +166,9 @@ def announcement(
     lr, head_lr = train.scaled_lr, train.scaled_lr * train.head_lr_factor
     images = ", ".join(f"{len(part.ids)} {part.role}" for part in task.streams)
     world = f" x {distributed.world_size()}" if distributed.world_size() > 1 else ""
-    scored, device = task.scored, f"{accelerator.device}{world}, {precision(accelerator)}"
+    scored, threads = task.scored, torch.get_num_threads()
+    device = f"{accelerator.device}{world}, {precision(accelerator)}"
+    device += f", {threads} thread{'s' if threads > 1 else ''}"
     return [
         f"{task.described}: {images}, {len(scored.ids)} to score on, {len(task.classes)} classes",
         f"{request.method} with preset {task.recipe.preset}: {task.total} steps, batch "

@@ -65,7 +65,8 @@ class TrainConfig(BaseModel):
     )
     channels_last: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="memory layout with the channels of a pixel side by side; auto: on GPUs",
+        description="memory layout with the channels of a pixel side by side; auto: on GPUs; the "
+        "draws of dropout depend on it",
     )
     compile: bool = Field(
         False,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from pydantic import JsonValue
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ from u2pl.training.guard import FiniteGuard, check_weights
 from u2pl.training.journal import Entries, Journal, numbers
 from u2pl.training.optimizer import build_optimizer, set_learning_rate
 from u2pl.training.run_folder import JOURNAL
+from u2pl.training.threads import choose_threads
 
 
 class Reporter(Protocol):
@@ -45,6 +47,8 @@ class Reporter(Protocol):
     def evaluating(self, done: int, total: int) -> None: ...
 
     def scored(self, step: int, scores: dict[str, Score], best: bool) -> None: ...
+
+    def note(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Job:
     evaluate: Callable[[dict[str, nn.Module], OnProgress], dict[str, Score]] | None
     #: (`last` or `best`, network, facts): writes a model folder.
     keep: Callable[[str, nn.Module, dict[str, JsonValue]], None]
+    warm_steps: int = 0  # of the warm start, if it is scored at its end
 
 
 class Evaluation(NamedTuple):
@@ -89,6 +94,7 @@ class History:
     evaluations: list[Evaluation] = field(default_factory=list)
     best: Evaluation | None = None  # the one with the highest mIoU of the method's first network
     scaler: dict[str, float] = field(default_factory=dict)  # state of float16's gradient scaler
+    threads: int = 0  # of each process, from the first step on; 0 = not known
 
     def dump(self) -> dict[str, object]:
         """JSON values."""
@@ -134,14 +140,15 @@ def make_accelerator(cpu: bool = False, precision: str = "auto") -> Accelerator:
         # without emulation: it is slower than float32
         fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
         mixed = "bf16" if fast else None
-    try:
-        accelerator = Accelerator(
-            cpu=cpu,
-            mixed_precision=mixed,
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-        )
-    except ValueError as error:
-        raise UserError(f"train.precision={precision}: {error}") from error
+    # another run of this process may have had another precision; process groups stay as they are
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision=mixed,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise UserError("float16 needs a GPU: set train.precision=bfloat16 or float32")
     announced = int(os.environ.get("WORLD_SIZE", "1"))
     if announced > accelerator.num_processes:
         raise UserError(
@@ -190,6 +197,7 @@ def fit(
         history = History.parse(load_checkpoint(folder, method, optimizer))
     if config.compile:
         compile_encoders(method)
+    history.threads = choose_threads(history.threads)
     module, prepared = accelerator.prepare(method, optimizer)
     if accelerator.scaler is not None and history.scaler:
         accelerator.scaler.load_state_dict(history.scaler)
@@ -295,9 +303,10 @@ def _outlive_sigterm(worker: int) -> None:
 
 
 def _evaluation_steps(job: Job) -> set[int]:
-    return {
-        round(job.total * (i + 1) / job.train.evaluations) for i in range(job.train.evaluations)
-    }
+    evaluations = job.train.evaluations
+    return {round(job.total * (i + 1) / evaluations) for i in range(evaluations)} | (
+        {job.warm_steps} & set(range(1, job.total))
+    )
 
 
 def _score(
@@ -327,6 +336,13 @@ def _score(
             job.keep(kind, networks[result], facts)
     journal.write(history.step - 1, evaluation=evaluation.entry())
     reporter.scored(history.step, evaluation.scores, best)
+    begin = next((each for each in history.evaluations if each.step == job.warm_steps), evaluation)
+    before, now = begin.scores[result].miou, score.miou
+    if now < before:
+        reporter.note(
+            f"self-training is hurting: mIoU {now:.2f}, and {before:.2f} at the end of "
+            f"the warm start; try {method.remedy}"
+        )
 
 
 class _StopSignal:
