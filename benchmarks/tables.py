@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from evidence import VARIANTS
+
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results.md"
 ORDER = (
@@ -25,10 +27,13 @@ ORDER = (
     "cam",
     "afa",
     "u2plplus",
+    *VARIANTS,
     "upper_bound",
 )
 #: The methods that others are compared with: baselines, and what a method builds on.
 RIVALS = ("suponly", "source_only", "daformer")
+#: What its variants are compared with.
+WHOLE = "u2plplus"
 #: The averaged network of a method, if it is not called teacher.
 AVERAGED = {"suponly": "ema", "source_only": "ema", "upper_bound": "ema"}
 
@@ -84,6 +89,7 @@ def study_table(runs: list[Run]) -> list[str]:
     """A row for each method, with its paired differences to each of `RIVALS`."""
     methods = [method for method in ORDER if any(run["method"] == method for run in runs)]
     rivals = [method for method in RIVALS if method in methods] or ["suponly"]
+    rivals += [WHOLE] if any(method in VARIANTS for method in methods) else []
     heads = ["method", "seeds", "student", "averaged"]
     heads += [
         head
@@ -119,6 +125,16 @@ def study_table(runs: list[Run]) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def variant_lines(runs: list[Run]) -> list[str]:
+    """What the names of variants stand for."""
+    found = [name for name in VARIANTS if any(run["method"] == name for run in runs)]
+    lines = [
+        f"- `{name}` is `{' '.join([VARIANTS[name].method, *VARIANTS[name].options])}`."
+        for name in found
+    ]
+    return ["", *lines] if lines else []
 
 
 def averaged_of(method: str) -> str:
@@ -246,7 +262,7 @@ def study(name: str, runs: list[Run]) -> list[str]:
         "\n".join(
             tag_table(runs)
             if "maps" in first
-            else study_table(runs) + further_table(runs) + curve_table(runs)
+            else study_table(runs) + variant_lines(runs) + further_table(runs) + curve_table(runs)
         ),
         *noted(ROOT / "results" / name / "notes.md"),
     ]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -10,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from core.toy.app import program as toy
+from u2pl.cli.errors import say_starting
 from u2pl.cli.program import OneLineErrors, command
 from u2pl.errors import UserError
 
@@ -159,3 +161,34 @@ def test_an_app_has_these_commands() -> None:
 def test_help_does_not_wait_for_torch() -> None:
     code = "import sys, u2pl, u2pl_semi.app; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["train", "doctor", "evaluate x", "predict x y --out z"])
+def test_a_person_reads_a_word_before_anything_heavy_is_loaded(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands import torch; what they are is a module that notes what was said by then."""
+    said: list[str] = []
+    monkeypatch.setattr("u2pl.cli.program.say_starting", lambda: said.append("starting"))
+
+    class Bodies(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            assert said == ["starting"], name
+            return lambda *_: None
+
+    monkeypatch.setitem(sys.modules, "u2pl.cli.commands", Bodies("u2pl.cli.commands"))
+    assert CliRunner().invoke(toy, command.split()).exit_code == 0
+
+
+def test_only_a_person_on_the_first_process_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    say_starting()
+    assert capsys.readouterr().err == "loading PyTorch ...\n"
+    monkeypatch.setenv("RANK", "1")
+    say_starting()
+    monkeypatch.delenv("RANK")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    say_starting()
+    assert capsys.readouterr().err == ""

@@ -46,8 +46,8 @@ def test_a_random_order_makes_it_a_fair_sample():
     assert (seen[member[0]] - 300).abs().max() < 60  # 300 +- 14
 
 
-def push(queue: ClassQueue, keys: list[torch.Tensor]) -> None:
-    """Push these keys of each class.
+def push(queue: ClassQueue, keys: list[torch.Tensor], whole: bool = False) -> None:
+    """Push these keys of each class, given as one table or by a function.
 
     Positions beyond a class's count point at a row of NaN, which must never be read.
     """
@@ -58,7 +58,7 @@ def push(queue: ClassQueue, keys: list[torch.Tensor]) -> None:
     for c, count in enumerate(counts.tolist()):
         index[c, :count] = torch.arange(begin, begin + count)
         begin += count
-    queue.push(Taken(index, counts), lambda rows: table[rows])
+    queue.push(Taken(index, counts), table if whole else lambda rows: table[rows])
 
 
 def oldest_first(queue: ClassQueue, c: int) -> torch.Tensor:
@@ -73,9 +73,10 @@ def oldest_first(queue: ClassQueue, c: int) -> torch.Tensor:
     )
 
 
+@pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("chunk", [3, 8192])
 @pytest.mark.parametrize("seed", range(4))
-def test_queue_equals_deques_over_many_pushes(monkeypatch, chunk, seed):
+def test_queue_equals_deques_over_many_pushes(monkeypatch, chunk, seed, whole):
     monkeypatch.setattr(class_queue, "CHUNK", chunk)
     lengths, width = [11, 5, 1, 7], 3
     queue, slow = ClassQueue(lengths, width), [deque(maxlen=length) for length in lengths]
@@ -83,7 +84,7 @@ def test_queue_equals_deques_over_many_pushes(monkeypatch, chunk, seed):
     for _ in range(25):
         counts = torch.randint(0, 9, (4,), generator=draw) * (torch.rand(4, generator=draw) < 0.8)
         keys = [torch.randn(int(n), width, generator=draw) for n in counts]
-        push(queue, keys)
+        push(queue, keys, whole)
         for rows, new, length in zip(slow, keys, lengths, strict=True):
             rows.extend(new[:length])  # of more keys than fit, the first ones
         for c, rows in enumerate(slow):

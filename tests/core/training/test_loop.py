@@ -19,10 +19,20 @@ from u2pl.evaluate.confusion import Score
 from u2pl.methods.batches import PairBatch
 from u2pl.methods.method import Method, MethodConfig
 from u2pl.methods.step import StepResult, weighted_sum
+from u2pl.networks.attention import AffinityHead
+from u2pl.networks.encoders.pyramid import Pyramid
 from u2pl.schedules import Progress
 from u2pl.training.checkpoint import has_checkpoint
 from u2pl.training.config import DataConfig, TrainConfig
-from u2pl.training.loop import Job, _batches, _evaluation_steps, _StopSignal, fit, make_accelerator
+from u2pl.training.loop import (
+    Job,
+    _batches,
+    _evaluation_steps,
+    _StopSignal,
+    compile_encoders,
+    fit,
+    make_accelerator,
+)
 
 
 class Broken(Dataset[PairBatch]):
@@ -254,3 +264,59 @@ def test_scoring_has_the_precision_of_training(tmp_path: Path) -> None:
     )  # fmt: skip
     fit(job, tmp_path, make_accelerator(cpu=True, precision="bfloat16"), Silent())
     assert seen == [(torch.bfloat16, False)]
+
+
+class Convolving(Method):
+    """One convolution, whose output is to be 1."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(MethodConfig(), nn.Conv2d(3, 4, 3, padding=1), 2)
+        self.layouts: set[bool] = set()
+
+    def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
+        weight = self.student.weight
+        self.layouts.add(weight.is_contiguous(memory_format=torch.channels_last))
+        return weighted_sum({}, sup=(self.student(batch.image_l.float() / 7) - 1).square().mean())
+
+
+@pytest.mark.parametrize(("asked", "layout"), [("auto", False), ("off", False), ("on", True)])
+def test_channels_last_is_another_layout_of_the_same_numbers(
+    tmp_path: Path, asked: str, layout: bool
+) -> None:
+    found = []
+    for folder, choice in ((tmp_path / "asked", asked), (tmp_path / "plain", "off")):
+        method = Convolving()
+        config = TrainConfig(batch=2, lr=0.1, evaluations=1, channels_last=choice)  # type: ignore[arg-type]
+        job = Job(
+            method, Constant(), config, DataConfig(workers=0), 4, 0,
+            None, lambda kind, network, facts: None,
+        )  # fmt: skip
+        folder.mkdir()
+        fit(job, folder, make_accelerator(cpu=True), Silent())
+        found.append(method)
+    assert found[0].layouts == {layout} and found[1].layouts == {False}
+    torch.testing.assert_close(found[0].student.weight, found[1].student.weight)
+
+
+class Holder(Method):
+    """Some modules as a student."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(MethodConfig(), nn.ModuleList(parts), 2)
+
+    def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
+        raise NotImplementedError
+
+
+def test_encoders_are_compiled_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda part, dynamic: compiled.append(part))
+    encoder = Pyramid("test_resnet", 16)
+    compile_encoders(Holder(encoder, nn.Conv2d(3, 3, 1)))
+    assert compiled == [encoder]
+
+
+def test_what_looks_into_the_encoder_is_not_compiled() -> None:
+    with pytest.raises(UserError, match=r"^train\.compile=true hides the attention .*leave it out"):
+        compile_encoders(Holder(Pyramid("test_resnet", 16), AffinityHead(4)))

@@ -111,14 +111,15 @@ class ClassQueue(nn.Module):
         return self
 
     @torch.no_grad()
-    def push(self, taken: Taken, rows_of: Callable[[Tensor], Tensor]) -> None:
+    def push(self, taken: Taken, rows_of: Tensor | Callable[[Tensor], Tensor]) -> None:
         """Enqueue the taken keys of each class in place of its oldest.
 
         Of more keys than a queue holds, the first are kept.
 
         Args:
             taken: positions of the new keys, as from `take_first`.
-            rows_of: int64 positions [P] -> keys [P, D]; called for a chunk at a time.
+            rows_of: the keys of all positions, [N, D], or a function that gives those of some,
+                int64 positions [P] -> [P, D]; called for a chunk at a time.
         """
         count = torch.minimum(taken.count_C, self.length)
         if taken.index_CM.device.type == "cpu":
@@ -129,7 +130,7 @@ class ClassQueue(nn.Module):
         self.filled.copy_(torch.minimum(self.filled + count, self.length))
 
     def _write_runs(
-        self, index_CM: Tensor, count_C: Tensor, rows_of: Callable[[Tensor], Tensor]
+        self, index_CM: Tensor, count_C: Tensor, rows_of: Tensor | Callable[[Tensor], Tensor]
     ) -> None:
         """Where the counts live on the host: contiguous copies of each class's keys."""
         sizes = (tensor.tolist() for tensor in (self.start, self.head, self.length, count_C))
@@ -137,10 +138,10 @@ class ClassQueue(nn.Module):
             wrap = min(count, length - head)
             for begin, end in pairwise([*range(0, wrap, CHUNK), *range(wrap, count, CHUNK), count]):
                 place = start + (head + begin) % length
-                self.rows[place : place + end - begin] = rows_of(index_M[begin:end])
+                _copy_rows(rows_of, index_M[begin:end], self.rows[place : place + end - begin])
 
     def _write_all(
-        self, index_CM: Tensor, count_C: Tensor, rows_of: Callable[[Tensor], Tensor]
+        self, index_CM: Tensor, count_C: Tensor, rows_of: Tensor | Callable[[Tensor], Tensor]
     ) -> None:
         """Where the counts live on the device: all C x M keys, the surplus ones to the spare row.
 
@@ -153,7 +154,8 @@ class ClassQueue(nn.Module):
         for index, where in zip(
             index_CM.flatten().split(CHUNK), target.to(self.rows.device).split(CHUNK), strict=True
         ):
-            self.rows.index_copy_(0, where, rows_of(index).to(self.rows.device, self.dtype))
+            found = _rows(rows_of, index).to(self.rows.device, self.dtype)
+            self.rows.index_copy_(0, where, found)
 
     def draw(self, uniform_CX: Tensor) -> Tensor:
         """Rows drawn with replacement from each class's queue; an empty queue gives its first row.
@@ -172,3 +174,17 @@ class ClassQueue(nn.Module):
     def extra_repr(self) -> str:
         classes, size = len(self.length), self.nbytes / 2**20
         return f"classes={classes}, rows={self.capacity}, width={self.width}, {size:.0f} MiB"
+
+
+def _rows(rows_of: Tensor | Callable[[Tensor], Tensor], index_P: Tensor) -> Tensor:
+    return rows_of.index_select(0, index_P) if isinstance(rows_of, Tensor) else rows_of(index_P)
+
+
+def _copy_rows(
+    rows_of: Tensor | Callable[[Tensor], Tensor], index_P: Tensor, out_PD: Tensor
+) -> None:
+    """Copy rows once, without a temporary if they need no other dtype."""
+    if isinstance(rows_of, Tensor) and rows_of.dtype == out_PD.dtype:
+        torch.index_select(rows_of, 0, index_P, out=out_PD)
+    else:
+        out_PD.copy_(_rows(rows_of, index_P))

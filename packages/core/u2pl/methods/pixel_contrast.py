@@ -248,8 +248,7 @@ class PixelContrast(nn.Module):
             found = rows.index_select(0, local)
             return distributed.total(torch.where(mine.unsqueeze(1), found, 0.0))
 
-        alone = distributed.world_size() == 1
-        self.queue.push(keys, (lambda index: rows.index_select(0, index)) if alone else rows_of)
+        self.queue.push(keys, rows if distributed.world_size() == 1 else rows_of)
 
 
 def unit_rows(embed_BDhw: Tensor) -> Tensor:
