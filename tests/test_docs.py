@@ -276,12 +276,12 @@ def test_the_method_trains_and_its_options_are_known(extended: App, tmp_path: Pa
         "network.encoder": "test_resnet",
         "network.output_stride": "16",
     }
-    run = two_steps(extended, "fixmatch", str(photos), tmp_path / "run", light)
+    run = two_steps(extended, "own_labels", str(photos), tmp_path / "run", light)
 
-    kind = (extended, kind_of(extended, "fixmatch"))
+    kind = (extended, kind_of(extended, "own_labels"))
     assert not unknown_options(EXTENDING, [*kinds(), kind])
     assert not refused(EXTENDING, [*kinds(), kind])
-    assert "confident" in method_names(extended.methods)["fixmatch"]
+    assert "Confident" in method_names(extended.methods)["own_labels"]
     assert run.summary["network"] == "ema"
     assert run.scores.keys() == {"ema", "student"}
     assert run.summary["options"]["method"]["threshold"] == 0.95

@@ -12,11 +12,13 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.methods import EveryMethod
 from u2pl.methods.discovery import load_method, method_names
 from u2pl.methods.method import Method, Passes
 from u2pl.methods.step import StepResult
+from u2pl.mixing.mixers import Mixer
 from u2pl.networks.segmentor import Segmentor
 from u2pl.run.recipe import recipe_path, resolve
 from u2pl.schedules import Progress
@@ -112,6 +114,27 @@ class Watched:
                     for key, value in method.named_parameters()
                     if value.grad is not None
                 }
+
+
+class Unread(TorchDispatchMode):
+    """Inside, an operation whose result's shape or value the host has to know is an error."""
+
+    READS = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "_unique",
+        "unique",
+        "is_nonzero",
+        "equal",
+    )
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert not name.startswith(self.READS), name
+        if name.startswith("index") and len(args) > 1 and isinstance(args[1], (list, tuple)):
+            assert all(i is None or i.dtype != torch.bool for i in args[1]), "index by a mask"
+        return func(*args, **(kwargs or {}))
 
 
 def states(method: Method[Any], optimizer: torch.optim.Optimizer) -> Any:
@@ -225,6 +248,17 @@ class MethodContract(EveryMethod):
                     value.grad is not None and value.grad.isfinite().all()
                     for value in trained(method).values()
                 ), what
+
+    def test_a_step_reads_nothing_back_from_the_device(
+        self, name: str, build: Build, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On a GPU each such operation would wait until all work before it is done."""
+        monkeypatch.setattr(Mixer, "mixes", lambda *_: True)  # a coin of the host's own
+        method, batch = build(name)
+        for step in (0, 5, 9):
+            with Unread():
+                result = method(batch, Progress(step, TOTAL))
+                result.loss.backward()
 
     def test_every_recipe_suits_every_method(self, method: str, recipe: str) -> None:
         kind = load_method(f"{self.app.package}.methods", self.app.methods, method)

@@ -27,7 +27,9 @@ class TestRecipes(RecipeContract):
     app = APP
 
 
-@pytest.mark.parametrize("name", ["cutmix", "mean_teacher", "suponly", "u2pl", "u2plplus"])
+@pytest.mark.parametrize(
+    "name", ["cutmix", "fixmatch", "mean_teacher", "suponly", "u2pl", "u2plplus", "unimatch"]
+)
 def test_all_of_one_student_is_trained(name: str, build: Build) -> None:
     method, _ = build(name)
     assert method.networks()["student"] is method.student

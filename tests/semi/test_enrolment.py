@@ -43,7 +43,7 @@ class TestNewcomers(MethodContract):
 
 
 def test_both_students_are_trained_and_begin_differently(build: Build) -> None:
-    method, _ = build("cps")
+    method, _ = build("two_students")
     one, two = method.networks().values()
     names = [key for key, _ in one.named_parameters()]
     assert trained(method).keys() == {
@@ -55,13 +55,15 @@ def test_both_students_are_trained_and_begin_differently(build: Build) -> None:
     assert not any(key.startswith("encoder.") for key in other)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("fixmatch_teacher", (2, 1)), ("cps", (4, 0))])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("fixmatch_teacher", (2, 1)), ("two_students", (4, 0))]
+)
 def test_its_passes_are_counted(name: str, expected: tuple[int, int], build: Build) -> None:
     assert passes(*build(name), step=5) == expected
 
 
-TERMS = {"fixmatch_teacher": {"sup", "unsup"}, "cps": {"sup", "sup_second", "cps"}}
-RESULTS = {"fixmatch_teacher": "teacher", "cps": "student"}
+TERMS = {"fixmatch_teacher": {"sup", "unsup"}, "two_students": {"sup", "sup_second", "cps"}}
+RESULTS = {"fixmatch_teacher": "teacher", "two_students": "student"}
 
 
 @pytest.mark.parametrize("method", TERMS)

@@ -18,6 +18,9 @@ WARM, LATER = 0, 5
         ("u2pl", 1.0, (1, 0), (2, 3)),  # labelled and mixed | unlabelled, then labelled and mixed
         ("u2plplus", 1.0, (1, 0), (2, 3)),
         ("u2pl", 0.0, (1, 0), (2, 2)),  # | unlabelled, then labelled
+        ("fixmatch", None, (1, 0), (2, 1)),
+        ("unimatch", None, (4, 0), (4, 0)),  # labelled and clean, two strong views
+        ("cps", None, (4, 0), (4, 0)),  # labelled and unlabelled, by two students
         ("u2plplus", 0.0, (1, 0), (2, 2)),
     ],
 )

@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from u2pl.mixing.blend import paste
-from u2pl.mixing.masks import box_mask, half_of_batch_classes, half_of_classes, random_boxes
+from u2pl.mixing.masks import (
+    box_mask,
+    boxes_of_many_sizes,
+    half_of_batch_classes,
+    half_of_classes,
+    random_boxes,
+)
 
 IGNORE = 255
 
@@ -41,6 +47,27 @@ def test_boxes_vary_in_shape_and_reach_every_border():
         assert begin[free].min() == 0 and end[free].max() == length
     centre = (top + bottom).double().mean() / 2, (left + right).double().mean() / 2
     assert abs(centre[0] - height / 2) < 1 and abs(centre[1] - width / 2) < 1.5
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (40, 200), (120, 120)])
+def test_boxes_of_many_sizes_keep_to_their_ranges(size):
+    draw = torch.Generator().manual_seed(0)
+    boxes = boxes_of_many_sizes(4000, size, 0.5, draw)
+    top, left, bottom, right = boxes.unbind(dim=1)
+    there = bottom > 0
+    assert abs(there.float().mean() - 0.5) < 0.04
+    assert not boxes[~there].any()
+    assert (top >= 0).all() and (left >= 0).all()
+    assert (bottom <= size[0]).all() and (right <= size[1]).all()
+    height, width = (bottom - top)[there], (right - left)[there]
+    assert (height >= 1).all() and (width >= 1).all()
+    if size == (120, 120):
+        area, aspect = (height * width) / 120**2, height / width
+        assert 0.018 < area.min() < 0.025 and 0.38 < area.max() < 0.41
+        assert 0.28 < aspect.min() < 0.35 and 3.1 < aspect.max() < 3.6
+        assert area.mean() == pytest.approx(0.21, abs=0.01)
+        for begin, end in ((top[there], bottom[there]), (left[there], right[there])):
+            assert begin.min() == 0 and end.max() == 120
 
 
 def test_boxes_depend_on_the_generator_alone():

@@ -31,7 +31,7 @@ def mixer(kind: str, probability: float = 1.0, classes: int = 5) -> Mixer:
     return Mixer(MixConfig(kind=kind, probability=probability), classes)
 
 
-@pytest.mark.parametrize("kind", ["cutmix", "classmix"])
+@pytest.mark.parametrize("kind", ["cutmix", "classmix", "boxes"])
 def test_pixels_come_from_the_same_place_of_the_image_or_its_follower(kind):
     image, valid, label, place = marked()
     mixed = mixer(kind)(generator(), image, valid, label, place)
@@ -92,6 +92,17 @@ def test_cutout_erases_one_box():
         assert torch.equal(mixed.maps[0][b][~erased], label[b][~erased])
 
 
+def test_cutout_is_grey_for_floats_too():
+    image, valid, _, place = marked()
+    floats = torch.rand(4, 3, 12, 16, generator=generator(1))
+    as_bytes = mixer("cutout")(generator(), image.to(torch.uint8), valid, place)
+    mixed = mixer("cutout")(generator(), floats, valid, place)
+    erased = mixed.maps[0] == IGNORE
+    grey = mixed.image_B3HW.permute(0, 2, 3, 1)[erased & (place != IGNORE)]
+    assert torch.allclose(grey, torch.tensor(127 / 255)) and len(grey)
+    assert (as_bytes.image_B3HW.permute(0, 2, 3, 1)[erased & (place != IGNORE)] == 127).all()
+
+
 def test_cutout_keeps_padding_invalid():
     image, valid, label, _ = marked()
     mixed = mixer("cutout")(generator(), image, valid, label)
@@ -122,6 +133,17 @@ def test_one_coin_decides_for_the_whole_step(kind):
     assert 35 <= sum(changed) <= 90  # 60 +- 6.5
 
 
+def test_boxes_are_drawn_for_each_image_by_a_coin_of_its_own():
+    image, valid, label, _ = marked()
+    changed = torch.zeros(4)
+    for seed in range(200):
+        rare = mixer("boxes", probability=0.3)
+        mixed = rare(generator(seed), image, valid, label)
+        changed += (mixed.image_B3HW != image).flatten(1).any(dim=1)
+        assert rare.mixes(generator(seed))
+    assert (changed >= 35).all() and (changed <= 90).all()  # 60 +- 6.5 each
+
+
 @pytest.mark.parametrize("kind", ["cutmix", "classmix", "cutout"])
 def test_inputs_are_not_changed_in_place(kind):
     image, valid, label, _ = marked()
@@ -138,7 +160,7 @@ def test_one_image_is_mixed_with_itself(kind):
     assert torch.equal(mixed.image_B3HW, image) and torch.equal(mixed.maps[0], label)
 
 
-@pytest.mark.parametrize("kind", ["cutmix", "classmix", "cutout"])
+@pytest.mark.parametrize("kind", ["cutmix", "classmix", "cutout", "boxes"])
 def test_two_processes_mix_like_one(kind, twins, monkeypatch):
     image, valid, label, place = marked()
     whole = mixer(kind)(generator(3), image, valid, label, place)

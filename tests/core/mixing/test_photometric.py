@@ -6,10 +6,12 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+import torchvision
 from pydantic import ValidationError
 
 from u2pl import distributed
 from u2pl.mixing.photometric import (
+    BLENDS,
     CHANGES,
     StrongView,
     StrongViewConfig,
@@ -19,6 +21,7 @@ from u2pl.mixing.photometric import (
     change_hue,
     change_saturation,
     gaussian_blur,
+    luminance,
     strong_view,
     view_draws,
 )
@@ -179,12 +182,42 @@ def test_each_image_is_changed_or_spared_for_itself():
     found = strong_view(image, draws, [2, 0, 3, 1], 11)
     for b in range(4):
         alone = strong_view(
-            image[b : b + 1], ViewDraws(*(d[b : b + 1] for d in draws)), [2, 0, 3, 1], 11
+            image[b : b + 1], ViewDraws(*(d[b : b + 1] for d in draws[:4])), [2, 0, 3, 1], 11
         )
         torch.testing.assert_close(alone[0], found[b])
     assert torch.equal(found[2], gaussian_blur(image[2:3], draws.sigma_B[2:3], 11).clamp(0, 1)[0])
     assert torch.equal(found[3], image[3])
     assert all((found[b] != image[b]).any() for b in range(3))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    list(zip(BLENDS, ("brightness", "contrast", "saturation", "hue"), strict=True)),
+)
+def test_unimatchs_changes_are_torchvisions(ours, theirs):
+    image, amount = pictures(), torch.tensor([-0.25, -0.1, 0.0, 0.25])
+    adjust = getattr(torchvision.transforms.functional, f"adjust_{theirs}")
+    for b, value in enumerate(amount.tolist()):
+        expected = adjust(image[b], value if theirs == "hue" else 1 + value)
+        found = ours(image, amount)[b]
+        # torchvision's grey has weights of four digits
+        torch.testing.assert_close(found, expected, rtol=0, atol=3e-4)
+
+
+def test_grey_images_have_one_colour_and_the_others_keep_theirs():
+    image = pictures()
+    config = StrongViewConfig(kind="unimatch", jitter_probability=0.0, blur_probability=0.0)
+    assert (config.strength, config.hue, config.grey_probability, config.sigma) == (
+        0.5, 0.25, 0.2, (0.1, 2.0),
+    )  # fmt: skip
+    seen = 0
+    for seed in range(100):
+        view = StrongView(config)(generator(seed), image)
+        grey = (view == view[:, :1]).all(dim=1).flatten(1).all(dim=1)
+        seen += int(grey.sum())
+        assert torch.equal(view[~grey], image[~grey])
+        torch.testing.assert_close(view[grey], luminance(image)[grey].expand(-1, 3, -1, -1))
+    assert 50 <= seen <= 110  # 80 +- 8
 
 
 def test_draws_keep_to_their_ranges_and_chances():
@@ -256,7 +289,7 @@ def test_all_orders_come_up(monkeypatch):
     orders = []
     monkeypatch.setattr(
         "u2pl.mixing.photometric.strong_view",
-        lambda image, draws, order, taps: orders.append(tuple(order)),
+        lambda image, draws, order, taps, changes: orders.append(tuple(order)),
     )
     for seed in range(400):
         StrongView(StrongViewConfig())(generator(seed), pictures(batch=1))

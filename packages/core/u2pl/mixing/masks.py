@@ -48,6 +48,38 @@ def random_boxes(
     return torch.stack([top, left, top + height, left + width], dim=1).long()
 
 
+#: Areas, as a share of the image, and heights per width of UniMatch's boxes.
+AREAS, ASPECTS = (0.02, 0.4), (0.3, 1 / 0.3)
+
+
+def boxes_of_many_sizes(
+    count: int, size: tuple[int, int], probability: float, generator: torch.Generator
+) -> Tensor:
+    """UniMatch's boxes: area and aspect ratio uniform, position uniform in the image.
+
+    (Released: positions in which the box leaves the image are drawn again, which prefers small
+    boxes.)
+
+    Args:
+        count: number of boxes.
+        size: (H, W).
+        probability: of a box; without one top and bottom are 0.
+        generator: random generator on any device.
+
+    Returns:
+        int64 [count, 4], in the format of `box_mask`, on the generator's device.
+    """
+    draw = torch.rand(count, 5, generator=generator, device=generator.device)
+    area = (AREAS[0] + (AREAS[1] - AREAS[0]) * draw[:, 0]) * size[0] * size[1]
+    aspect = ASPECTS[0] + (ASPECTS[1] - ASPECTS[0]) * draw[:, 1]
+    height = (area * aspect).sqrt().round().clamp(1, size[0])
+    width = (area / aspect).sqrt().round().clamp(1, size[1])
+    top = (draw[:, 2] * (size[0] - height + 1)).floor()
+    left = (draw[:, 3] * (size[1] - width + 1)).floor()
+    boxes = torch.stack([top, left, top + height, left + width], dim=1).long()
+    return torch.where((draw[:, 4] < probability).unsqueeze(1), boxes, 0)
+
+
 def half_of_classes(label_BHW: Tensor, score_BC: Tensor) -> Tensor:
     """ClassMix: True on a random half, rounded up, of the classes of each image; bool [B, H, W].
 

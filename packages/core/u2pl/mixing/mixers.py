@@ -10,7 +10,7 @@ from torch import Tensor
 
 from u2pl import distributed
 from u2pl.mixing.blend import paste
-from u2pl.mixing.masks import box_mask, half_of_classes, random_boxes
+from u2pl.mixing.masks import box_mask, boxes_of_many_sizes, half_of_classes, random_boxes
 from u2pl.notation import IGNORE
 from u2pl.schedules import step_seed
 
@@ -20,15 +20,17 @@ class MixConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["cutmix", "cutout", "classmix", "none"] = Field(
+    kind: Literal["cutmix", "cutout", "classmix", "boxes", "none"] = Field(
         "cutmix",
-        description="how unlabelled images are mixed; cutmix in the released code",
+        description="how unlabelled images are mixed: cutmix in U2PL's released code; boxes: "
+        "CutMix with boxes of many sizes, as in UniMatch",
     )
     probability: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="probability of mixing, drawn once per step (released code)",
+        description="probability of mixing, drawn once per step (released code), for boxes once "
+        "per image",
     )
     area: float = Field(
         0.5, gt=0, le=1, description="box area as a share of the image (cutmix, cutout)"
@@ -56,13 +58,13 @@ class Mixer:
         self.num_classes = num_classes
 
     def mixes(self, generator: torch.Generator) -> bool:
-        """Whether this step mixes; drawn on the CPU, so that it needs no host sync.
+        """Whether this step may mix; drawn on the CPU, so that it needs no host sync.
 
         Args:
             generator: the step's; it is not advanced.
         """
-        if self.config.kind == "none":
-            return False
+        if self.config.kind in ("none", "boxes"):
+            return self.config.kind == "boxes"
         # another seed, so that the coin does not repeat the step's own draws
         coin = torch.Generator().manual_seed(step_seed(generator.initial_seed(), 1))
         return torch.rand((), generator=coin).item() < self.config.probability
@@ -87,7 +89,8 @@ class Mixer:
             erased = tuple(
                 paste(mask, torch.full_like(m, IGNORE), m) if m.dim() == 3 else m for m in maps
             )
-            grey = torch.full_like(image_B3HW, 127)
+            level = 127 / 255 if image_B3HW.is_floating_point() else 127
+            grey = torch.full_like(image_B3HW, level)
             return Mixed(paste(mask, grey, image_B3HW), valid_BHW & ~mask, erased)
         image, valid, *mixed = (
             paste(mask, distributed.next_in_batch(m), m) for m in (image_B3HW, valid_BHW, *maps)
@@ -105,6 +108,9 @@ class Mixer:
             mask = half_of_classes(label_BHW, distributed.local_rows(score))
         else:
             size = (valid_BHW.shape[-2], valid_BHW.shape[-1])
-            boxes = random_boxes(count, size, self.config.area, generator)
+            if self.config.kind == "boxes":
+                boxes = boxes_of_many_sizes(count, size, self.config.probability, generator)
+            else:
+                boxes = random_boxes(count, size, self.config.area, generator)
             mask = box_mask(distributed.local_rows(boxes), size)
         return mask.to(valid_BHW.device)

@@ -1,12 +1,14 @@
-"""Photometric strong augmentation: colour jitter and Gaussian blur.
+"""Photometric strong augmentation: colour jitter, greyscale and Gaussian blur.
 
-As in DAFormer (Hoyer et al. 2022), which takes it from DACS (Tranheden et al. 2021).
+`photometric` is that of DAFormer (Hoyer et al. 2022), which takes it from DACS (Tranheden et al.
+2021); `unimatch` that of UniMatch (Yang et al. 2023), whose operators are torchvision's.
 
 Shapes: T = taps, the length of the blur's kernel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -23,11 +25,11 @@ class StrongViewConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["photometric", "none"] = Field(
+    kind: Literal["photometric", "unimatch", "none"] = Field(
         "photometric",
-        description="photometric: colour jitter and blur; none: the mixed images as they are",
+        description="photometric: DAFormer's colour jitter and blur; unimatch: UniMatch's, which "
+        "is stronger and makes some images grey; none: the images as they are",
     )
-
     jitter_probability: float = Field(
         0.8,
         ge=0,
@@ -35,10 +37,22 @@ class StrongViewConfig(BaseModel):
         description="probability of colour jitter, drawn per image (released code: per step)",
     )
     strength: float = Field(
-        0.2,
+        default_factory=lambda fields: KINDS[fields["kind"]].strength,
         ge=0,
         le=0.5,
-        description="maximum jitter of brightness, contrast and saturation, and of hue in turns",
+        description="maximum jitter of brightness, contrast and saturation; 0.2, unimatch: 0.5",
+    )
+    hue: float = Field(
+        default_factory=lambda fields: KINDS[fields["kind"]].hue,
+        ge=0,
+        le=0.5,
+        description="maximum jitter of the hue, in turns; 0.2, unimatch: 0.25",
+    )
+    grey_probability: float = Field(
+        default_factory=lambda fields: KINDS[fields["kind"]].grey,
+        ge=0,
+        le=1,
+        description="probability of greyscale, drawn per image; 0, unimatch: 0.2",
     )
     blur_probability: float = Field(
         0.5,
@@ -47,7 +61,9 @@ class StrongViewConfig(BaseModel):
         description="probability of Gaussian blur, drawn per image (released code: per step)",
     )
     sigma: tuple[PositiveFloat, PositiveFloat] = Field(
-        (0.15, 1.15), description="range of the blur's standard deviation in pixels"
+        default_factory=lambda fields: KINDS[fields["kind"]].sigma,
+        description="range of the blur's standard deviation in pixels; 0.15 to 1.15, unimatch: "
+        "0.1 to 2",
     )
     taps: int = Field(
         11,
@@ -72,6 +88,7 @@ class ViewDraws(NamedTuple):
     amount_B4: Tensor  # float: amount of each jitter, in the order of CHANGES
     blur_B: Tensor  # bool: whether it is blurred
     sigma_B: Tensor  # float: standard deviation of the blur in pixels
+    grey_B: Tensor | None = None  # bool: whether it becomes grey; None: no image does
 
 
 def change_brightness(image_B3HW: Tensor, amount_B: Tensor) -> Tensor:
@@ -128,8 +145,53 @@ def change_hue(image_B3HW: Tensor, amount_B: Tensor) -> Tensor:
     return torch.stack([colour(5), colour(3), colour(1)], dim=1)
 
 
-#: The colour jitters; the amount of each is drawn from [-strength, strength].
-CHANGES = (change_brightness, change_contrast, change_saturation, change_hue)
+def scale_brightness(image_B3HW: Tensor, amount_B: Tensor) -> Tensor:
+    """RGB times 1 + amount, clamped to [0, 1]."""
+    return change_contrast(image_B3HW, amount_B)
+
+
+def blend_contrast(image_B3HW: Tensor, amount_B: Tensor) -> Tensor:
+    """Distance of RGB to the image's mean grey times 1 + amount, clamped to [0, 1]."""
+    mean = luminance(image_B3HW).mean(dim=(1, 2, 3), keepdim=True)
+    return torch.lerp(mean.expand_as(image_B3HW), image_B3HW, _each(1 + amount_B)).clamp_(0, 1)
+
+
+def blend_saturation(image_B3HW: Tensor, amount_B: Tensor) -> Tensor:
+    """Distance of RGB to the pixel's grey times 1 + amount, clamped to [0, 1]."""
+    grey = luminance(image_B3HW).expand_as(image_B3HW)
+    return torch.lerp(grey, image_B3HW, _each(1 + amount_B)).clamp_(0, 1)
+
+
+def luminance(image_B3HW: Tensor) -> Tensor:
+    """Grey of each pixel by ITU-R 601, [B, 1, H, W]."""
+    red, green, blue = image_B3HW.unbind(dim=1)
+    return (0.299 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)
+
+
+Change = Callable[[Tensor, Tensor], Tensor]
+
+#: DAFormer's colour jitters; the amount of each is drawn from [-strength, strength], that of the
+#: hue from [-hue, hue].
+CHANGES: tuple[Change, ...] = (change_brightness, change_contrast, change_saturation, change_hue)
+#: torchvision's.
+BLENDS: tuple[Change, ...] = (scale_brightness, blend_contrast, blend_saturation, change_hue)
+
+
+class Kind(NamedTuple):
+    """Operators and usual strengths of a kind of view."""
+
+    changes: tuple[Change, ...]
+    strength: float
+    hue: float
+    grey: float
+    sigma: tuple[float, float]
+
+
+KINDS: dict[str, Kind] = {
+    "photometric": Kind(CHANGES, 0.2, 0.2, 0.0, (0.15, 1.15)),
+    "unimatch": Kind(BLENDS, 0.5, 0.25, 0.2, (0.1, 2.0)),
+}
+KINDS["none"] = KINDS["photometric"]
 
 
 def gaussian_blur(image_BCHW: Tensor, sigma_B: Tensor, taps: int) -> Tensor:
@@ -166,30 +228,45 @@ def _each(value_B: Tensor) -> Tensor:
     return value_B.view(-1, 1, 1, 1)
 
 
-def view_draws(config: StrongViewConfig, uniform_B7: Tensor) -> ViewDraws:
-    """Augmentation parameters from seven uniform random numbers in [0, 1) per image."""
+def view_draws(config: StrongViewConfig, uniform_BX: Tensor) -> ViewDraws:
+    """Augmentation parameters from seven uniform random numbers in [0, 1) per image.
+
+    An eighth decides whether it becomes grey.
+    """
     low, high = config.sigma
+    most = uniform_BX.new_tensor([config.strength] * 3 + [config.hue])
+    grey = config.grey_probability
     return ViewDraws(
-        jitter_B=uniform_B7[:, 0] < config.jitter_probability,
-        amount_B4=config.strength * (2 * uniform_B7[:, 1:5] - 1),
-        blur_B=uniform_B7[:, 5] < config.blur_probability,
-        sigma_B=low + (high - low) * uniform_B7[:, 6],
+        jitter_B=uniform_BX[:, 0] < config.jitter_probability,
+        amount_B4=most * (2 * uniform_BX[:, 1:5] - 1),
+        blur_B=uniform_BX[:, 5] < config.blur_probability,
+        sigma_B=low + (high - low) * uniform_BX[:, 6],
+        grey_B=uniform_BX[:, 7] < grey if grey else None,
     )
 
 
-def strong_view(image_B3HW: Tensor, draws: ViewDraws, order: list[int], taps: int) -> Tensor:
-    """Colour jitter, then blur; an image with neither stays bit-identical.
+def strong_view(
+    image_B3HW: Tensor,
+    draws: ViewDraws,
+    order: list[int],
+    taps: int,
+    changes: Sequence[Change] = CHANGES,
+) -> Tensor:
+    """Colour jitter, greyscale, then blur; an image with none of them stays bit-identical.
 
     Args:
         image_B3HW: float RGB in [0, 1].
         draws: augmentation parameters of each image.
-        order: permutation of CHANGES, the same for all images.
+        order: permutation of the changes, the same for all images.
         taps: odd kernel size of the blur.
+        changes: colour jitters.
     """
     jittered = image_B3HW
     for change in order:
-        jittered = CHANGES[change](jittered, draws.amount_B4[:, change])
+        jittered = changes[change](jittered, draws.amount_B4[:, change])
     image = torch.where(_each(draws.jitter_B), jittered, image_B3HW)
+    if draws.grey_B is not None:
+        image = torch.where(_each(draws.grey_B), luminance(image), image)
     blurred = gaussian_blur(image, draws.sigma_B, taps).clamp_(0, 1)
     return torch.where(_each(draws.blur_B), blurred, image)
 
@@ -215,13 +292,12 @@ class StrongView:
         image = image_B3HW.float() if image_B3HW.is_floating_point() else image_B3HW.float() / 255
         if self.config.kind == "none":
             return image
-        uniform = torch.rand(
-            len(image) * distributed.world_size(), 7, generator=generator, device=generator.device
-        )
+        count = len(image) * distributed.world_size(), 8 if self.config.grey_probability else 7
+        uniform = torch.rand(*count, generator=generator, device=generator.device)
         draws = view_draws(self.config, distributed.local_rows(uniform).to(image.device))
         # The order decides which kernels are launched: drawn on the CPU, it needs no host sync.
         # The seed is derived, so that it does not repeat the step's own draws.
         own = torch.Generator().manual_seed(step_seed(generator.initial_seed(), 0))
-        return strong_view(
-            image, draws, torch.randperm(len(CHANGES), generator=own).tolist(), self.config.taps
-        )
+        order = torch.randperm(len(CHANGES), generator=own).tolist()
+        changes = KINDS[self.config.kind].changes
+        return strong_view(image, draws, order, self.config.taps, changes)

@@ -81,9 +81,26 @@ class Segmentor(nn.Module):
         Raises:
             UserError: There are fewer images than BatchNorm can train with.
         """
-        height, width = (-(-side // OUTPUT_STRIDE) for side in image_B3HW.shape[-2:])
+        size = (image_B3HW.shape[-2], image_B3HW.shape[-1])
+        return self.decode(self.encode(image_B3HW), size, embed)
+
+    def encode(self, image_B3HW: Tensor) -> list[Tensor]:
+        """The encoder's four maps of the padded image."""
         self._check_batch(len(image_B3HW))
-        features = self.encoder(self.prepare(image_B3HW))
+        maps: list[Tensor] = self.encoder(self.prepare(image_B3HW))
+        return maps
+
+    def decode(
+        self, features: list[Tensor], size: tuple[int, int], embed: bool = True
+    ) -> SegOutput:
+        """What `forward` returns, from the maps of `encode`.
+
+        Args:
+            features: the encoder's maps, of any number of images.
+            size: (H, W) of the images.
+            embed: as for `forward`.
+        """
+        height, width = (-(-side // OUTPUT_STRIDE) for side in size)
         fused = self.decoder(features)
         logits = self.classifier(fused)[..., :height, :width]
         representation = (

@@ -1,0 +1,79 @@
+"""FixMatch: confident labels of clean images train a strong view of them (Sohn et al. 2020).
+
+As the baseline of UniMatch V2 (Yang et al. 2025), where a teacher gives the labels.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from u2pl import distributed
+from u2pl.losses.supervised import cross_entropy
+from u2pl.maps import upsample
+from u2pl.memory.teacher import TeacherConfig
+from u2pl.methods.batches import PairBatch
+from u2pl.methods.method import label_accuracy
+from u2pl.methods.step import StepResult, weighted_sum
+from u2pl.mixing.mixers import MixConfig
+from u2pl.mixing.photometric import StrongViewConfig
+from u2pl.notation import IGNORE
+from u2pl.schedules import Progress
+from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
+
+
+class FixMatchConfig(SelfTrainingConfig):
+    """Options of fixmatch."""
+
+    warm_start: float = Field(
+        0.0, ge=0, le=1, description="share of the steps with L_s only; none in UniMatch V2"
+    )
+    teacher: TeacherConfig = Field(
+        TeacherConfig(momentum=0.996), description="how the teacher follows the student"
+    )
+    mix: MixConfig = Field(
+        MixConfig(kind="boxes"), description="strong augmentation of the unlabelled images"
+    )
+    strong_view: StrongViewConfig = Field(
+        StrongViewConfig(kind="unimatch"),
+        description="colour, grey and blur augmentation of the mixed images that the student sees",
+    )
+    confidence: float = Field(
+        0.95, ge=0, lt=1, description="top probability from which a pixel is learned from"
+    )
+    lambda_u: float = Field(1.0, ge=0, description="weight of L_u, relative to L_s")
+
+
+class FixMatch(SelfTraining):
+    """L = (L_s + lambda_u L_u) / 2, L_u = sum of CE[top >= confidence] / valid pixels."""
+
+    Config = FixMatchConfig
+    config: FixMatchConfig
+
+    def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
+        if self.warming_up(progress):
+            return self.supervised_step(batch.image_l, batch.label_l)
+        generator, size = progress.generator(batch.image_l.device), batch.label_l.shape[-2:]
+
+        # 1. the teacher labels clean images; boxes mix images, labels and confidence
+        prob = upsample(self.teacher(batch.image_u, embed=False).logits, size).float().softmax(1)
+        top, label_u = prob.max(dim=1)
+        image_u, valid_u, (label_u, top, truth_u) = self.mix(
+            generator, batch.image_u, batch.valid_u, label_u, top, batch.truth_u
+        )
+
+        # 2. the student predicts labelled images, and a strong view of the mixed ones
+        images = self.student_images(generator, batch.image_l, image_u)
+        student = self.student(images, embed=False)
+        logits_u = upsample(student.logits.chunk(2)[1], size)
+
+        # 3. L = (L_s + lambda_u L_u) / 2; L_u divides by all valid pixels
+        sup = self.supervised_loss(student, batch.label_l)
+        confident = (top >= self.config.confidence) & valid_u
+        seen = distributed.average(valid_u.sum())
+        unsup = cross_entropy(logits_u, torch.where(confident, label_u, IGNORE), seen)
+        weights = {"sup": 0.5, "unsup": 0.5 * self.config.lambda_u}
+        result = weighted_sum(weights, sup=sup, unsup=unsup)
+        share = distributed.average(confident.sum()) / seen.clamp(min=1)
+        accuracy = label_accuracy(label_u, truth_u, confident)
+        return result.log(confident_share=share, **{"accuracy/confident": accuracy})

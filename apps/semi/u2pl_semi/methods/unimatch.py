@@ -1,0 +1,105 @@
+"""UniMatch: two strong views and a perturbation of features (Yang et al., CVPR 2023).
+
+"Revisiting Weak-to-Strong Consistency in Semi-Supervised Semantic Segmentation".
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from u2pl import distributed
+from u2pl.losses.supervised import cross_entropy
+from u2pl.maps import upsample
+from u2pl.methods.batches import PairBatch
+from u2pl.methods.method import LabeledMethod, LabeledMethodConfig, label_accuracy
+from u2pl.methods.step import StepResult, weighted_sum
+from u2pl.mixing.mixers import MixConfig, Mixer
+from u2pl.mixing.photometric import StrongView, StrongViewConfig
+from u2pl.networks.segmentor import Segmentor
+from u2pl.notation import IGNORE
+from u2pl.schedules import Progress
+
+
+class UniMatchConfig(LabeledMethodConfig):
+    """Options of unimatch; the defaults are the paper's."""
+
+    confidence: float = Field(
+        0.95,
+        ge=0,
+        lt=1,
+        description="top probability from which a pixel is learned from; 0 on Cityscapes",
+    )
+    strong_view: StrongViewConfig = Field(
+        StrongViewConfig(kind="unimatch"),
+        description="colour, grey and blur augmentation of the two strong views",
+    )
+    mix: MixConfig = Field(
+        MixConfig(kind="boxes"), description="how each strong view is mixed with the next image's"
+    )
+    dropout: float = Field(
+        0.5, ge=0, lt=1, description="share of the channels that the perturbation drops"
+    )
+    lambda_s: float = Field(0.5, ge=0, description="weight of both strong views together")
+    lambda_fp: float = Field(0.5, ge=0, description="weight of the feature perturbation")
+
+
+class UniMatch(LabeledMethod[PairBatch]):
+    """L = (L_s + lambda_s (L_s1 + L_s2) / 2 + lambda_fp L_fp) / 2 (UniMatch Eq 5)."""
+
+    Config = UniMatchConfig
+    config: UniMatchConfig
+
+    def __init__(self, config: UniMatchConfig, student: Segmentor, num_classes: int) -> None:
+        super().__init__(config, student, num_classes)
+        self.strong_view = StrongView(config.strong_view)
+        self.mix = Mixer(config.mix, num_classes)
+
+    def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
+        config, size = self.config, (batch.label_l.shape[-2], batch.label_l.shape[-1])
+        generator, images = progress.generator(batch.image_l.device), len(batch.image_l)
+
+        # 1. labelled and clean unlabelled images, and the latter with dropped feature channels
+        maps = self.student.encode(torch.cat([batch.image_l, batch.image_u]))
+        maps = [torch.cat([each, F.dropout2d(each[images:], config.dropout)]) for each in maps]
+        weak = self.student.decode(maps, size, embed=False)
+        _, logits_w, logits_fp = upsample(weak.logits, size).split(images)
+
+        # 2. pseudo-labels of the clean images
+        top, label = logits_w.detach().float().softmax(dim=1).max(dim=1)
+
+        # 3. two strong views, each mixed with the next image's by boxes of its own
+        views = [
+            self.mix(
+                generator, self.strong_view(generator, batch.image_u), batch.valid_u, label, top
+            )
+            for _ in range(2)
+        ]
+        strong = self.student(torch.cat([view.image_B3HW for view in views]), embed=False)
+        logits_s = upsample(strong.logits, size).chunk(2)
+
+        # 4. L = (L_s + lambda_s (L_s1 + L_s2) / 2 + lambda_fp L_fp) / 2
+        sup = self.supervised_loss(weak, batch.label_l)
+        fp = self.confident_loss(logits_fp, label, top, batch.valid_u)
+        s1, s2 = (
+            self.confident_loss(logits, view.maps[0], view.maps[1], view.valid_BHW)
+            for logits, view in zip(logits_s, views, strict=True)
+        )
+        each = config.lambda_s / 4
+        weights = {"sup": 0.5, "fp": config.lambda_fp / 2, "s1": each, "s2": each}
+        confident = (top >= config.confidence) & batch.valid_u
+        seen = distributed.average(batch.valid_u.sum()).clamp(min=1)
+        return weighted_sum(weights, sup=sup, s1=s1, s2=s2, fp=fp).log(
+            confident_share=distributed.average(confident.sum()) / seen,
+            **{"accuracy/confident": label_accuracy(label, batch.truth_u, confident)},
+        )
+
+    def confident_loss(
+        self, logits_BCHW: Tensor, label_BHW: Tensor, top_BHW: Tensor, valid_BHW: Tensor
+    ) -> Tensor:
+        """Cross entropy of the confident pixels, summed and divided by the number of valid ones."""
+        confident = (top_BHW >= self.config.confidence) & valid_BHW
+        target = torch.where(confident, label_BHW, IGNORE)
+        return cross_entropy(logits_BCHW, target, distributed.average(valid_BHW.sum()))
