@@ -86,3 +86,16 @@ def test_a_teacher_with_statistics_of_its_own_looks_at_all_images(build: Build) 
     with seen(method) as images:
         method(batch, Progress(STEP, TOTAL))
     assert [len(each) for each in images["teacher"]] == [2, 4]
+
+
+@pytest.mark.parametrize("name", WITH_TEACHER)
+def test_what_to_try_names_what_is_not_done_yet(name: str, build: Build) -> None:
+    method, _ = build(name)
+    assert method.remedy.endswith("suponly, which learns from labels alone")
+    option = "method.unsupervised.confidence=0.968"
+    if name in ("u2pl", "u2plplus"):
+        trusting, _ = build(name, **{"method_unsupervised.confidence": 0.0})
+        careful, _ = build(name, **{"method_unsupervised.confidence": 0.9})
+        assert option in trusting.remedy and option not in careful.remedy
+    else:
+        assert option not in method.remedy

@@ -49,6 +49,13 @@ class PseudoLossConfig(BaseModel):
     )
 
 
+def remedy(config: PseudoLossConfig, others: str) -> str:
+    """What to try if pseudo-labels hurt: first that an unsure teacher teaches little."""
+    if config.confidence:
+        return others
+    return f"--set method.unsupervised.confidence=0.968 or {others}"
+
+
 def unsupervised_loss(
     config: PseudoLossConfig,
     logits_BCHW: Tensor,

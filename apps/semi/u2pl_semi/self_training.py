@@ -43,7 +43,6 @@ class SelfTraining(LabeledMethod[PairBatch]):
     """
 
     config: SelfTrainingConfig
-    remedy = "more labels, a longer method.warm_start, or suponly, which learns from labels alone"
 
     def __init__(self, config: SelfTrainingConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
@@ -80,6 +79,10 @@ class SelfTraining(LabeledMethod[PairBatch]):
             return output.logits, output.embed
         output = self.teacher(batch.image_l)
         return torch.cat([output.logits, clean.logits]), torch.cat([output.embed, clean.embed])
+
+    @property
+    def remedy(self) -> str:
+        return "more labels, a longer method.warm_start, or suponly, which learns from labels alone"
 
     def follow(self, progress: Progress) -> None:
         self.teacher.update(self.student, progress.after(self.config.warm_start))

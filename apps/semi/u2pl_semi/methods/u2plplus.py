@@ -21,7 +21,7 @@ from u2pl.networks.segmentor import Segmentor
 from u2pl.notation import IGNORE
 from u2pl.pseudo.partition import partition
 from u2pl.schedules import Progress, unreliable_share
-from u2pl_semi.reliable import PseudoLossConfig, unsupervised_loss
+from u2pl_semi.reliable import PseudoLossConfig, remedy, unsupervised_loss
 from u2pl_semi.selection import SemiContrastConfig, select_candidates
 from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 
@@ -49,12 +49,15 @@ class U2PLPlus(SelfTraining):
     Config = U2PLPlusConfig
     config: U2PLPlusConfig
     uses_embedding = True
-    remedy = f"--set method.unsupervised.confidence=0.968, {SelfTraining.remedy}"
 
     def __init__(self, config: U2PLPlusConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
         self.contrast = PixelContrast(config.contrast, num_classes, student.embed_dim)
         self.prototypes = DenoisingPrototypes(config.prototypes, num_classes, student.embed_dim)
+
+    @property
+    def remedy(self) -> str:
+        return remedy(self.config.unsupervised, super().remedy)
 
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         if self.warming_up(progress):

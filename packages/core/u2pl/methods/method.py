@@ -69,9 +69,6 @@ class Method(nn.Module, Generic[Batch], ABC):
     uses_unlabeled: ClassVar[bool] = True
     #: What happens during the warm start, as shown to the user.
     warming: ClassVar[str] = "supervised only"
-    #: What to try if the result is worse than at the end of the warm start, which is scored if this
-    #: says something.
-    remedy: ClassVar[str] = ""
 
     config: MethodConfig
 
@@ -88,6 +85,14 @@ class Method(nn.Module, Generic[Batch], ABC):
     def networks(self) -> dict[str, nn.Module]:
         """Networks to evaluate, by role; the first one is the method's result."""
         return {"student": self.student}
+
+    @property
+    def remedy(self) -> str:
+        """What to try if the result is worse than at the end of the warm start.
+
+        That end is scored if this says something.
+        """
+        return ""
 
     def follow(self, progress: Progress) -> None:
         """Hook after each optimizer step, to update a teacher; does nothing by default."""
