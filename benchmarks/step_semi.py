@@ -17,7 +17,7 @@ from u2pl.losses.supervised import cross_entropy
 from u2pl.maps import upsample
 from u2pl.memory.prototypes import Prototypes
 from u2pl.methods.batches import PairBatch
-from u2pl.methods.method import LabeledMethod
+from u2pl.methods.method import LabeledMethod, MethodConfig
 from u2pl.networks.config import NetworkConfig
 
 
@@ -44,6 +44,12 @@ class SemiRival(Rival):
             else {"network": "light", "size": 128, "classes": 7}
         )
         return {"methods": ["u2pl", "u2plplus"], "batch": 8, "repeats": 7, **shapes}
+
+    @staticmethod
+    def config(kind: type[MethodConfig], classes: int) -> MethodConfig:
+        """The paper's, but every step mixes: one that does not saves part of a pass."""
+        options = kind().model_dump()
+        return kind.model_validate(options | {"mix": options["mix"] | {"probability": 1.0}})
 
     @staticmethod
     def make_batch(options: argparse.Namespace) -> PairBatch:

@@ -55,11 +55,14 @@ RAMP = {"method.teacher.ramp": True}
 WARM = {"method.warm_start": 0.25, **RAMP}
 #: Further options of brief runs: thresholds that are reached within the first steps, so that no
 #: term of a loss is zero, and schedules that change within them.
+TRUSTING: Mapping[str, object] = {"method.unsupervised.confidence": 0.1}
 EARLY: Mapping[str, Mapping[str, object]] = {
     "semi cutmix": {"method.confidence": 0.1, **WARM},
     "semi mean_teacher": {"method.ramp": 1.0, **WARM},
-    "semi u2pl": {"method.contrast.delta_p": 0.05, **WARM},
-    "semi u2plplus": {"method.contrast.delta_p": 0.05, **WARM},
+    "semi fixmatch": {"method.confidence": 0.1},
+    "semi unimatch": {"method.confidence": 0.1},
+    "semi u2pl": {"method.contrast.delta_p": 0.05, **TRUSTING, **WARM},
+    "semi u2plplus": {"method.contrast.delta_p": 0.05, **TRUSTING, **WARM},
     "domain_adapt daformer": {"method.pseudo.threshold": 0.1, **RAMP},
     "domain_adapt u2plplus": {
         "method.pseudo.threshold": 0.1,

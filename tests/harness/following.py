@@ -36,6 +36,7 @@ OPTIONS: Options = {
 #: show: with these every pixel counts, in every method that has the option.
 LOUD: Options = {
     "method.confidence": 0,
+    "method.unsupervised.confidence": 0,
     "method.contrast.delta_p": 0,
     "method.lambda_c": 1,
     "method.mix.probability": 1,

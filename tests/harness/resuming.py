@@ -114,6 +114,7 @@ class ResumedRuns(EveryMethod):
     def train(cls, tiny: Tiny, request_words: list[str]) -> Train:
         """The command of a run, all but the first steps of which are behind the warm start."""
         usual = {"method.warm_start": 0.3, "train.checkpoint_every": 4, **cls.usual}
+        usual |= {"method.unsupervised.confidence": 0}  # an untrained teacher is never sure
 
         def words(method: str, out: Path, *more: Any, **changes: Any) -> list[Any]:
             common = ["--preset", "demo", "--steps", cls.steps, "--cpu", "--out", out]

@@ -29,6 +29,9 @@ TINY = {
     **QUEUES,
 }
 
+#: The teacher looks once where nothing is mixed.
+VARIANTS = {"u2plplus unmixed": {"method.mix.probability": 0}}
+
 
 def make_folder(
     root: Path, classes: int = 4, images: int = 10, size: tuple[int, int] = (40, 36)
@@ -67,7 +70,7 @@ def app() -> App:
 @pytest.fixture(scope="module")
 def tiny(app: App) -> Tiny:
     """Options of tiny runs."""
-    return Tiny(app, TINY)
+    return Tiny(app, TINY, VARIANTS)
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.contract import Build, MethodContract, RecipeContract, trained
+from harness.contract import TOTAL, Build, MethodContract, RecipeContract, trained
 from u2pl.methods.batches import PairBatch
+from u2pl.methods.discovery import method_names
+from u2pl.schedules import Progress
 from u2pl_semi.app import APP
 
 
@@ -34,3 +36,20 @@ def test_all_of_one_student_is_trained(name: str, build: Build) -> None:
     method, _ = build(name)
     assert method.networks()["student"] is method.student
     assert trained(method).keys() == {f"student.{k}" for k, _ in method.student.named_parameters()}
+
+
+@pytest.mark.parametrize("name", method_names(APP.methods))
+def test_the_auxiliary_classifier_is_trained_by_the_labels_in_every_step(
+    name: str, build: Build
+) -> None:
+    plain, batch = build(name)
+    method, _ = build(name, network_auxiliary=True)
+    for step in (0, 5):
+        method.zero_grad()
+        result = method(batch, Progress(step, TOTAL))
+        result.loss.backward()
+        students = [part for part in (method.student, getattr(method, "second", None)) if part]
+        for student in students:
+            assert all(p.grad is not None and p.grad.any() for p in student.auxiliary.parameters())
+        assert all(p.grad is not None for p in trained(method).values())
+    assert plain.student.auxiliary is None

@@ -10,4 +10,15 @@ from u2pl_semi.app import APP
 
 class TestTwoProcesses(TwoProcesses):
     app = APP
-    terms: ClassVar = {"suponly": 1, "cutmix": 2, "mean_teacher": 2, "u2pl": 3, "u2plplus": 3}
+    variants = ("u2plplus unmixed",)
+    terms: ClassVar = {
+        "suponly": 1,
+        "cutmix": 2,
+        "mean_teacher": 2,
+        "fixmatch": 2,
+        "unimatch": 4,
+        "cps": 3,
+        "u2pl": 3,
+        "u2plplus": 3,
+        "u2plplus unmixed": 3,
+    }

@@ -49,11 +49,9 @@ class PseudoLossConfig(BaseModel):
     )
 
 
-def remedy(config: PseudoLossConfig, others: str) -> str:
-    """What to try if pseudo-labels hurt: first that an unsure teacher teaches little."""
-    if config.confidence:
-        return others
-    return f"--set method.unsupervised.confidence=0.968 or {others}"
+def careful(config: PseudoLossConfig) -> list[str]:
+    """The option that lets an unsure teacher teach little, as typed, unless it is on already."""
+    return [] if config.confidence else ["--set method.unsupervised.confidence=0.968"]
 
 
 def unsupervised_loss(
@@ -82,5 +80,5 @@ def unsupervised_loss(
     if config.confidence:
         valid = part.reliable_BHW | part.unreliable_BHW
         confident, seen = confident_share(prob_BCHW, valid, config.confidence)
-        weight = weight * distributed.total(confident) / distributed.total(seen).clamp(min=1)
+        weight = weight * distributed.share(confident, seen)
     return loss, weight

@@ -62,27 +62,40 @@ class SelfTraining(LabeledMethod[PairBatch]):
         """
         return torch.cat([image_l / 255, self.strong_view(generator, image_u)])
 
-    def teacher_on(
+    def looks_once(self, generator: torch.Generator) -> bool:
+        """Whether the step's clean images are all that the teacher sees of the unlabelled ones."""
+        return not self.mix.mixes(generator) and not self.teacher.own_statistics
+
+    def second_look(
         self, batch: PairBatch, image_u: Tensor, clean: SegOutput
     ) -> tuple[Tensor, Tensor]:
         """The teacher's logits and embeddings of the labelled and the mixed images.
 
-        In a step without mixing those of the clean images are known.
+        In a step that `looks_once` those of the clean images are known.
 
         Args:
             batch: the step's.
             image_u: unlabelled images after mixing.
             clean: the teacher's output for them before mixing.
         """
-        if image_u is not batch.image_u or clean.embed is None or self.teacher.own_statistics:
+        if image_u is not batch.image_u or self.teacher.own_statistics:
             output = self.teacher(torch.cat([batch.image_l, image_u]))
             return output.logits, output.embed
         output = self.teacher(batch.image_l)
+        assert clean.embed is not None
         return torch.cat([output.logits, clean.logits]), torch.cat([output.embed, clean.embed])
 
     @property
     def remedy(self) -> str:
-        return "more labels, a longer method.warm_start, or suponly, which learns from labels alone"
+        others = (
+            "more labels, a longer method.warm_start, or suponly, which learns from labels alone"
+        )
+        return " or ".join([*self.helping_options(), others])
+
+    def helping_options(self) -> list[str]:
+        """Options that help where labels are few, as typed, without those that are on already."""
+        strong = self.config.strong_view.kind != "none"
+        return [] if strong else ["--set method.strong_view.kind=photometric"]
 
     def follow(self, progress: Progress) -> None:
         self.teacher.update(self.student, progress.after(self.config.warm_start))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from u2pl.cli.errors import say_starting
 from u2pl.cli.program import command, new_program
 from u2pl.run.app import App
 from u2pl_ws.requests import MapsRequest, TagsRequest, WeakRequest
@@ -31,6 +32,7 @@ program = new_program(APP)
 @command(program, TagsRequest)
 def tags(request: TagsRequest) -> None:
     """Write down which classes the masks of a source show: perfect tags, for data with masks."""
+    say_starting()
     from u2pl_ws.tagging import tag_from_masks
 
     tag_from_masks(request)
@@ -42,6 +44,7 @@ def cams(request: MapsRequest) -> None:
 
     The network's own masks are scored beside them.
     """
+    say_starting()
     from u2pl_ws.map_scores import score_maps
 
     score_maps(request)

@@ -48,6 +48,11 @@ def average(value: Tensor) -> Tensor:
     return total(value.float() if not value.is_floating_point() else value) / world_size()
 
 
+def share(part: Tensor, whole: Tensor) -> Tensor:
+    """The sum of `part` over processes, divided by that of `whole`; 0 if the latter is 0."""
+    return total(part.float()) / total(whole.float()).clamp(min=1)
+
+
 def gather(value: Tensor) -> Tensor:
     """Concatenate along the first axis in rank order (all-gather), detached.
 

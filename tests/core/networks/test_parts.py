@@ -106,8 +106,9 @@ def test_the_block_keeps_the_size() -> None:
 
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_the_representation_head_is_the_papers(kernel: int) -> None:
+    config = NetworkConfig(decoder="daformer", embed_dim=256, embed_kernel=kernel)
     with torch.device("meta"):
-        head = representation_head(1024, 256, kernel)
+        head = representation_head(1024, config)
     kinds = [type(module) for module in head.modules() if not isinstance(module, nn.Sequential)]
     assert kinds == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * 2  # two Conv-BN-ReLU blocks
     convolutions = [module for module in head.modules() if isinstance(module, nn.Conv2d)]

@@ -58,7 +58,7 @@ class CPS(LabeledMethod[PairBatch]):
         cps = self.believe(one, two, seen) + self.believe(two, one, seen)
         result = weighted_sum({"cps": self.config.lambda_cps}, sup=sup, sup_second=second, cps=cps)
         agreed = (top_class(one) == top_class(two)) & seen
-        return result.log(agreement=distributed.total(agreed.sum()) / distributed.total(seen.sum()))
+        return result.log(agreement=distributed.share(agreed.sum(), seen.sum()))
 
     def believe(self, logits_BCHW: Tensor, other_BCHW: Tensor, seen_BHW: Tensor) -> Tensor:
         """Cross entropy with the other student's labels, mean over the pixels of all processes."""

@@ -54,7 +54,7 @@ class CutMix(SelfTraining):
         # 3. L = L_s + lambda_u (confident share) L_u
         sup = self.supervised_loss(student, batch.label_l)
         confident, valid = confident_share(target, valid_u, self.config.confidence)
-        share = distributed.total(confident) / distributed.total(valid).clamp(min=1)
+        share = distributed.share(confident, valid)
         unsup = share * probability_distance(logits_u, target, valid_u, distributed.average(valid))
         result = weighted_sum({"unsup": self.config.lambda_u}, sup=sup, unsup=unsup)
         return result.log(confident_share=share)

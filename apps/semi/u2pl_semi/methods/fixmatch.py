@@ -74,6 +74,6 @@ class FixMatch(SelfTraining):
         unsup = cross_entropy(logits_u, torch.where(confident, label_u, IGNORE), seen)
         weights = {"sup": 0.5, "unsup": 0.5 * self.config.lambda_u}
         result = weighted_sum(weights, sup=sup, unsup=unsup)
-        share = distributed.average(confident.sum()) / seen.clamp(min=1)
+        share = distributed.share(confident.sum(), valid_u.sum())
         accuracy = label_accuracy(label_u, truth_u, confident)
         return result.log(confident_share=share, **{"accuracy/confident": accuracy})

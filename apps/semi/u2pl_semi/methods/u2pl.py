@@ -17,7 +17,7 @@ from u2pl.methods.step import StepResult, weighted_sum
 from u2pl.networks.segmentor import Segmentor
 from u2pl.pseudo.partition import partition
 from u2pl.schedules import Progress, unreliable_share
-from u2pl_semi.reliable import PseudoLossConfig, remedy, unsupervised_loss
+from u2pl_semi.reliable import PseudoLossConfig, careful, unsupervised_loss
 from u2pl_semi.selection import SemiContrastConfig, select_candidates
 from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 
@@ -47,9 +47,8 @@ class U2PL(SelfTraining):
         super().__init__(config, student, num_classes)
         self.contrast = PixelContrast(config.contrast, num_classes, student.embed_dim)
 
-    @property
-    def remedy(self) -> str:
-        return remedy(self.config.unsupervised, super().remedy)
+    def helping_options(self) -> list[str]:
+        return [*careful(self.config.unsupervised), *super().helping_options()]
 
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         if self.warming_up(progress):
@@ -58,8 +57,7 @@ class U2PL(SelfTraining):
         generator = progress.generator(batch.image_l.device)
 
         # 1. pseudo-labels of clean images; CutMix mixes images and labels
-        unmixed = not self.mix.mixes(generator)  # then the embeddings serve in 2
-        clean = self.teacher(batch.image_u, embed=unmixed, running=True)
+        clean = self.teacher(batch.image_u, embed=self.looks_once(generator), running=True)
         label_u = top_class(upsample(clean.logits, size))
         image_u, valid_u, (label_u, truth_u) = self.mix(
             generator, batch.image_u, batch.valid_u, label_u, batch.truth_u
@@ -68,7 +66,7 @@ class U2PL(SelfTraining):
         # 2. student and teacher see the same labelled and mixed images, the student with the latter
         #    in a strong view if one is set
         student = self.student(self.student_images(generator, batch.image_l, image_u))
-        logits_t, embed_t = self.teacher_on(batch, image_u, clean)
+        logits_t, embed_t = self.second_look(batch, image_u, clean)
         logits_u = upsample(student.logits.chunk(2)[1], size)
 
         # 3. reliable | unreliable at entropy percentile 1 - alpha_t, alpha_t = alpha_0 (1 - t/T)

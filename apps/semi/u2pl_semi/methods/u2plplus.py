@@ -21,7 +21,7 @@ from u2pl.networks.segmentor import Segmentor
 from u2pl.notation import IGNORE
 from u2pl.pseudo.partition import partition
 from u2pl.schedules import Progress, unreliable_share
-from u2pl_semi.reliable import PseudoLossConfig, remedy, unsupervised_loss
+from u2pl_semi.reliable import PseudoLossConfig, careful, unsupervised_loss
 from u2pl_semi.selection import SemiContrastConfig, select_candidates
 from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 
@@ -55,9 +55,8 @@ class U2PLPlus(SelfTraining):
         self.contrast = PixelContrast(config.contrast, num_classes, student.embed_dim)
         self.prototypes = DenoisingPrototypes(config.prototypes, num_classes, student.embed_dim)
 
-    @property
-    def remedy(self) -> str:
-        return remedy(self.config.unsupervised, super().remedy)
+    def helping_options(self) -> list[str]:
+        return [*careful(self.config.unsupervised), *super().helping_options()]
 
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         if self.warming_up(progress):
@@ -76,7 +75,7 @@ class U2PLPlus(SelfTraining):
         # 2. student and teacher see the same labelled and mixed images, the student with the latter
         #    in a strong view if one is set
         student = self.student(self.student_images(generator, batch.image_l, image_u))
-        logits_t, embed_t = self.teacher_on(batch, image_u, clean)
+        logits_t, embed_t = self.second_look(batch, image_u, clean)
         logits_u = upsample(student.logits.chunk(2)[1], size)
 
         # 3. reliable | unreliable at entropy percentile 1 - alpha_t, alpha_t = alpha_0 (1 - t/T);

@@ -90,9 +90,8 @@ class UniMatch(LabeledMethod[PairBatch]):
         each = config.lambda_s / 4
         weights = {"sup": 0.5, "fp": config.lambda_fp / 2, "s1": each, "s2": each}
         confident = (top >= config.confidence) & batch.valid_u
-        seen = distributed.average(batch.valid_u.sum()).clamp(min=1)
         return weighted_sum(weights, sup=sup, s1=s1, s2=s2, fp=fp).log(
-            confident_share=distributed.average(confident.sum()) / seen,
+            confident_share=distributed.share(confident.sum(), batch.valid_u.sum()),
             **{"accuracy/confident": label_accuracy(label, batch.truth_u, confident)},
         )
 

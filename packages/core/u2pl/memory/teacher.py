@@ -39,8 +39,8 @@ class TeacherConfig(AverageConfig):
     statistics: Literal["averaged", "own"] = Field(
         "averaged",
         description="the teacher's BatchNorm statistics; averaged: EMA of the student's, fixed in "
-        "its forward; own: those of its own batches, in u2pl-semi running ones for pseudo-labels "
-        "(released code)",
+        "its forward; own: those of its own batches (released code; in u2pl and u2plplus of "
+        "u2pl-semi running ones for pseudo-labels)",
     )
 
 
@@ -91,7 +91,7 @@ class Teacher(nn.Module):
         norms = self._own_norms()
         modes = [norm.training for norm in norms]
         for norm, mode in zip(norms, modes, strict=True):
-            norm.track_running_stats = learn or running  # without them eval mode takes the batch's
+            norm.track_running_stats = learn
             norm.train(mode and not running)
         output = self.network(*args, **kwargs)
         for norm, mode in zip(norms, modes, strict=True):

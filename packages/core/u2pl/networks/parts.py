@@ -45,11 +45,16 @@ class DecoderFile(Protocol):
         """Decoder and heads for the encoder's maps, with random weights."""
 
 
-def representation_head(in_channels: int, embed_dim: int, kernel: int) -> nn.Sequential:
-    """Two Conv-BN-ReLU blocks, the first of which halves the channels (U2PL+ sec. 4.1)."""
+def representation_head(in_channels: int, config: NetworkConfig) -> nn.Sequential | None:
+    """Two Conv-BN-ReLU blocks, the first of which halves the channels (U2PL+ sec. 4.1).
+
+    None if the config asks for no representation.
+    """
+    if not config.embed_dim:
+        return None
     return nn.Sequential(
-        conv_norm_relu(in_channels, in_channels // 2, kernel),
-        conv_norm_relu(in_channels // 2, embed_dim, kernel),
+        conv_norm_relu(in_channels, in_channels // 2, config.embed_kernel),
+        conv_norm_relu(in_channels // 2, config.embed_dim, config.embed_kernel),
     )
 
 

@@ -31,7 +31,7 @@ from u2pl.run.summary import draw_pictures, write_summary
 from u2pl.run.task import Task
 from u2pl.training import loop
 from u2pl.training.journal import Entries
-from u2pl.training.loop import Job, Stopped, fit, local_batch, make_accelerator
+from u2pl.training.loop import Job, Stopped, fast_bf16, fit, local_batch, make_accelerator
 from u2pl.training.memory import keep_freed_memory
 from u2pl.training.provenance import precision, versions
 from u2pl.training.run_folder import latest_folder, next_folder, open_folder
@@ -175,9 +175,18 @@ def announcement(
         f"{train.batch}, seed {request.seed}, on {device}",
         f"learning rate {lr:g} for the encoder, {head_lr:g} for the rest ({train.lr:g} at a batch "
         f"of {train.reference_batch})",
-        *(f"note: {note}" for note in task.notes(method, scored)),
+        *(f"note: {note}" for note in (*task.notes(method, scored), *slow(accelerator))),
         f"writing to {folder}",
     ]
+
+
+def slow(accelerator: Accelerator) -> list[str]:
+    """A note if the launcher chose float32 on a GPU that computes faster in bfloat16."""
+    if accelerator.mixed_precision != "no" or accelerator.device.type != "cuda" or not fast_bf16():
+        return []
+    if "ACCELERATE_MIXED_PRECISION" not in os.environ:
+        return []  # train.precision=float32
+    return ["float32, as accelerate launch has it; with --mixed_precision bf16 this GPU is faster"]
 
 
 def _evaluate(

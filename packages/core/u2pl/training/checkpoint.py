@@ -101,3 +101,8 @@ def _load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, T
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )
+    # fused steps walk a parameter and its averages in one order, so their layouts must be the same
+    for parameter, entry in optimizer.state.items():
+        for name, value in entry.items():
+            if value.shape == parameter.shape:
+                entry[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

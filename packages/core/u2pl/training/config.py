@@ -77,7 +77,7 @@ class TrainConfig(BaseModel):
         4,
         ge=1,
         description="number of evaluations on the validation split, evenly spaced, the last at the "
-        "end",
+        "end; methods with a teacher add one at the end of their warm start",
     )
     checkpoint_every: int = Field(500, ge=1, description="steps between states to resume from")
     log_every: int = Field(10, ge=1, description="steps between lines of the journal")

@@ -125,6 +125,11 @@ class Stopped(Exception):
 MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
+def fast_bf16() -> bool:
+    """Whether there is a GPU with bfloat16 of its own; emulated it is slower than float32."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def make_accelerator(cpu: bool = False, precision: str = "auto") -> Accelerator:
     """Process group of `accelerate launch`, and precision.
 
@@ -137,11 +142,9 @@ def make_accelerator(cpu: bool = False, precision: str = "auto") -> Accelerator:
     """
     mixed = MIXED.get(precision)
     if mixed is None and "ACCELERATE_MIXED_PRECISION" not in os.environ and not cpu:
-        # without emulation: it is slower than float32
-        fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-        mixed = "bf16" if fast else None
-    # another run of this process may have had another precision; process groups stay as they are
-    AcceleratorState._reset_state()
+        mixed = "bf16" if fast_bf16() else None
+    # another run of this process may have had another precision or device
+    AcceleratorState._reset_state(reset_partial_state=distributed.world_size() == 1)
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision=mixed,
@@ -197,7 +200,7 @@ def fit(
         history = History.parse(load_checkpoint(folder, method, optimizer))
     if config.compile:
         compile_encoders(method)
-    history.threads = choose_threads(history.threads)
+    history.threads = choose_threads(history.threads or torch.get_num_threads())
     module, prepared = accelerator.prepare(method, optimizer)
     if accelerator.scaler is not None and history.scaler:
         accelerator.scaler.load_state_dict(history.scaler)
@@ -339,9 +342,10 @@ def _score(
     begin = next((each for each in history.evaluations if each.step == job.warm_steps), evaluation)
     before, now = begin.scores[result].miou, score.miou
     if now < before:
+        does = "is hurting" if before - now > 1 else "does not help so far"
         reporter.note(
-            f"self-training is hurting: mIoU {now:.2f}, and {before:.2f} at the end of "
-            f"the warm start; try {method.remedy}"
+            f"self-training {does}: mIoU {now:.2f}, and {before:.2f} at the end of the warm "
+            f"start; try {method.remedy}"
         )
 
 

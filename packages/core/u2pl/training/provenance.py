@@ -46,8 +46,9 @@ def commit() -> str | None:
 
 
 def precision(accelerator: Accelerator) -> str:
-    """Precision of the networks as in `accelerate launch --mixed_precision`; float32 by default."""
-    return "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
+    """Precision of the networks, as in `train.precision`."""
+    names = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
+    return names.get(accelerator.mixed_precision, accelerator.mixed_precision)
 
 
 def processor() -> str:

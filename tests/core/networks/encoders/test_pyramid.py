@@ -74,6 +74,8 @@ def test_multi_grid_multiplies_the_dilation_of_the_last_stage(
         ("resnet18", "deeplabv3plus", 8),
         ("tf_efficientnet_lite0", "deeplabv3plus", 16),
         ("resnet50", "daformer", 32),
+        ("resnest50d", "deeplabv3plus", 16),
+        ("res2net50_26w_4s", "deeplabv3plus", 16),
         ("mit_b0", "segformer", 16),
     ],
 )

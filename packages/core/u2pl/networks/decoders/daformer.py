@@ -27,9 +27,7 @@ def build(config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
     """Linear embedding of the maps and two heads; trainable with one image per process."""
     decoder = Decoder(encoder.channels, config.width)
     classifier = fusion(num_classes, config.width, config.atrous_rates, config.dropout)
-    embedder = None
-    if config.embed_dim:
-        embedder = representation_head(MAPS * config.width, config.embed_dim, config.embed_kernel)
+    embedder = representation_head(MAPS * config.width, config)
     return Parts(decoder, classifier, embedder, min_images=1)
 
 

@@ -20,9 +20,7 @@ def build(config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
     """Linear embedding of the maps and two heads; trainable with one image per process."""
     decoder = Decoder(encoder.channels, config.width, deepest_first=True)
     classifier = fusion(num_classes, config.width, config.dropout)
-    embedder = None
-    if config.embed_dim:
-        embedder = representation_head(MAPS * config.width, config.embed_dim, config.embed_kernel)
+    embedder = representation_head(MAPS * config.width, config)
     return Parts(decoder, classifier, embedder, min_images=1)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import timm
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import Tensor
+from torch import Tensor, nn
 
 from u2pl.errors import UserError
 from u2pl.networks.encoder import Encoder
@@ -89,7 +89,9 @@ class Pyramid(Encoder):
     def set_multi_grid(self, rates: tuple[int, int, int]) -> None:
         blocks = list(getattr(self.model, "layer4", ()))
         dilation = 32 // self.strides[-1]
-        if dilation == 1 or len(blocks) != len(rates) or not hasattr(blocks[0], "conv3"):
+        plain = all(isinstance(getattr(each, "conv2", None), nn.Conv2d) for each in blocks)
+        bottlenecks = plain and all(hasattr(each, "conv3") for each in blocks)
+        if dilation == 1 or len(blocks) != len(rates) or not bottlenecks:
             super().set_multi_grid(rates)
         for block, rate in zip(blocks, rates, strict=True):
             block.conv2.dilation = block.conv2.padding = (rate * dilation,) * 2
