@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from u2pl.maps import upsample
 from u2pl.methods.batches import PairBatch
 from u2pl.methods.method import LabeledMethod, LabeledMethodConfig, label_accuracy
 from u2pl.methods.step import StepResult, weighted_sum
+from u2pl.mixing.features import drop_channels
 from u2pl.mixing.mixers import MixConfig, Mixer
 from u2pl.mixing.photometric import StrongView, StrongViewConfig
 from u2pl.networks.segmentor import Segmentor
@@ -63,7 +63,10 @@ class UniMatch(LabeledMethod[PairBatch]):
 
         # 1. labelled and clean unlabelled images, and the latter with dropped feature channels
         maps = self.student.encode(torch.cat([batch.image_l, batch.image_u]))
-        maps = [torch.cat([each, F.dropout2d(each[images:], config.dropout)]) for each in maps]
+        maps = [
+            torch.cat([each, drop_channels(each[images:], config.dropout, generator)])
+            for each in maps
+        ]
         weak = self.student.decode(maps, size, embed=False)
         _, logits_w, logits_fp = upsample(weak.logits, size).split(images)
 
