@@ -65,6 +65,7 @@ VARIANTS = {
     "cutmix-paper": Variant("cutmix", ("--set", "method.strong_view.kind=none")),
     # one of the two
     "u2plplus-strong-view": Variant("u2plplus", ("--set", "method.unsupervised.confidence=0")),
+    "u2plplus-careful": Variant("u2plplus", ("--set", "method.strong_view.kind=none")),
     "u2plplus-no-contrast": Variant("u2plplus", ("--set", "method.lambda_c=0")),
     # a feature's label from the corner of its 4 x 4 pixels
     "u2plplus-corner": Variant("u2plplus", ("--set", "method.contrast.pixel=released")),
@@ -79,7 +80,14 @@ def seeds(count: int, *variants: str) -> tuple[tuple[str, int], ...]:
 
 
 #: What the semi-supervised studies compare, most important first.
-FIRST = ("suponly", "u2plplus", "u2plplus-no-contrast", "u2plplus-paper", "u2plplus-strong-view")
+FIRST = (
+    "suponly",
+    "u2plplus",
+    "u2plplus-no-contrast",
+    "u2plplus-paper",
+    "u2plplus-strong-view",
+    "u2plplus-careful",
+)
 
 
 def voc_animals(labeled: str, steps: int, warm_start: float) -> Study:
