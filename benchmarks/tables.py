@@ -62,10 +62,11 @@ logged step of self-training:
 def studies() -> dict[str, list[Run]]:
     """The runs in each folder of results/."""
     folders = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
-    return {
+    found = {
         folder.name: [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
         for folder in folders
     }
+    return {name: runs for name, runs in found.items() if runs}
 
 
 def spread(values: list[float], sign: str = "") -> str:
