@@ -52,7 +52,7 @@ def upsample(logits_BChw: Tensor, size: Sequence[int]) -> Tensor:
 Pixel = Literal["centre", "released"]
 
 
-def downsample(map_BHW: Tensor, pixel: Pixel = "centre") -> Tensor:
+def downsample(map_BHW: Tensor, pixel: Pixel = "centre", stride: int = OUTPUT_STRIDE) -> Tensor:
     """Quarter-size label or mask: each feature takes the label of one of its 4 x 4 pixels.
 
     Args:
@@ -60,18 +60,19 @@ def downsample(map_BHW: Tensor, pixel: Pixel = "centre") -> Tensor:
         pixel: `centre`: pixel 4i + 2 of rows and of columns, or the last one if the image ends
             before it, since `upsample` puts feature i at 4i + 1.5. `released`: pixel
             floor(i H / h), the first one at sides that are multiples of 4.
+        stride: pixels per feature, if other than 4.
     """
-    rows, columns = (_speaking(size, pixel, map_BHW.device) for size in map_BHW.shape[-2:])
+    rows, columns = (_speaking(size, pixel, stride, map_BHW.device) for size in map_BHW.shape[-2:])
     return map_BHW.index_select(-2, rows).index_select(-1, columns)
 
 
-def _speaking(size: int, pixel: Pixel, device: torch.device) -> Tensor:
+def _speaking(size: int, pixel: Pixel, stride: int, device: torch.device) -> Tensor:
     """For each feature along an axis of `size` pixels, the pixel that speaks for it."""
-    small = -(-size // OUTPUT_STRIDE)
+    small = -(-size // stride)
     place = torch.arange(small, device=device)
     if pixel == "released":
         return place * size // small
-    return (place * OUTPUT_STRIDE + OUTPUT_STRIDE // 2).clamp_(max=size - 1)
+    return (place * stride + stride // 2).clamp_(max=size - 1)
 
 
 def top_class(score_BCHW: Tensor) -> Tensor:

@@ -171,6 +171,39 @@ class ClassQueue(nn.Module):
         index = (uniform_CX * filled).long().clamp(max=filled.sub(1).clamp(min=0))
         return (self.start.view(shape) + index).to(self.rows.device)
 
+    def draw_own(self, uniform_A: Tensor, own_A: Tensor) -> Tensor:
+        """One row of queue `own[a]` for each a; its first row if it is empty.
+
+        Args:
+            uniform_A: uniform random numbers in [0, 1).
+            own_A: int64, which queue.
+        """
+        filled = self.filled[own_A]
+        index = (uniform_A * filled).long().clamp(max=filled.sub(1).clamp(min=0))
+        return (self.start[own_A] + index).to(self.rows.device)
+
+    def draw_others(self, uniform_AX: Tensor, own_A: Tensor) -> Tensor:
+        """Rows drawn with replacement from all queues but `own[a]`, each stored row alike.
+
+            rows = [row for queue in queues if queue != own for row in queue]
+            out[a, x] = rows[int(uniform[a, x] * len(rows))]
+
+        Args:
+            uniform_AX: uniform random numbers in [0, 1).
+            own_A: int64, which queue is left out.
+
+        Returns:
+            int64 row numbers of the same shape, on the rows' device; arbitrary if there are none.
+        """
+        end = self.filled.cumsum(0)
+        begin, own = end - self.filled, own_A.unsqueeze(1)
+        others = end[-1] - self.filled[own]
+        place = (uniform_AX.double() * others).long().clamp(max=(others - 1).clamp(min=0))
+        # skip the own queue's rows
+        place = torch.where(place >= begin[own], place + self.filled[own], place)
+        queue = torch.searchsorted(end, place, right=True).clamp(max=len(end) - 1)
+        return (self.start[queue] + place - begin[queue]).to(self.rows.device)
+
     def extra_repr(self) -> str:
         classes, size = len(self.length), self.nbytes / 2**20
         return f"classes={classes}, rows={self.capacity}, width={self.width}, {size:.0f} MiB"

@@ -45,17 +45,30 @@ def class_means(embed_BDhw: Tensor, label_Bhw: Tensor, num_classes: int) -> tupl
     Returns:
         Means float32 [C, D], 0 for a class without pixels, and numbers of pixels float32 [C].
     """
-    safe = torch.where(label_Bhw == IGNORE, num_classes, label_Bhw).long().flatten(1)
-    batch, pixels = safe.shape
-    member = torch.zeros(
-        batch, num_classes + 1, pixels, dtype=embed_BDhw.dtype, device=embed_BDhw.device
-    )
-    member = member.scatter_(1, safe.unsqueeze(1), 1.0)[:, :num_classes]
+    slot_Bhw = torch.where(label_Bhw == IGNORE, num_classes, label_Bhw)
+    sums_BCD, count_BC = sums_by_slot(embed_BDhw, slot_Bhw, num_classes)
+    sums, count = distributed.total(sums_BCD.sum(dim=0)), distributed.total(count_BC.sum(dim=0))
+    return sums / count.clamp(min=1).unsqueeze(1), count
+
+
+def sums_by_slot(embed_BDhw: Tensor, slot_Bhw: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+    """Sum of the embeddings of each slot in each image, and numbers of pixels.
+
+    Args:
+        embed_BDhw: float embeddings.
+        slot_Bhw: integer slot of each pixel; `slots` means none.
+        slots: S.
+
+    Returns:
+        float32 [B, S, D] and [B, S].
+    """
+    slot_BN = slot_Bhw.long().flatten(1)
+    member = embed_BDhw.new_zeros(slot_BN.shape[0], slots + 1, slot_BN.shape[1])
+    member = member.scatter_(1, slot_BN.unsqueeze(1), 1.0)[:, :slots].float()
     # no autocast: it would compute and return the sums in 16 bits
     with torch.autocast(embed_BDhw.device.type, enabled=False):
-        sums = torch.bmm(member.float(), embed_BDhw.float().flatten(2).transpose(1, 2)).sum(dim=0)
-    sums, count = distributed.total(sums), distributed.total(member.float().sum(dim=(0, 2)))
-    return sums / count.clamp(min=1).unsqueeze(1), count
+        sums = torch.bmm(member, embed_BDhw.float().flatten(2).transpose(1, 2))
+    return sums, member.sum(dim=2)
 
 
 class Prototypes(nn.Module):
