@@ -134,7 +134,9 @@ def build(app: App, tiny: Tiny, request_data: dict[str, str]) -> Build:
         task = make_task(app, request, silently)
         dataset = task.dataset()
         batch = default_collate([dataset[position] for position in range(2)])
-        return task.build_method().train(), batch
+        method = task.build_method()
+        task.prepare(method)
+        return method.train(), batch
 
     return make
 

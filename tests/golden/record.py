@@ -59,6 +59,7 @@ TRUSTING: Mapping[str, object] = {"method.unsupervised.confidence": 0.1}
 EARLY: Mapping[str, Mapping[str, object]] = {
     "semi cutmix": {"method.confidence": 0.1, **WARM},
     "semi mean_teacher": {"method.ramp": 1.0, **WARM},
+    "semi esl": {"method.part_contrast.confidence": 0.1, **WARM},
     "semi fixmatch": {"method.confidence": 0.1},
     "semi unimatch": {"method.confidence": 0.1},
     "semi u2pl": {"method.contrast.delta_p": 0.05, **TRUSTING, **WARM},
@@ -111,6 +112,7 @@ def train(case: Case, steps: int) -> list[Step]:
     )
     task = make_task(app, request, silently)
     method, losses = task.build_method(), list[float]()
+    task.prepare(method)
     method.register_forward_hook(lambda _module, _inputs, result: losses.append(result.loss.item()))
     job = Job(
         method=method,

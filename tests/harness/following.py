@@ -37,6 +37,7 @@ OPTIONS: Options = {
 LOUD: Options = {
     "method.confidence": 0,
     "method.unsupervised.confidence": 0,
+    "method.part_contrast.confidence": 0,
     "method.contrast.delta_p": 0,
     "method.lambda_c": 1,
     "method.mix.probability": 1,

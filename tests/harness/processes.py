@@ -100,6 +100,7 @@ def smoothly(job: dict[str, Any], case: str, out: Path) -> None:
     """The first pass."""
     task = task_of(job, case, STEPS)
     method = task.build_method()
+    task.prepare(method)
     smooth(method)
     history = train(task, method, out, scored=True)
     write(out, world=distributed.world_size(), evaluations=history.dump()["evaluations"])
@@ -109,6 +110,7 @@ def as_it_is(job: dict[str, Any], case: str, out: Path) -> None:
     """The second pass: digests of the state, and names of the buffers that normalise."""
     task = task_of(job, case, AS_IT_IS)
     method = task.build_method()
+    task.prepare(method)
     before = {key: digest(value) for key, value in method.state_dict().items()}
     train(task, method, out, scored=False)
     norms = {id(buffer) for norm in batch_norms(method) for buffer in norm.buffers()}

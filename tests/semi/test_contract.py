@@ -30,7 +30,7 @@ class TestRecipes(RecipeContract):
 
 
 @pytest.mark.parametrize(
-    "name", ["cutmix", "fixmatch", "mean_teacher", "suponly", "u2pl", "u2plplus", "unimatch"]
+    "name", ["cutmix", "esl", "fixmatch", "mean_teacher", "suponly", "u2pl", "u2plplus", "unimatch"]
 )
 def test_all_of_one_student_is_trained(name: str, build: Build) -> None:
     method, _ = build(name)

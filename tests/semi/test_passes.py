@@ -20,6 +20,7 @@ WARM, LATER = 0, 5
         ("u2pl", 0.0, (1, 0), (2, 2)),  # | unlabelled, then labelled
         ("fixmatch", None, (1, 0), (2, 1)),
         ("unimatch", None, (4, 0), (4, 0)),  # labelled and clean, two strong views
+        ("esl", None, (1, 0), (2, 3)),
         ("cps", None, (4, 0), (4, 0)),  # labelled and unlabelled, by two students
         ("u2plplus", 0.0, (1, 0), (2, 2)),
     ],

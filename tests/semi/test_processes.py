@@ -18,6 +18,7 @@ class TestTwoProcesses(TwoProcesses):
         "fixmatch": 2,
         "unimatch": 4,
         "cps": 3,
+        "esl": 3,
         "u2pl": 3,
         "u2plplus": 3,
         "u2plplus unmixed": 3,

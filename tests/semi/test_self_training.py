@@ -16,7 +16,7 @@ from u2pl.networks.encoder import Encoder
 from u2pl.schedules import Progress
 
 STEP = 5
-WITH_TEACHER = ("mean_teacher", "cutmix", "fixmatch", "u2pl", "u2plplus")
+WITH_TEACHER = ("mean_teacher", "cutmix", "fixmatch", "esl", "u2pl", "u2plplus")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
@@ -70,6 +70,9 @@ class Method(nn.Module, Generic[Batch], ABC):
     #: What happens during the warm start, as shown to the user.
     warming: ClassVar[str] = "supervised only"
 
+    #: Whether `prepare` is called.
+    prepares: ClassVar[bool] = False
+
     config: MethodConfig
 
     def __init__(self, config: MethodConfig, student: Segmentor, num_classes: int) -> None:
@@ -96,6 +99,14 @@ class Method(nn.Module, Generic[Batch], ABC):
 
     def follow(self, progress: Progress) -> None:
         """Hook after each optimizer step, to update a teacher; does nothing by default."""
+
+    def prepare(self, labeled: Iterable[tuple[Tensor, Tensor]], seed: int) -> None:
+        """Look at all labelled images before the first step of a run; its result is state.
+
+        Args:
+            labeled: images, uint8 [3, H, W], and labels, uint8 [H, W], at the size of training.
+            seed: of the run.
+        """
 
     def after_step(self, progress: Progress) -> None:
         """Average BatchNorm statistics over processes, then `follow`.

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Self
 
 import torch
+import torch.nn.functional as F
 from rich.table import Table
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from u2pl.counting import Counting
+from u2pl.counting import Counting, OnProgress
 from u2pl.data.source import Source
 from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.evaluate.scoring import load_example
+from u2pl.maps import resize_image, shrink_factor
 from u2pl.methods.method import AnyMethod
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
@@ -199,6 +202,27 @@ class Task(ABC):
         torch.manual_seed(self.request.seed)
         recipe, classes = self.recipe, len(self.classes)
         return recipe.kind(recipe.options, build_segmentor(self.network(), classes), classes)
+
+    def prepare(self, method: AnyMethod) -> None:
+        """Let the method look at the labelled images, if it wants to."""
+        if method.prepares:
+            with self.counting("looking at labelled images") as progress:
+                method.prepare(self.labeled_images(progress), self.request.seed)
+
+    def labeled_images(self, progress: OnProgress) -> Iterator[tuple[Tensor, Tensor]]:
+        """All labelled images of the first part with their labels, shrunk to `data.long_side`."""
+        part, long_side = self.parts[0], self.recipe.sections.data.long_side
+        for done, id in enumerate(part.ids, 1):
+            image, label = load_example(part.source, id)
+            factor = shrink_factor((label.shape[0], label.shape[1]), long_side)
+            if factor < 1:
+                size = tuple(max(1, round(side * factor)) for side in label.shape)
+                whole = resize_image(image[None].float(), (size[0], size[1]))
+                image = whole[0].round().to(torch.uint8)
+                small = F.interpolate(label[None, None].float(), size, mode="nearest-exact")
+                label = small[0, 0].to(torch.uint8)
+            yield image, label
+            progress(done, len(part.ids))
 
     def network(self) -> NetworkConfig:
         """The config of the network."""

@@ -30,6 +30,7 @@ from u2pl.run.run import Run
 from u2pl.run.summary import draw_pictures, write_summary
 from u2pl.run.task import Task
 from u2pl.training import loop
+from u2pl.training.checkpoint import has_checkpoint
 from u2pl.training.journal import Entries
 from u2pl.training.loop import Job, Stopped, fast_bf16, fit, local_batch, make_accelerator
 from u2pl.training.memory import keep_freed_memory
@@ -118,6 +119,8 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     task.check()
     method, dataset = task.build_method(), task.dataset()
     folder = _folder(task)
+    if not (request.resume and has_checkpoint(folder)):  # what it finds is part of the state
+        task.prepare(method.to(device))
     distributed.barrier()  # every process has read the folders before the first one makes one
     if main:
         open_folder(folder, task.config(), request.resume)
