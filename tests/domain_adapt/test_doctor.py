@@ -40,7 +40,7 @@ def test_two_domains_that_fit_end_with_the_command_that_trains(
     assert any(line.startswith("tried on the CPU") for line in lines)
     words = shlex.split(lines[-1].removeprefix("ready: "))
     data = ["--source", domains["source"], "--target", domains["target"], "--source-split", "train"]
-    assert words == ["u2pl-da", "train", "u2plplus", *data, *options, "--seed", "3"]
+    assert words == ["u2pl-da", "train", "u2plplus", *data, *options, "--seed", "3", "--cpu"]
 
 
 def test_everything_broken_is_listed_with_its_file(

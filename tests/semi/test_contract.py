@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from harness.contract import TOTAL, Build, MethodContract, RecipeContract, trained
+from u2pl.errors import UserError
 from u2pl.methods.batches import PairBatch
-from u2pl.methods.discovery import method_names
+from u2pl.methods.discovery import load_method, method_names
+from u2pl.run.recipe import Recipe, recipe_path, resolve
 from u2pl.schedules import Progress
 from u2pl_semi.app import APP
 
@@ -53,3 +55,23 @@ def test_the_auxiliary_classifier_is_trained_by_the_labels_in_every_step(
             assert all(p.grad is not None and p.grad.any() for p in student.auxiliary.parameters())
         assert all(p.grad is not None for p in trained(method).values())
     assert plain.student.auxiliary is None
+
+
+def test_a_recipe_that_changes_the_kind_takes_that_kinds_numbers() -> None:
+    """What follows from a nested default of the method is not kept beside the recipe's choice."""
+    kind = load_method("u2pl_semi.methods", APP.methods, "fixmatch")
+    own = kind.Config().strong_view
+    _, options = resolve(recipe_path(APP.recipes, "demo"), kind.Config)
+    view = options.strong_view
+    assert (own.kind, own.strength, own.grey_probability) == ("unimatch", 0.5, 0.2)
+    assert (view.kind, view.strength, view.grey_probability) == ("photometric", 0.2, 0.0)
+    # and the method's own nested defaults stay where the recipe is silent
+    assert options.mix.kind == "boxes" and options.teacher.momentum == 0.996
+
+
+def test_a_contrast_without_representation_is_refused() -> None:
+    request = APP.request(method="u2plplus", preset="demo", set=["network.embed_dim=0"])
+    with pytest.raises(UserError, match=r"^network\.embed_dim=0 leaves the contrast nothing"):
+        _ = Recipe.of_request(APP, request).network
+    request = APP.request(method="suponly", preset="demo", set=["network.embed_dim=0"])
+    assert Recipe.of_request(APP, request).network.embed_dim == 0

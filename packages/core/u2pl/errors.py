@@ -30,5 +30,7 @@ def explain(error: ValidationError, prefix: str = "") -> str:
     reason = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:  # a whole section, whose values do not fit each other
         return f"{where}: {reason}" if where else reason
+    if first["type"] == "tuple_type":
+        reason = "write several values as [1, 2]"
     unknown = first["type"] == "extra_forbidden"
     return f"{where}: {reason}" + ("" if unknown else f", not {first['input']!r}")

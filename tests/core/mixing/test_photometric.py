@@ -319,3 +319,9 @@ def test_two_processes_see_like_one(twins, monkeypatch):
 def test_a_wrong_option_is_refused(wrong):
     with pytest.raises(ValidationError):
         StrongViewConfig(**wrong)
+
+
+@pytest.mark.parametrize("sigma", [(2.0, 0.1), (1.0, float("inf")), (0.0, 1.0)])
+def test_a_blur_that_is_no_range_is_refused(sigma):
+    with pytest.raises(ValidationError):
+        StrongViewConfig(sigma=sigma)

@@ -29,6 +29,7 @@ from u2pl.training.loop import (
     _batches,
     _evaluation_steps,
     _StopSignal,
+    check_method,
     compile_encoders,
     fit,
     make_accelerator,
@@ -321,8 +322,17 @@ def test_encoders_are_compiled_and_nothing_else(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_looks_into_the_encoder_is_not_compiled() -> None:
+    holder = Holder(Pyramid("test_resnet", 16), AffinityHead(4))
     with pytest.raises(UserError, match=r"^train\.compile=true hides the attention .*leave it out"):
-        compile_encoders(Holder(Pyramid("test_resnet", 16), AffinityHead(4)))
+        check_method(holder, TrainConfig(compile=True), gpus=False)
+    check_method(holder, TrainConfig(), gpus=False)
+
+
+def test_what_no_data_can_change_is_said_before_a_run_begins() -> None:
+    holder = Holder(Pyramid("test_resnet", 16))
+    with pytest.raises(UserError, match=r"^float16 needs a GPU"):
+        check_method(holder, TrainConfig(precision="float16"), gpus=False)
+    check_method(holder, TrainConfig(precision="float16"), gpus=True)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

@@ -7,6 +7,7 @@ import pytest
 from u2pl.errors import UserError
 from u2pl.training.run_folder import (
     differences,
+    forget_unbegun,
     latest_folder,
     next_folder,
     open_folder,
@@ -65,3 +66,28 @@ def test_a_folder_below_a_file_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot make the folder"):
         open_folder(tmp_path / "file" / "run", {}, resume=False)
+
+
+def test_a_run_that_failed_before_its_first_step_leaves_nothing(tmp_path: Path) -> None:
+    for name, lines in (("none", None), ("empty", ""), ("begun", '{"step": 0}\n')):
+        folder = tmp_path / name
+        open_folder(folder, {"seed": 0}, resume=False)
+        if lines is not None:
+            (folder / "journal.jsonl").write_text(lines)
+        forget_unbegun(folder)
+        assert folder.exists() == (name == "begun")
+
+
+def test_a_refused_resume_names_option_and_values(tmp_path: Path) -> None:
+    many = list(range(50))
+    there = {"options": {"train": {"lr": 0.1, "list": many}, "data": {}}, "seed": 0}
+    open_folder(tmp_path / "run", there, resume=False)
+    cases = {
+        "train.lr (0.1 there, 0.2 here)": {"train": {"lr": 0.2, "list": many}, "data": {}},
+        "train.list;": {"train": {"lr": 0.1, "list": [1]}, "data": {}},
+        "data.new (not known there: ": {"train": {"lr": 0.1, "list": many}, "data": {"new": 1}},
+    }
+    for words, options in cases.items():
+        with pytest.raises(UserError) as caught:
+            open_folder(tmp_path / "run", there | {"options": options}, resume=True)
+        assert words in str(caught.value)

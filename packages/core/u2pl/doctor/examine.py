@@ -27,6 +27,7 @@ from u2pl.run.app import App
 from u2pl.run.request import TRAIN_ONLY, Request
 from u2pl.run.task import Part, Task
 from u2pl.run.train import make_task
+from u2pl.training.loop import check_method
 from u2pl.training.memory import keep_freed_memory
 
 
@@ -53,9 +54,13 @@ def examine(app: App, request: Request, console: Console, counting: Counting) ->
     if method is not None:
         keep_freed_memory()  # as training does
         method = method.to(choose_device(request.cpu))
+        try:
+            check_method(method, task.recipe.sections.train, method.device.type == "cuda")
+        except UserError as error:
+            diagnosis.fix([str(error)])
         say_state(task, method, diagnosis)
         say_costs(task, method, ids, diagnosis)
-    words = request.words(*TRAIN_ONLY, "cpu")
+    words = request.words(*TRAIN_ONLY)
     return diagnosis.conclude(shlex.join([app.name, "train", *words]))
 
 

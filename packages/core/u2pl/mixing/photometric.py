@@ -8,6 +8,7 @@ Shapes: T = taps, the length of the blur's kernel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -72,6 +73,13 @@ class StrongViewConfig(BaseModel):
         description="kernel size of the blur in pixels, odd; 51 in the released code, which makes "
         "no visible difference",
     )
+
+    @field_validator("sigma")
+    @classmethod
+    def _a_range(cls, sigma: tuple[float, float]) -> tuple[float, float]:
+        if not sigma[0] <= sigma[1] < math.inf:
+            raise ValueError("must be two finite numbers, the smaller one first")
+        return sigma
 
     @field_validator("taps")
     @classmethod

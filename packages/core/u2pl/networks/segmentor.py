@@ -148,5 +148,5 @@ class Segmentor(nn.Module):
             return
         raise UserError(
             f"{images} image per process is too few for training: BatchNorm in the decoder's image "
-            f"pooling needs {self.min_images} or more per process"
+            f"pooling needs {self.min_images} or more per process; raise train.batch"
         )

@@ -95,7 +95,14 @@ class Recipe:
     def network(self) -> NetworkConfig:
         """The network; without a representation head if the method has no use for one."""
         config = self.sections.network
-        return config if self.kind.uses_embedding else config.model_copy(update={"embed_dim": 0})
+        if not self.kind.uses_embedding:
+            return config.model_copy(update={"embed_dim": 0})
+        if config.embed_dim == 0:
+            raise UserError(
+                "network.embed_dim=0 leaves the contrast nothing to compare: set it above 0, or "
+                "choose a method without contrast"
+            )
+        return config
 
     def total(self, images: int) -> int:
         """Steps of a run whose epoch has so many images."""
@@ -159,7 +166,7 @@ def resolve(
     """
     values = tomllib.loads(recipe.read_text(encoding="utf-8"))
     # on top of the method's own defaults: those of a nested config differ between methods
-    own = method_config().model_dump()
+    own = _explicit(method_config())
     fields = method_config.model_fields
     _merge(own, {key: value for key, value in values.get(METHOD, {}).items() if key in fields})
     values[METHOD] = own
@@ -170,7 +177,8 @@ def resolve(
         if not equals:
             raise UserError(f"--set {assignment}: write it as section.key=value")
         if key not in known:
-            near = did_you_mean(key, known, 0.4)
+            inside = [name for name in known if name.startswith(f"{key}.")]
+            near = f" (did you mean {inside[0]}?)" if inside else did_you_mean(key, known, 0.75)
             raise UserError(f"--set {key}: there is no such option{near}; `show` lists them all")
         nested: Any = _value(text)
         for part in reversed(key.split(".")):
@@ -178,6 +186,16 @@ def resolve(
         _merge(values, nested)
     method = _validated(method_config, values.pop(METHOD), f"{METHOD}.")
     return _validated(sections, values), method
+
+
+def _explicit(config: BaseModel) -> Nested:
+    """What a config's own class says of its nested configs; what follows from that is left out."""
+    parts = {name: getattr(config, name) for name in type(config).model_fields}
+    return {
+        name: part.model_dump(exclude_unset=True)
+        for name, part in parts.items()
+        if isinstance(part, BaseModel)
+    }
 
 
 def flat_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:

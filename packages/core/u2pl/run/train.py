@@ -16,6 +16,7 @@ from torch import nn
 
 from u2pl import distributed
 from u2pl.counting import OnProgress, silently
+from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.scoring import check_scored, evaluate
@@ -32,10 +33,23 @@ from u2pl.run.task import Task
 from u2pl.training import loop
 from u2pl.training.checkpoint import has_checkpoint
 from u2pl.training.journal import Entries
-from u2pl.training.loop import Job, Stopped, fast_bf16, fit, local_batch, make_accelerator
+from u2pl.training.loop import (
+    Job,
+    Stopped,
+    check_method,
+    fast_bf16,
+    fit,
+    local_batch,
+    make_accelerator,
+)
 from u2pl.training.memory import keep_freed_memory
 from u2pl.training.provenance import precision, versions
-from u2pl.training.run_folder import latest_folder, next_folder, open_folder
+from u2pl.training.run_folder import (
+    forget_unbegun,
+    latest_folder,
+    next_folder,
+    open_folder,
+)
 from u2pl.training.threads import choose_threads
 
 
@@ -118,6 +132,7 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
         check_scored(scored.source, scored.ids)
     task.check()
     method, dataset = task.build_method(), task.dataset()
+    check_method(method, task.recipe.sections.train, device.type == "cuda")
     folder = _folder(task)
     if not (request.resume and has_checkpoint(folder)):  # what it finds is part of the state
         task.prepare(method.to(device))
@@ -146,6 +161,10 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
             history = fit(job, folder, accelerator, progress, request.resume)
         except Stopped as stopped:
             raise Stopped(f"{stopped}; go on with: {resume_command(task, folder)}") from None
+        except UserError:
+            if main and not request.resume:
+                forget_unbegun(folder)
+            raise
     if main:
         write_summary(folder, task, history, method, accelerator)
         draw_pictures(folder, task, device)

@@ -130,6 +130,27 @@ def fast_bf16() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def no_float16() -> UserError:
+    """The error of float16 on a CPU."""
+    return UserError("float16 needs a GPU: set train.precision=bfloat16 or float32")
+
+
+def check_method(method: AnyMethod, config: TrainConfig, gpus: bool) -> None:
+    """UserError if the method cannot be trained as configured, whatever the data.
+
+    Args:
+        method: to be trained.
+        config: compilation and precision.
+        gpus: whether it runs on one or several GPUs.
+    """
+    if config.precision == "float16" and not gpus:
+        raise no_float16()
+    if config.compile and any(isinstance(part, AffinityHead) for part in method.modules()):
+        raise UserError(
+            "train.compile=true hides the attention that the affinity is made of: leave it out"
+        )
+
+
 def make_accelerator(cpu: bool = False, precision: str = "auto") -> Accelerator:
     """Process group of `accelerate launch`, and precision.
 
@@ -151,7 +172,7 @@ def make_accelerator(cpu: bool = False, precision: str = "auto") -> Accelerator:
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise UserError("float16 needs a GPU: set train.precision=bfloat16 or float32")
+        raise no_float16()
     announced = int(os.environ.get("WORLD_SIZE", "1"))
     if announced > accelerator.num_processes:
         raise UserError(
@@ -258,11 +279,7 @@ def fit(
 
 
 def compile_encoders(method: AnyMethod) -> None:
-    """Compile the forward of every encoder at its first call; UserError if that cannot work."""
-    if any(isinstance(part, AffinityHead) for part in method.modules()):
-        raise UserError(
-            "train.compile=true hides the attention that the affinity is made of: leave it out"
-        )
+    """Compile the forward of every encoder at its first call."""
     for part in method.modules():
         if isinstance(part, Encoder):
             part.compile(dynamic=False)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 from u2pl.errors import UserError
 from u2pl.files import write_json
@@ -12,6 +14,8 @@ from u2pl.files import write_json
 CONFIG, JOURNAL, SUMMARY = "config.json", "journal.jsonl", "summary.json"
 #: Options that may change when a run is resumed; all others must be equal.
 FREE = ("workers", "log_every", "checkpoint_every")
+#: Stands for an entry that a config does not have.
+ABSENT: Any = object()
 
 
 def next_folder(parent: Path, stem: str) -> Path:
@@ -42,11 +46,13 @@ def open_folder(folder: Path, config: dict[str, object], resume: bool) -> None:
             raise UserError(
                 f"--resume: {folder} holds no run; leave --resume out to start one there"
             )
-        changed = differences(read_config(folder), config)
+        there = read_config(folder)
+        changed = differences(there, config)
         if changed:
+            words = ", ".join(_difference(there, config, name) for name in changed[:3])
             raise UserError(
-                f"--resume: {folder} was started with another {', '.join(changed[:3])}; use the "
-                "same command, or another --out"
+                f"--resume: {folder} was started with another {words}; use the same command, or "
+                "another --out"
             )
         return
     # a half-written file that a kill left behind is not worth keeping
@@ -64,6 +70,14 @@ def open_folder(folder: Path, config: dict[str, object], resume: bool) -> None:
             f"cannot make the folder {folder}: {error.strerror}; choose another --out"
         ) from error
     write_json(folder / CONFIG, config)
+
+
+def forget_unbegun(folder: Path) -> None:
+    """Remove the folder of a run that failed before its first step was written down."""
+    journal = folder / JOURNAL
+    names = {entry.name for entry in folder.iterdir()}
+    if names <= {CONFIG, JOURNAL} and not (journal.exists() and journal.stat().st_size):
+        shutil.rmtree(folder)
 
 
 def read_config(folder: Path) -> dict[str, object]:
@@ -96,6 +110,22 @@ def differences(one: dict[str, object], other: dict[str, object], prefix: str = 
         elif json.dumps(a) != json.dumps(b):
             changed.append(f"{prefix}{key}")
     return changed
+
+
+def _difference(there: dict[str, object], here: dict[str, object], name: str) -> str:
+    """An entry that differs, as one would type it, and both of its values if they are short."""
+    values = []
+    for config in (there, here):
+        value: Any = config
+        for part in name.split("."):
+            value = value.get(part, ABSENT) if isinstance(value, dict) else ABSENT
+        values.append(value)
+    name = name.removeprefix("options.")
+    if values[0] is ABSENT and "." in name:
+        return f"{name} (not known there: the run is of an older version)"
+    if ABSENT in values or any(isinstance(v, dict) or len(json.dumps(v)) > 40 for v in values):
+        return name
+    return f"{name} ({json.dumps(values[0])} there, {json.dumps(values[1])} here)"
 
 
 def _numbers(parent: Path, stem: str) -> list[int]:
