@@ -350,9 +350,18 @@ def measure(name: str, method: str, seed: int, data: str | None, weights: str | 
     whole = " ".join(part for part in line if part != "--resume")
     found = {"command": whole, **summary, "curves": curves(ROOT / folder / "journal.jsonl")}
     result.parent.mkdir(parents=True, exist_ok=True)
-    result.with_suffix(".part").write_text(json.dumps(found) + "\n")
+    text = without_places(json.dumps(found), data, weights)
+    result.with_suffix(".part").write_text(text + "\n")
     result.with_suffix(".part").rename(result)
     (ROOT / folder / "resume.safetensors").unlink()
+
+
+def without_places(text: str, *paths: str | None) -> str:
+    """The text with each path shortened to its name: where data lie differs between machines."""
+    for path in paths:
+        if path is not None:
+            text = text.replace(path, Path(path).name)
+    return text
 
 
 def main() -> None:
