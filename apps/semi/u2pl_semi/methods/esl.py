@@ -123,11 +123,15 @@ class ESL(SelfTraining):
         return part
 
     def anchors(self, label_Bhw: Tensor, teacher: SegOutput) -> Tensor:
-        """Labelled pixels, and unlabelled ones that the teacher is sure of (ESL Eq 9)."""
+        """Labelled pixels, and unlabelled ones of whose label the teacher is sure (ESL Eq 9).
+
+        Label and probability come from different looks; an anchor's class is that of its part.
+        """
         label_l, label_u = label_Bhw.chunk(2)
-        top, own = teacher.logits.chunk(2)[1].float().softmax(dim=1).max(dim=1)
-        sure = (top > self.config.part_contrast.confidence) & (label_u != IGNORE)
-        return torch.cat([label_l, torch.where(sure, own, IGNORE)])
+        prob = teacher.logits.chunk(2)[1].float().softmax(dim=1)
+        safe = torch.where(label_u == IGNORE, 0, label_u).unsqueeze(1)
+        sure = prob.gather(1, safe).squeeze(1) > self.config.part_contrast.confidence
+        return torch.cat([label_l, torch.where(sure, label_u, IGNORE)])
 
     def prepare(self, labeled: Iterable[tuple[Tensor, Tensor]], seed: int) -> None:
         """Find the parts of each class by K-means on the pretrained encoder's features."""
@@ -154,7 +158,12 @@ class ESL(SelfTraining):
                 used = torch.zeros(self.config.parts, dtype=torch.bool)
             centers.append(center)
             known.append(used)
-        self.part_prototypes.fill(torch.cat(centers), torch.cat(known))
+        # every process has looked at all images; rounding must not tell them apart
+        center_SL, known_S = torch.cat(centers), torch.cat(known)
+        self.part_prototypes.fill(
+            distributed.gather(center_SL.to(self.device))[: len(center_SL)],
+            distributed.gather(known_S.to(self.device))[: len(known_S)],
+        )
 
 
 def _kept(pixels: list[Tensor], draw: torch.Generator, most: int = 2 * MOST) -> list[Tensor]:
