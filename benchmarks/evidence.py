@@ -90,11 +90,11 @@ FIRST = (
 )
 
 
-def voc_animals(labeled: str, steps: int, warm_start: float) -> Study:
+def photos(labeled: str, steps: int, warm_start: float, scale: str = "[0.4,1.0]") -> Study:
     """128-pixel crops, 4 + 4 images, the pretrained EfficientNet-Lite0."""
     options = [
         "--preset", "light", "--labeled", labeled, "--steps", str(steps),
-        "--set", "data.crop=128", "--set", "data.scale=[0.4,1.0]", "--set", "data.workers=1",
+        "--set", "data.crop=128", "--set", f"data.scale={scale}", "--set", "data.workers=1",
         "--set", "train.batch=4", "--set", "train.reference_batch=4", "--set", "train.lr=3e-4",
         "--set", "train.head_lr_factor=5", "--set", "train.evaluations=1",
     ]  # fmt: skip
@@ -174,9 +174,10 @@ STUDIES = {
     ),
     # fewer labels: the teacher is wrong too often
     "demo-16": Study((*DEMO, "--labeled", "16"), seeds(3, *FIRST)),
-    "voc-animals-222": voc_animals("labeled_222", 800, 0.375),
-    "voc-animals-65": voc_animals("labeled_65", 400, 0.5),
-    "voc-animals-31": voc_animals("labeled_31", 400, 0.5),
+    "voc-animals-222": photos("labeled_222", 800, 0.375),
+    "voc-animals-65": photos("labeled_65", 400, 0.5),
+    "voc-animals-31": photos("labeled_31", 400, 0.5),
+    "camvid-23": photos("labeled_23", 400, 0.5, scale="[0.5,1.0]"),
     "adapt-demo": Study(("--preset", "demo"), adapted(1), "domain_adapt"),
     "camvid-dusk": Study(brief_camvid(*THINGS), adapted(3), "domain_adapt", ("test_day",)),
     "camvid-dusk-mit": Study(

@@ -30,7 +30,18 @@ TINY = {
 }
 
 #: The teacher looks once where nothing is mixed.
-VARIANTS = {"u2plplus unmixed": {"method.mix.probability": 0}}
+UNMIXED = {"method.mix.probability": 0}
+#: Pseudo-labels are weighted, by prototypes of pixels that are not very sure yet.
+WEIGHTED = {
+    "method.pixel_weight.kind": "rank_statistics",
+    "method.pixel_weight.confidence": 0.1,
+    "method.pixel_weight.memory": 8,
+    "method.pixel_weight.channels": 3,
+}
+VARIANTS = {
+    "u2plplus unmixed": UNMIXED,
+    **{f"{name} weighted": WEIGHTED for name in ("fixmatch", "unimatch", "u2plplus")},
+}
 
 
 def make_folder(

@@ -16,6 +16,7 @@ from u2pl_semi.app import APP
 
 class TestMethods(MethodContract):
     app = APP
+    variants = ("fixmatch weighted", "unimatch weighted", "u2plplus weighted")
 
     def spoilt(self, batch: PairBatch) -> dict[str, PairBatch]:
         unknown = torch.full_like(batch.label_l, 255)
@@ -32,7 +33,19 @@ class TestRecipes(RecipeContract):
 
 
 @pytest.mark.parametrize(
-    "name", ["cutmix", "esl", "fixmatch", "mean_teacher", "suponly", "u2pl", "u2plplus", "unimatch"]
+    "name",
+    [
+        "ael",
+        "augseg",
+        "cutmix",
+        "esl",
+        "fixmatch",
+        "mean_teacher",
+        "suponly",
+        "u2pl",
+        "u2plplus",
+        "unimatch",
+    ],
 )
 def test_all_of_one_student_is_trained(name: str, build: Build) -> None:
     method, _ = build(name)

@@ -19,6 +19,12 @@ WARM, LATER = 0, 5
         ("u2plplus", 1.0, (1, 0), (2, 3)),
         ("u2pl", 0.0, (1, 0), (2, 2)),  # | unlabelled, then labelled
         ("fixmatch", None, (1, 0), (2, 1)),
+        ("augseg", None, (1, 0), (2, 1)),
+        ("ael", None, (1, 0), (2, 1)),
+        ("fixmatch weighted", None, (1, 0), (2, 2)),  # | labelled and unlabelled
+        ("u2plplus weighted", 1.0, (1, 0), (2, 3)),  # | labelled and unlabelled, then mixed
+        ("u2plplus weighted", 0.0, (1, 0), (2, 2)),
+        ("unimatch weighted", None, (4, 0), (4, 0)),
         ("unimatch", None, (4, 0), (4, 0)),  # labelled and clean, two strong views
         ("esl", None, (1, 0), (2, 3)),
         ("cps", None, (4, 0), (4, 0)),  # labelled and unlabelled, by two students

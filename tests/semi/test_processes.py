@@ -10,12 +10,15 @@ from u2pl_semi.app import APP
 
 class TestTwoProcesses(TwoProcesses):
     app = APP
-    variants = ("u2plplus unmixed",)
+    variants = ("u2plplus unmixed", "fixmatch weighted")
     terms: ClassVar = {
         "suponly": 1,
         "cutmix": 2,
         "mean_teacher": 2,
+        "ael": 2,
+        "augseg": 2,
         "fixmatch": 2,
+        "fixmatch weighted": 2,
         "unimatch": 4,
         "cps": 3,
         "esl": 3,

@@ -60,6 +60,8 @@ def unsupervised_loss(
     label_BHW: Tensor,
     prob_BCHW: Tensor,
     part: Partition,
+    weight_BHW: Tensor | None = None,
+    divisor: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """L_u, the mean over the reliable pixels of all processes, and its weight lambda_u.
 
@@ -69,13 +71,18 @@ def unsupervised_loss(
         label_BHW: integer pseudo-labels.
         prob_BCHW: the teacher's probabilities.
         part: which of the pixels are reliable.
+        weight_BHW: float weight of each pixel's term.
+        divisor: of the sum over the reliable pixels, see `PixelWeight.divisor`; their number when
+            None.
     """
     target = torch.where(part.reliable_BHW, label_BHW, IGNORE)
     reliable = distributed.average(part.reliable_BHW.sum())
     unreliable = distributed.average(part.unreliable_BHW.sum())
     everything = reliable.new_full((), target.numel())
     counted = reliable + unreliable if config.count == "valid" else everything
-    loss = symmetric_cross_entropy(logits_BCHW, target, config.xi_1, config.xi_2, reliable)
+    count = reliable if divisor is None else divisor
+    terms = config.xi_1, config.xi_2
+    loss = symmetric_cross_entropy(logits_BCHW, target, *terms, count, weight_BHW)
     weight = adaptive_weight(counted, reliable, config.eta)
     if config.confidence:
         valid = part.reliable_BHW | part.unreliable_BHW

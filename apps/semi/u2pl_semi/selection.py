@@ -12,7 +12,7 @@ from u2pl import distributed
 from u2pl.maps import downsample
 from u2pl.methods.pixel_contrast import RankedContrastConfig
 from u2pl.pseudo.partition import Partition
-from u2pl.pseudo.select import SELECTIONS, Candidates
+from u2pl.pseudo.select import SELECTIONS, Candidates, only_correct
 
 
 class SemiContrastConfig(RankedContrastConfig):
@@ -22,6 +22,12 @@ class SemiContrastConfig(RankedContrastConfig):
         "paper",
         description="rule for anchors, positives and negatives: U2PL Eqs 9-16, or that of the "
         "released code (see docs/methods)",
+    )
+    bank: Literal["unreliable", "correct_labeled"] = Field(
+        "unreliable",
+        description="which pixels become negative keys; unreliable: the selection's, most of them "
+        "unreliable; correct_labeled: of these only labelled pixels that the teacher classifies "
+        "right, as a control (the bank of PixCon)",
     )
 
 
@@ -46,6 +52,7 @@ def select_candidates(
     prob_l, prob_u = prob_BChw.chunk(2)
     small_l, small_u = (downsample(label, config.pixel) for label in (label_l, label_u))
     limits, choose = config.thresholds(prob_BChw.shape[1]), SELECTIONS[config.selection]
-    return choose(
+    chosen = choose(
         prob_l, small_l, prob_u, small_u, part, alpha, limits, distributed.gather, config.pixel
     )
+    return chosen if config.bank == "unreliable" else only_correct(chosen, prob_l, small_l)

@@ -1,4 +1,4 @@
-"""What the methods with a teacher share: warm start, teacher, mixing and strong view."""
+"""What the methods with a teacher share: warm start and teacher, then mixing and strong view."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from u2pl.networks.segmentor import Segmentor, SegOutput
 from u2pl.schedules import Progress
 
 
-class SelfTrainingConfig(LabeledMethodConfig):
+class TeachingConfig(LabeledMethodConfig):
     """Options of every method with a teacher."""
 
     warm_start: float = Field(
@@ -28,6 +28,11 @@ class SelfTrainingConfig(LabeledMethodConfig):
     teacher: TeacherConfig = Field(
         TeacherConfig(), description="how the teacher follows the student (U2PL+ Eq 2)"
     )
+
+
+class SelfTrainingConfig(TeachingConfig):
+    """Options of a method with a teacher that mixes the unlabelled images of a step."""
+
     mix: MixConfig = Field(MixConfig(), description="strong augmentation of the unlabelled images")
     strong_view: StrongViewConfig = Field(
         StrongViewConfig(kind="none"),
@@ -36,8 +41,38 @@ class SelfTrainingConfig(LabeledMethodConfig):
     )
 
 
-class SelfTraining(LabeledMethod[PairBatch]):
+class Teaching(LabeledMethod[PairBatch]):
     """A student, and a teacher that is its moving average after the warm start.
+
+    Args as for `Method`.
+    """
+
+    config: TeachingConfig
+
+    def __init__(self, config: TeachingConfig, student: Segmentor, num_classes: int) -> None:
+        super().__init__(config, student, num_classes)
+        self.teacher = Teacher(student, config.teacher)
+
+    @property
+    def remedy(self) -> str:
+        others = (
+            "more labels, a longer method.warm_start, or suponly, which learns from labels alone"
+        )
+        return " or ".join([*self.helping_options(), others])
+
+    def helping_options(self) -> list[str]:
+        """Options that help where labels are few, as typed, without those that are on already."""
+        return []
+
+    def follow(self, progress: Progress) -> None:
+        self.teacher.update(self.student, progress.after(self.config.warm_start))
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"teacher": self.teacher.network, "student": self.student}
+
+
+class SelfTraining(Teaching):
+    """A student and a teacher, and the strong augmentation of what the student sees.
 
     Args as for `Method`.
     """
@@ -46,7 +81,6 @@ class SelfTraining(LabeledMethod[PairBatch]):
 
     def __init__(self, config: SelfTrainingConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
-        self.teacher = Teacher(student, config.teacher)
         self.mix = Mixer(config.mix, num_classes)
         self.strong_view = StrongView(config.strong_view)
 
@@ -67,7 +101,7 @@ class SelfTraining(LabeledMethod[PairBatch]):
         return not self.mix.mixes(generator) and not self.teacher.own_statistics
 
     def second_look(
-        self, batch: PairBatch, image_u: Tensor, clean: SegOutput
+        self, batch: PairBatch, image_u: Tensor, clean: SegOutput, labeled: SegOutput | None = None
     ) -> tuple[Tensor, Tensor]:
         """The teacher's logits and embeddings of the labelled and the mixed images.
 
@@ -77,28 +111,17 @@ class SelfTraining(LabeledMethod[PairBatch]):
             batch: the step's.
             image_u: unlabelled images after mixing.
             clean: the teacher's output for them before mixing.
+            labeled: its output for the labelled images, if it has seen them.
         """
-        if image_u is not batch.image_u or self.teacher.own_statistics:
+        mixed = image_u is not batch.image_u
+        if self.teacher.own_statistics or (mixed and labeled is None):
             output = self.teacher(torch.cat([batch.image_l, image_u]))
             return output.logits, output.embed
-        output = self.teacher(batch.image_l)
-        assert clean.embed is not None
-        return torch.cat([output.logits, clean.logits]), torch.cat([output.embed, clean.embed])
-
-    @property
-    def remedy(self) -> str:
-        others = (
-            "more labels, a longer method.warm_start, or suponly, which learns from labels alone"
-        )
-        return " or ".join([*self.helping_options(), others])
+        first = self.teacher(batch.image_l) if labeled is None else labeled
+        second = self.teacher(image_u) if mixed else clean
+        embeds = [output.embed for output in (first, second)]
+        return torch.cat([first.logits, second.logits]), torch.cat(embeds)
 
     def helping_options(self) -> list[str]:
-        """Options that help where labels are few, as typed, without those that are on already."""
         strong = self.config.strong_view.kind != "none"
         return [] if strong else ["--set method.strong_view.kind=photometric"]
-
-    def follow(self, progress: Progress) -> None:
-        self.teacher.update(self.student, progress.after(self.config.warm_start))
-
-    def networks(self) -> dict[str, nn.Module]:
-        return {"teacher": self.teacher.network, "student": self.student}

@@ -90,6 +90,16 @@ def next_in_batch(value: Tensor) -> Tensor:
     return torch.cat([value[1:], first.unsqueeze(0)])
 
 
+def pick(value: Tensor, index: Tensor) -> Tensor:
+    """Rows of the global batch, by their place in it.
+
+    Args:
+        value: this process's rows.
+        index: int64 places, a different list on each process.
+    """
+    return gather(value)[index]
+
+
 def local_rows(value: Tensor) -> Tensor:
     """This process's rows of a tensor drawn identically on every process: an equal share each."""
     size = value.shape[0] // world_size()

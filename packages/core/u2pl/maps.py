@@ -66,6 +66,17 @@ def downsample(map_BHW: Tensor, pixel: Pixel = "centre", stride: int = OUTPUT_ST
     return map_BHW.index_select(-2, rows).index_select(-1, columns)
 
 
+def enlarge(map_Bhw: Tensor, size: Sequence[int]) -> Tensor:
+    """A quarter-size map of any dtype at `size` = (H, W): each pixel takes its feature's value.
+
+    A map that has this size is returned itself.
+    """
+    if tuple(map_Bhw.shape[-2:]) == tuple(size):
+        return map_Bhw
+    rows, columns = (torch.arange(side, device=map_Bhw.device) // OUTPUT_STRIDE for side in size)
+    return map_Bhw.index_select(-2, rows).index_select(-1, columns)
+
+
 def _speaking(size: int, pixel: Pixel, stride: int, device: torch.device) -> Tensor:
     """For each feature along an axis of `size` pixels, the pixel that speaks for it."""
     small = -(-size // stride)

@@ -5,19 +5,19 @@ As the baseline of UniMatch V2 (Yang et al. 2025), where a teacher gives the lab
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 
-from u2pl import distributed
+from u2pl.losses.pseudo_label import confident_label
 from u2pl.losses.supervised import cross_entropy
 from u2pl.maps import upsample
 from u2pl.memory.teacher import TeacherConfig
 from u2pl.methods.batches import PairBatch
-from u2pl.methods.method import label_accuracy
+from u2pl.methods.method import confidence_scalars
+from u2pl.methods.pixel_weight import PixelWeight, PixelWeightConfig
 from u2pl.methods.step import StepResult, weighted_sum
 from u2pl.mixing.mixers import MixConfig
 from u2pl.mixing.photometric import StrongViewConfig
-from u2pl.notation import IGNORE
+from u2pl.networks.segmentor import Segmentor
 from u2pl.schedules import Progress
 from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 
@@ -41,6 +41,9 @@ class FixMatchConfig(SelfTrainingConfig):
     confidence: float = Field(
         0.95, ge=0, lt=1, description="top probability from which a pixel is learned from"
     )
+    pixel_weight: PixelWeightConfig = Field(
+        PixelWeightConfig(), description="how much each pseudo-labelled pixel counts in L_u"
+    )
     lambda_u: float = Field(1.0, ge=0, description="weight of L_u, relative to L_s")
 
 
@@ -50,16 +53,22 @@ class FixMatch(SelfTraining):
     Config = FixMatchConfig
     config: FixMatchConfig
 
+    def __init__(self, config: FixMatchConfig, student: Segmentor, num_classes: int) -> None:
+        super().__init__(config, student, num_classes)
+        self.pixel_weight = PixelWeight(config.pixel_weight, student, num_classes)
+
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         if self.warming_up(progress):
             return self.supervised_step(batch.image_l, batch.label_l)
         generator, size = progress.generator(batch.image_l.device), batch.label_l.shape[-2:]
 
-        # 1. the teacher labels clean images; boxes mix images, labels and confidence
-        prob = upsample(self.teacher(batch.image_u, embed=False).logits, size).float().softmax(1)
+        # 1. the teacher labels clean images; boxes mix images, labels, confidence and weights
+        looks = self.pixel_weight.looks(self.teacher, batch, embed=False)
+        prob = upsample(looks.clean.logits, size).float().softmax(dim=1)
         top, label_u = prob.max(dim=1)
-        image_u, valid_u, (label_u, top, truth_u) = self.mix(
-            generator, batch.image_u, batch.valid_u, label_u, top, batch.truth_u
+        weights = self.pixel_weight(looks, batch, label_u, generator)
+        image_u, valid_u, (label_u, top, weight, truth_u) = self.mix(
+            generator, batch.image_u, batch.valid_u, label_u, top, weights.weight_BHW, batch.truth_u
         )
 
         # 2. the student predicts labelled images, and a strong view of the mixed ones
@@ -69,11 +78,9 @@ class FixMatch(SelfTraining):
 
         # 3. L = (L_s + lambda_u L_u) / 2; L_u divides by all valid pixels
         sup = self.supervised_loss(student, batch.label_l)
-        confident = (top >= self.config.confidence) & valid_u
-        seen = distributed.average(valid_u.sum())
-        unsup = cross_entropy(logits_u, torch.where(confident, label_u, IGNORE), seen)
-        weights = {"sup": 0.5, "unsup": 0.5 * self.config.lambda_u}
-        result = weighted_sum(weights, sup=sup, unsup=unsup)
-        share = distributed.share(confident.sum(), valid_u.sum())
-        accuracy = label_accuracy(label_u, truth_u, confident)
-        return result.log(confident_share=share, **{"accuracy/confident": accuracy})
+        target_u = confident_label(label_u, top, valid_u, self.config.confidence)
+        seen = self.pixel_weight.divisor(valid_u, weight)
+        unsup = cross_entropy(logits_u, target_u, seen, weight)
+        factors = {"sup": 0.5, "unsup": 0.5 * self.config.lambda_u}
+        quality = confidence_scalars(target_u, truth_u, valid_u)
+        return weighted_sum(factors, sup=sup, unsup=unsup).log(**quality, **weights.scalars)

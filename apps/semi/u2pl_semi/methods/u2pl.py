@@ -13,6 +13,7 @@ from u2pl.memory.prototypes import class_means
 from u2pl.methods.batches import PairBatch
 from u2pl.methods.method import partition_scalars
 from u2pl.methods.pixel_contrast import PixelContrast
+from u2pl.methods.pixel_weight import PixelWeight, PixelWeightConfig
 from u2pl.methods.step import StepResult, weighted_sum
 from u2pl.networks.segmentor import Segmentor
 from u2pl.pseudo.partition import partition
@@ -31,6 +32,9 @@ class U2PLConfig(SelfTrainingConfig):
     contrast: SemiContrastConfig = Field(
         SemiContrastConfig(), description="contrastive loss L_c (U2PL Eqs 4, 9-16)"
     )
+    pixel_weight: PixelWeightConfig = Field(
+        PixelWeightConfig(), description="how much each pseudo-labelled pixel counts in L_u"
+    )
     lambda_c: float = Field(
         0.1, ge=0, description="weight of L_c (U2PL supp. Tab. A1; released code: 1)"
     )
@@ -46,6 +50,7 @@ class U2PL(SelfTraining):
     def __init__(self, config: U2PLConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
         self.contrast = PixelContrast(config.contrast, num_classes, student.embed_dim)
+        self.pixel_weight = PixelWeight(config.pixel_weight, student, num_classes)
 
     def helping_options(self) -> list[str]:
         return [*careful(self.config.unsupervised), *super().helping_options()]
@@ -57,16 +62,18 @@ class U2PL(SelfTraining):
         generator = progress.generator(batch.image_l.device)
 
         # 1. pseudo-labels of clean images; CutMix mixes images and labels
-        clean = self.teacher(batch.image_u, embed=self.looks_once(generator), running=True)
-        label_u = top_class(upsample(clean.logits, size))
-        image_u, valid_u, (label_u, truth_u) = self.mix(
-            generator, batch.image_u, batch.valid_u, label_u, batch.truth_u
+        embed = self.looks_once(generator) or self.pixel_weight.active
+        looks = self.pixel_weight.looks(self.teacher, batch, embed=embed, running=True)
+        label_u = top_class(upsample(looks.clean.logits, size))
+        weights = self.pixel_weight(looks, batch, label_u, generator)
+        image_u, valid_u, (label_u, weight, truth_u) = self.mix(
+            generator, batch.image_u, batch.valid_u, label_u, weights.weight_BHW, batch.truth_u
         )
 
         # 2. student and teacher see the same labelled and mixed images, the student with the latter
         #    in a strong view if one is set
         student = self.student(self.student_images(generator, batch.image_l, image_u))
-        logits_t, embed_t = self.second_look(batch, image_u, clean)
+        logits_t, embed_t = self.second_look(batch, image_u, looks.clean, looks.labeled)
         logits_u = upsample(student.logits.chunk(2)[1], size)
 
         # 3. reliable | unreliable at entropy percentile 1 - alpha_t, alpha_t = alpha_0 (1 - t/T)
@@ -77,7 +84,10 @@ class U2PL(SelfTraining):
         # 4. L = L_s + lambda_u L_u + lambda_c L_c
         sup = self.supervised_loss(student, batch.label_l)
         options = config.unsupervised
-        unsup, lambda_u = unsupervised_loss(options, logits_u, label_u, prob_u, part)
+        divisor = self.pixel_weight.divisor(part.reliable_BHW, weight)
+        unsup, lambda_u = unsupervised_loss(
+            options, logits_u, label_u, prob_u, part, weight, divisor
+        )
         prob = logits_t.float().softmax(dim=1)
         chosen = select_candidates(config.contrast, prob, batch.label_l, label_u, part, alpha_t)
         positive, _ = class_means(embed_t, chosen.positive_Bhw, self.num_classes)
@@ -85,4 +95,6 @@ class U2PL(SelfTraining):
         losses = {"sup": sup, "unsup": unsup, "contrast": contrast.loss}
         result = weighted_sum({"unsup": lambda_u, "contrast": config.lambda_c}, **losses)
         quality = partition_scalars(part, label_u, truth_u)
-        return result.log(alpha_t=alpha_t, lambda_u=lambda_u, **quality, **contrast.scalars)
+        return result.log(
+            alpha_t=alpha_t, lambda_u=lambda_u, **quality, **weights.scalars, **contrast.scalars
+        )

@@ -9,17 +9,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from u2pl import distributed
+from u2pl.losses.pseudo_label import confident_label
 from u2pl.losses.supervised import cross_entropy
 from u2pl.maps import upsample
 from u2pl.methods.batches import PairBatch
-from u2pl.methods.method import LabeledMethod, LabeledMethodConfig, label_accuracy
+from u2pl.methods.method import LabeledMethod, LabeledMethodConfig, confidence_scalars
+from u2pl.methods.pixel_weight import Looks, PixelWeight, PixelWeightConfig
 from u2pl.methods.step import StepResult, weighted_sum
 from u2pl.mixing.features import drop_channels
 from u2pl.mixing.mixers import MixConfig, Mixer
 from u2pl.mixing.photometric import StrongView, StrongViewConfig
 from u2pl.networks.segmentor import Segmentor
-from u2pl.notation import IGNORE
 from u2pl.schedules import Progress
 
 
@@ -42,6 +42,9 @@ class UniMatchConfig(LabeledMethodConfig):
     dropout: float = Field(
         0.5, ge=0, lt=1, description="share of the channels that the perturbation drops"
     )
+    pixel_weight: PixelWeightConfig = Field(
+        PixelWeightConfig(), description="how much each pseudo-labelled pixel counts"
+    )
     lambda_s: float = Field(0.5, ge=0, description="weight of both strong views together")
     lambda_fp: float = Field(0.5, ge=0, description="weight of the feature perturbation")
 
@@ -56,6 +59,7 @@ class UniMatch(LabeledMethod[PairBatch]):
         super().__init__(config, student, num_classes)
         self.strong_view = StrongView(config.strong_view)
         self.mix = Mixer(config.mix, num_classes)
+        self.pixel_weight = PixelWeight(config.pixel_weight, student, num_classes)
 
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         config, size = self.config, (batch.label_l.shape[-2], batch.label_l.shape[-1])
@@ -69,15 +73,17 @@ class UniMatch(LabeledMethod[PairBatch]):
         ]
         weak = self.student.decode(maps, size, embed=False)
         _, logits_w, logits_fp = upsample(weak.logits, size).split(images)
+        labeled, others = weak.split(images)
 
         # 2. pseudo-labels of the clean images
         top, label = logits_w.detach().float().softmax(dim=1).max(dim=1)
+        looks = Looks(labeled, others.split(images)[0])
+        weights = self.pixel_weight(looks, batch, label, generator)
+        maps = label, top, weights.weight_BHW
 
         # 3. two strong views, each mixed with the next image's by boxes of its own
         views = [
-            self.mix(
-                generator, self.strong_view(generator, batch.image_u), batch.valid_u, label, top
-            )
+            self.mix(generator, self.strong_view(generator, batch.image_u), batch.valid_u, *maps)
             for _ in range(2)
         ]
         strong = self.student(torch.cat([view.image_B3HW for view in views]), embed=False)
@@ -85,23 +91,27 @@ class UniMatch(LabeledMethod[PairBatch]):
 
         # 4. L = (L_s + lambda_s (L_s1 + L_s2) / 2 + lambda_fp L_fp) / 2
         sup = self.supervised_loss(weak, batch.label_l)
-        fp = self.confident_loss(logits_fp, label, top, batch.valid_u)
+        fp = self.confident_loss(logits_fp, batch.valid_u, *maps)
         s1, s2 = (
-            self.confident_loss(logits, view.maps[0], view.maps[1], view.valid_BHW)
+            self.confident_loss(logits, view.valid_BHW, *view.maps)
             for logits, view in zip(logits_s, views, strict=True)
         )
         each = config.lambda_s / 4
-        weights = {"sup": 0.5, "fp": config.lambda_fp / 2, "s1": each, "s2": each}
-        confident = (top >= config.confidence) & batch.valid_u
-        return weighted_sum(weights, sup=sup, s1=s1, s2=s2, fp=fp).log(
-            confident_share=distributed.share(confident.sum(), batch.valid_u.sum()),
-            **{"accuracy/confident": label_accuracy(label, batch.truth_u, confident)},
-        )
+        factors = {"sup": 0.5, "fp": config.lambda_fp / 2, "s1": each, "s2": each}
+        target = confident_label(label, top, batch.valid_u, config.confidence)
+        quality = confidence_scalars(target, batch.truth_u, batch.valid_u)
+        result = weighted_sum(factors, sup=sup, s1=s1, s2=s2, fp=fp)
+        return result.log(**quality, **weights.scalars)
 
     def confident_loss(
-        self, logits_BCHW: Tensor, label_BHW: Tensor, top_BHW: Tensor, valid_BHW: Tensor
+        self,
+        logits_BCHW: Tensor,
+        valid_BHW: Tensor,
+        label_BHW: Tensor,
+        top_BHW: Tensor,
+        weight_BHW: Tensor | None,
     ) -> Tensor:
         """Cross entropy of the confident pixels, summed and divided by the number of valid ones."""
-        confident = (top_BHW >= self.config.confidence) & valid_BHW
-        target = torch.where(confident, label_BHW, IGNORE)
-        return cross_entropy(logits_BCHW, target, distributed.average(valid_BHW.sum()))
+        target = confident_label(label_BHW, top_BHW, valid_BHW, self.config.confidence)
+        seen = self.pixel_weight.divisor(valid_BHW, weight_BHW)
+        return cross_entropy(logits_BCHW, target, seen, weight_BHW)

@@ -25,6 +25,20 @@ def adaptive_weight(valid: Tensor, reliable: Tensor, eta: float = 1.0) -> Tensor
     return torch.where(reliable > 0, eta * valid / reliable.clamp(min=1), 0.0)
 
 
+def confident_label(
+    label_BHW: Tensor, top_BHW: Tensor, valid_BHW: Tensor, threshold: float
+) -> Tensor:
+    """The pseudo-label, 255 on padding and where its probability is below the threshold.
+
+    Args:
+        label_BHW: integer pseudo-labels, 255 = ignore.
+        top_BHW: the label's probability.
+        valid_BHW: bool, False on padding.
+        threshold: probability from which a pixel is learned from.
+    """
+    return torch.where((top_BHW >= threshold) & valid_BHW, label_BHW, IGNORE)
+
+
 def reverse_cross_entropy(
     logits_BCHW: Tensor,
     label_BHW: Tensor,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from u2pl.data.streams import Stream
+
+#: Boxes where no detector was asked.
+NO_BOXES = torch.zeros(0, 0, 5, dtype=torch.int64)
 
 
 class PairBatch(NamedTuple):
@@ -21,6 +25,8 @@ class PairBatch(NamedTuple):
     image_u: Tensor  # uint8 [B, 3, H, W]
     valid_u: Tensor  # bool [B, H, W], False on padding
     truth_u: Tensor  # uint8 [B, H, W], 255 = unknown; only for logging the pseudo-labels' accuracy
+    boxes_u: Tensor = NO_BOXES  # int64 [B, N, 5] of a detector: class (-1 = none) and, as in
+    # `box_mask`, top, left, bottom and right in pixels; N = 0 without a detector
 
 
 class PairedStreams(Dataset[PairBatch]):

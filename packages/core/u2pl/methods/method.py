@@ -226,6 +226,23 @@ def label_accuracy(label_BHW: Tensor, truth_BHW: Tensor, where_BHW: Tensor) -> T
     return counts[0] / counts[1]
 
 
+def confidence_scalars(
+    target_BHW: Tensor, truth_BHW: Tensor, valid_BHW: Tensor
+) -> dict[str, Tensor]:
+    """To log: share of the valid pixels with a label, and how right these labels are.
+
+    Args:
+        target_BHW: integer pseudo-label, 255 = not learned from.
+        truth_BHW: integer ground truth, 255 = unknown.
+        valid_BHW: bool, False on padding.
+    """
+    kept = target_BHW != IGNORE
+    return {
+        "confident_share": distributed.share(kept.sum(), valid_BHW.sum()),
+        "accuracy/confident": label_accuracy(target_BHW, truth_BHW, kept),
+    }
+
+
 def partition_scalars(part: Partition, label_BHW: Tensor, truth_BHW: Tensor) -> dict[str, Tensor]:
     """To log: entropy threshold, share of reliable pixels, accuracy of the pseudo-labels."""
     reliable = distributed.total(part.reliable_BHW.sum())

@@ -9,6 +9,7 @@ K = negatives per anchor (the papers' N); P = positions, X = rows of any meaning
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -151,6 +152,18 @@ class Pixels(NamedTuple):
         mine = rest // size == distributed.rank()
         return torch.where(mine, group * size + rest % size, 0), mine
 
+    def rows(self, rows_ND: Tensor) -> Tensor | Callable[[Tensor], Tensor]:
+        """Rows of the global batch's pixels, from those of this process's, for a queue's `push`."""
+        if distributed.world_size() == 1:
+            return rows_ND
+
+        def rows_of(index: Tensor) -> Tensor:
+            local, mine = self.local(index)
+            found = rows_ND.index_select(0, local)
+            return distributed.total(torch.where(mine.unsqueeze(1), found, 0.0))
+
+        return rows_of
+
 
 class PixelContrast(nn.Module):
     """Contrastive loss of sampled anchors; owns the class queues.
@@ -241,26 +254,24 @@ class PixelContrast(nn.Module):
 
     @torch.no_grad()
     def _push(self, teacher_BDhw: Tensor, pixels: Pixels, keys: Taken) -> None:
-        rows = unit_rows(teacher_BDhw)
-
-        def rows_of(index: Tensor) -> Tensor:
-            local, mine = pixels.local(index)
-            found = rows.index_select(0, local)
-            return distributed.total(torch.where(mine.unsqueeze(1), found, 0.0))
-
-        self.queue.push(keys, rows if distributed.world_size() == 1 else rows_of)
+        self.queue.push(keys, pixels.rows(unit_rows(teacher_BDhw)))
 
 
 def unit_rows(embed_BDhw: Tensor) -> Tensor:
     """L2-normalised embedding of every pixel, float32 [B h w, D], row-major."""
+    rows = all_rows(embed_BDhw)
+    return rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp(min=1e-12))
+
+
+def all_rows(embed_BDhw: Tensor) -> Tensor:
+    """Embedding of every pixel, float32 [B h w, D], row-major."""
     rows = embed_BDhw.new_empty(
         len(embed_BDhw), embed_BDhw[0, 0].numel(), embed_BDhw.shape[1], dtype=torch.float32
     )
     # one image at a time, since torch tiles a transposing copy in two dimensions only
     for row_ND, embed_Dhw in zip(rows, embed_BDhw, strict=True):
         row_ND.copy_(embed_Dhw.flatten(1).t())
-    rows = rows.flatten(0, 1)
-    return rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp(min=1e-12))
+    return rows.flatten(0, 1)
 
 
 def pixel_rows(embed_BDhw: Tensor, index_P: Tensor) -> Tensor:

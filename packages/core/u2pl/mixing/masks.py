@@ -6,7 +6,7 @@ Shapes: N = pixels of an image, S = C + 1 slots, the classes and then the ignore
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor
 from u2pl.notation import IGNORE
 
 
-def box_mask(boxes_B4: Tensor, size: tuple[int, int]) -> Tensor:
+def box_mask(boxes_B4: Tensor, size: Sequence[int]) -> Tensor:
     """Bool [B, H, W], True in the box (top, left, bottom, right), bottom and right exclusive."""
     top, left, bottom, right = boxes_B4.long().unsqueeze(-1).unbind(dim=1)
     rows = torch.arange(size[0], device=boxes_B4.device)
@@ -23,6 +23,22 @@ def box_mask(boxes_B4: Tensor, size: tuple[int, int]) -> Tensor:
     in_rows = (rows >= top) & (rows < bottom)
     in_columns = (columns >= left) & (columns < right)
     return in_rows.unsqueeze(2) & in_columns.unsqueeze(1)
+
+
+def inside_boxes(boxes_BN5: Tensor, label_BHW: Tensor) -> Tensor:
+    """Whether each pixel lies in a box of its own class, bool [B, H, W].
+
+        any(box.class == label[i] and i in box for box in boxes)
+
+    Args:
+        boxes_BN5: class, top, left, bottom, right; bottom and right exclusive; class -1 is no box.
+        label_BHW: integer class ids.
+    """
+    inside = torch.zeros_like(label_BHW, dtype=torch.bool)
+    for box_B5 in boxes_BN5.unbind(dim=1):  # a few; one mask at a time bounds the memory
+        own_B11 = box_B5[:, :1, None]
+        inside |= box_mask(box_B5[:, 1:], inside.shape[-2:]) & (label_BHW == own_B11)
+    return inside
 
 
 def random_boxes(
@@ -78,6 +94,41 @@ def boxes_of_many_sizes(
     left = (draw[:, 3] * (size[1] - width + 1)).floor()
     boxes = torch.stack([top, left, top + height, left + width], dim=1).long()
     return torch.where((draw[:, 4] < probability).unsqueeze(1), boxes, 0)
+
+
+def scaled_boxes(area_B: Tensor, uniform_B2: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes of the image's shape and of given areas, anywhere in it: int64 [B, 4].
+
+    Args:
+        area_B: share of the image's area, in [0, 1].
+        uniform_B2: uniform random numbers in [0, 1), for the position.
+        size: (H, W).
+    """
+    side = area_B.sqrt()
+    height, width = ((side * length).round() for length in size)
+    top = (uniform_B2[:, 0] * (size[0] - height + 1)).floor()
+    left = (uniform_B2[:, 1] * (size[1] - width + 1)).floor()
+    return torch.stack([top, left, top + height, left + width], dim=1).long()
+
+
+def boxes_around(pixel_B: Tensor, uniform_B3: Tensor, size: tuple[int, int], area: float) -> Tensor:
+    """Boxes of fixed area and log-uniform aspect ratio that hold a given pixel: int64 [B, 4].
+
+    Args:
+        pixel_B: int64, row-major number of the pixel.
+        uniform_B3: uniform random numbers in [0, 1).
+        size: (H, W).
+        area: box area as a share of the image, in (0, 1].
+    """
+    height = (size[0] * torch.exp(uniform_B3[:, 0] * math.log(area))).round().clamp(1, size[0])
+    width = (area * size[0] * size[1] / height).round().clamp(1, size[1])
+    row, column = pixel_B // size[1], pixel_B % size[1]
+    top = row - (uniform_B3[:, 1] * height).floor()
+    left = column - (uniform_B3[:, 2] * width).floor()
+    # clamped, the box holds the pixel still
+    top = torch.minimum(top.clamp(min=0), size[0] - height)
+    left = torch.minimum(left.clamp(min=0), size[1] - width)
+    return torch.stack([top, left, top + height, left + width], dim=1).long()
 
 
 def half_of_classes(label_BHW: Tensor, score_BC: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,7 +42,7 @@ class Mixed(NamedTuple):
 
     image_B3HW: Tensor
     valid_BHW: Tensor
-    maps: tuple[Tensor, ...]
+    maps: tuple[Any, ...]  # tensors, or None where None was given
 
 
 class Mixer:
@@ -71,7 +71,12 @@ class Mixer:
 
     @torch.no_grad()
     def __call__(
-        self, generator: torch.Generator, image_B3HW: Tensor, valid_BHW: Tensor, *maps: Tensor
+        self,
+        generator: torch.Generator,
+        image_B3HW: Tensor,
+        valid_BHW: Tensor,
+        label_BHW: Tensor,
+        *maps: Tensor | None,
     ) -> Mixed:
         """Mix images, validity and maps; in a step without mixing they are returned themselves.
 
@@ -79,22 +84,27 @@ class Mixer:
             generator: the step's generator, equal on all processes.
             image_B3HW: images of any dtype.
             valid_BHW: bool, False on padding.
-            maps: labels [B, H, W] (255 = ignore) or scores [B, C, H, W]. ClassMix draws classes
-                from the first one. Cutout sets labels to 255 and leaves scores alone.
+            label_BHW: labels [B, H, W] (255 = ignore) or scores [B, C, H, W], from which ClassMix
+                draws classes. Cutout sets labels to 255 and leaves scores alone.
+            maps: more of these; None stays None.
         """
+        maps = (label_BHW, *maps)
         if not self.mixes(generator):
             return Mixed(image_B3HW, valid_BHW, maps)
-        mask = self._mask(generator, valid_BHW, maps[0])
+        mask = self._mask(generator, valid_BHW, label_BHW)
         if self.config.kind == "cutout":
             erased = tuple(
-                paste(mask, torch.full_like(m, IGNORE), m) if m.dim() == 3 else m for m in maps
+                m if m is None or m.dim() == 4 else paste(mask, torch.full_like(m, IGNORE), m)
+                for m in maps
             )
             level = 127 / 255 if image_B3HW.is_floating_point() else 127
             grey = torch.full_like(image_B3HW, level)
             return Mixed(paste(mask, grey, image_B3HW), valid_BHW & ~mask, erased)
         image, valid, *mixed = (
-            paste(mask, distributed.next_in_batch(m), m) for m in (image_B3HW, valid_BHW, *maps)
+            None if m is None else paste(mask, distributed.next_in_batch(m), m)
+            for m in (image_B3HW, valid_BHW, *maps)
         )
+        assert image is not None and valid is not None
         return Mixed(image, valid, tuple(mixed))
 
     def _mask(self, generator: torch.Generator, valid_BHW: Tensor, first: Tensor) -> Tensor:

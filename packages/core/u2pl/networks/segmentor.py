@@ -23,6 +23,13 @@ class SegOutput(NamedTuple):
     embed: Tensor | None = None  # [B, D, h, w]
     deep: Tensor | None = None  # [B, D, h, w]: the encoder's last feature map, with padding
     auxiliary: Tensor | None = None  # [B, C, h, w]: the auxiliary classifier's, in training
+    feature: Tensor | None = None  # [B, D, h, w]: what the classifier's last convolution reads
+
+    def split(self, images: int) -> tuple[SegOutput, SegOutput]:
+        """The output of the first images, and that of the others."""
+        first = (None if part is None else part[:images] for part in self)
+        others = (None if part is None else part[images:] for part in self)
+        return SegOutput(*first), SegOutput(*others)  # type: ignore[arg-type]
 
 
 class Segmentor(nn.Module):
@@ -71,6 +78,13 @@ class Segmentor(nn.Module):
         for name, value in (("mean", encoder.mean), ("std", encoder.std)):
             self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
 
+    @property
+    def feature_dim(self) -> int:
+        """Channels of `SegOutput.feature`."""
+        sequence = isinstance(self.classifier, nn.Sequential)
+        last = self.classifier[-1] if sequence else self.classifier
+        return int(last.in_channels)
+
     def forward(self, image_B3HW: Tensor, embed: bool = True) -> SegOutput:
         """Logits, representations and the encoder's last feature map.
 
@@ -102,7 +116,8 @@ class Segmentor(nn.Module):
         """
         height, width = (-(-side // OUTPUT_STRIDE) for side in size)
         fused = self.decoder(features)
-        logits = self.classifier(fused)[..., :height, :width]
+        feature, logits = self._classify(fused)
+        logits = logits[..., :height, :width]
         representation = (
             self.embedder(fused)[..., :height, :width]
             if embed and self.embedder is not None
@@ -114,7 +129,18 @@ class Segmentor(nn.Module):
             auxiliary = F.interpolate(
                 auxiliary, fused.shape[-2:], mode="bilinear", align_corners=False
             )[..., :height, :width]
-        return SegOutput(logits, representation, features[-1], auxiliary)
+        return SegOutput(
+            logits, representation, features[-1], auxiliary, feature[..., :height, :width]
+        )
+
+    def _classify(self, fused: Tensor) -> tuple[Tensor, Tensor]:
+        """The map that the last convolution reads, before dropout, and the logits."""
+        layers = list(self.classifier) if isinstance(self.classifier, nn.Sequential) else []
+        for layer in layers[:-2]:
+            fused = layer(fused)
+        # every sequential classifier ends with dropout and a convolution
+        logits = layers[-1](layers[-2](fused)) if layers else self.classifier(fused)
+        return fused, logits
 
     def activation(self, deep_BDhw: Tensor) -> Tensor:
         """Class activation map [B, T, h, w] of `SegOutput.deep`, before ReLU."""

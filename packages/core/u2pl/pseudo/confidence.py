@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from u2pl.pseudo.partition import entropy
 
 
 class Confident(NamedTuple):
@@ -50,3 +53,18 @@ def confident_pixels(
     if border_BHW is not None:
         weighted = valid_BHW & ~(border_BHW if border_BHW.dim() == 3 else border_BHW.unsqueeze(2))
     return Confident(label, torch.where(weighted, share.view(-1, 1, 1), 0.0), share)
+
+
+def image_confidence(prob_BCHW: Tensor, valid_BHW: Tensor) -> Tensor:
+    """Mean over an image's pixels of (1 - H(p) / log C) max p (AugSeg sec. 3.3); float32 [B].
+
+    Padding is left out; 0 without valid pixels.
+
+    Args:
+        prob_BCHW: the teacher's probabilities.
+        valid_BHW: bool, False on padding.
+    """
+    prob = prob_BCHW.float()
+    sure = (1 - entropy(prob) / math.log(prob.shape[1])) * prob.amax(dim=1)
+    count = valid_BHW.sum(dim=(1, 2)).clamp(min=1)
+    return torch.where(valid_BHW, sure, 0.0).sum(dim=(1, 2)) / count

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from u2pl.maps import Pixel, downsample, one_hot
+from u2pl.maps import Pixel, downsample, one_hot, top_class
 from u2pl.notation import IGNORE
 from u2pl.pseudo.partition import Partition, lowest_entropy
 
@@ -203,6 +203,20 @@ def select_released(
             negative_BChw=unlabeled.negative_BChw & one_hot(label_u, prob_u.shape[1]),
         ),
     )
+
+
+def only_correct(chosen: Candidates, prob_l: Tensor, label_l: Tensor) -> Candidates:
+    """The candidates without the keys that are unlabelled, or labelled but misclassified.
+
+    Args:
+        chosen: candidates of a batch [labelled; unlabelled].
+        prob_l: the teacher's probabilities of the labelled images [B, C, h, w].
+        label_l: integer ground truth [B, h, w], 255 = ignore.
+    """
+    right = (top_class(prob_l) == label_l).unsqueeze(1)
+    labeled, unlabeled = chosen.negative_BChw.chunk(2)
+    negative = torch.cat([labeled & right, torch.zeros_like(unlabeled)])
+    return chosen._replace(negative_BChw=negative)
 
 
 #: Selection rules by their name in a config.
