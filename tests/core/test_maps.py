@@ -8,7 +8,15 @@ import torch
 from PIL import Image
 
 from harness.fixtures import cases
-from u2pl.maps import downsample, one_hot, resize_image, shrink_factor, top_class, upsample
+from u2pl.maps import (
+    downsample,
+    enlarge,
+    one_hot,
+    resize_image,
+    shrink_factor,
+    top_class,
+    upsample,
+)
 
 
 def slow_bilinear(small: torch.Tensor, i: int, j: int) -> float:
@@ -116,3 +124,24 @@ def test_one_hot_matches_the_fixture(shared):
 )
 def test_the_longer_side_is_shrunk_and_never_enlarged(size, long_side, factor):
     assert shrink_factor(size, long_side) == factor
+
+
+@pytest.mark.parametrize("size", [(4, 4), (1, 1), (5, 7), (12, 9), (13, 16)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64, torch.float32])
+def test_enlarge_gives_each_pixel_the_value_of_its_feature(size, dtype):
+    small = torch.randint(
+        0, 256, (2, -(-size[0] // 4), -(-size[1] // 4)), generator=torch.Generator().manual_seed(0)
+    ).to(dtype)
+    large = enlarge(small, size)
+    assert large.shape == (2, *size) and large.dtype == dtype
+    for b, i, j in np.ndindex(*large.shape):
+        assert large[b, i, j] == small[b, i // 4, j // 4]
+    for pixel in ("centre", "released"):
+        if pixel == "centre" or not (size[0] % 4 or size[1] % 4):
+            assert torch.equal(downsample(large, pixel), small)
+
+
+def test_a_map_of_the_image_s_size_is_not_enlarged():
+    large = torch.rand(2, 12, 9)
+    assert enlarge(large, (12, 9)) is large
+    assert enlarge(large, large.shape[-2:]) is large

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from u2pl.cli.program import new_program
+from u2pl.cli.errors import say_starting
+from u2pl.cli.program import OneLineErrors, command, new_program
 from u2pl.run.app import App
-from u2pl.run.request import Request
-
-
-@dataclass(frozen=True, kw_only=True)
-class SemiRequest(Request):
-    """What `u2pl-semi train` can be asked."""
-
-    data: Annotated[
-        str,
-        typer.Option(
-            help="demo, a folder (images/, masks/, classes.txt), voc:PATH, cityscapes:PATH or "
-            "hf:NAME"
-        ),
-    ] = "demo"
-    labeled: Annotated[
-        str | None,
-        typer.Option(
-            help="which images count as labelled: a number, a fraction (1/16, 0.1), a split's name "
-            "or a file of ids"
-        ),
-    ] = None
-
+from u2pl_semi.requests import (
+    BoxesRequest,
+    DetectorRequest,
+    DetectorShowRequest,
+    PrecisionRequest,
+    SemiRequest,
+)
 
 APP = App(
     name="u2pl-semi",
@@ -47,6 +31,48 @@ APP = App(
 )
 
 program = new_program(APP)
+
+detector = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    help="Boxes of objects in unlabelled images, from a detector that the labelled ones train.",
+)
+program.add_typer(detector, name="detector")
+
+
+@command(detector, DetectorRequest)
+def train(request: DetectorRequest) -> int:
+    """Train Faster R-CNN on the labelled images: boxes around the parts of their masks."""
+    say_starting()
+    from u2pl_semi.detector.commands import train as body
+
+    return body(request)
+
+
+@command(detector, DetectorShowRequest)
+def show(request: DetectorShowRequest) -> None:
+    """Print every option of a detector under a preset: its value, and what it means."""
+    from u2pl_semi.detector.commands import show as body
+
+    body(request)
+
+
+@command(detector, BoxesRequest)
+def predict(request: BoxesRequest) -> None:
+    """Find boxes in the training images once, in a file for train --set data.boxes=FILE."""
+    say_starting()
+    from u2pl_semi.detector.commands import predict as body
+
+    body(request)
+
+
+@command(detector, PrecisionRequest)
+def evaluate(request: PrecisionRequest) -> None:
+    """Score the boxes (AP50) and, with --run, how right a network's pixels inside them are."""
+    say_starting()
+    from u2pl_semi.detector.commands import evaluate as body
+
+    body(request)
 
 
 def main() -> None:

@@ -119,8 +119,11 @@ class SelfTraining(Teaching):
             return output.logits, output.embed
         first = self.teacher(batch.image_l) if labeled is None else labeled
         second = self.teacher(image_u) if mixed else clean
-        embeds = [output.embed for output in (first, second)]
-        return torch.cat([first.logits, second.logits]), torch.cat(embeds)
+        assert first.embed is not None and second.embed is not None
+        return (
+            torch.cat([first.logits, second.logits]),
+            torch.cat([first.embed, second.embed]),
+        )
 
     def helping_options(self) -> list[str]:
         strong = self.config.strong_view.kind != "none"

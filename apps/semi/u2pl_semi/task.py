@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
+import numpy as np
 from pydantic import Field
 
 from u2pl.counting import Counting
+from u2pl.data.boxes import read_boxes
 from u2pl.data.opening import open_source
 from u2pl.data.source import Source
 from u2pl.data.splits import LabeledSplit, absent_classes, choose_labeled
@@ -18,7 +22,7 @@ from u2pl.run.app import App
 from u2pl.run.recipe import Recipe, Sections
 from u2pl.run.task import Part, Task
 from u2pl.training.config import DataConfig
-from u2pl_semi.app import SemiRequest
+from u2pl_semi.requests import SemiRequest
 
 
 class SemiDataConfig(DataConfig):
@@ -26,6 +30,18 @@ class SemiDataConfig(DataConfig):
 
     allow_absent_classes: bool = Field(
         False, description="train although a class occurs in no labelled mask"
+    )
+    boxes: str = Field(
+        "",
+        description="file of `detector predict`: pixels inside boxes of their class shape the "
+        "prototypes of method.pixel_weight too; none if empty",
+    )
+    box_threshold: float = Field(
+        0.85,
+        ge=0,
+        le=1,
+        description="score of the boxes that are used; 0.85 on VOC, 0.95 on Cityscapes "
+        "(Weighting-PL sec. 4.1)",
     )
 
 
@@ -75,6 +91,26 @@ class SemiTask(Task):
                 "choose other images with --labeled, or add --set data.allow_absent_classes=true"
             )
 
+    @cached_property
+    def boxes(self) -> dict[str, np.ndarray] | None:
+        """Boxes of the unlabelled images, by id; None if none were asked for."""
+        data = self.recipe.sections.data
+        if not isinstance(data, SemiDataConfig) or not data.boxes:
+            return None
+        weight = getattr(self.recipe.options, "pixel_weight", None)
+        if weight is None or weight.kind == "none":
+            raise UserError(
+                "data.boxes is used by weights of pseudo-labels alone: add --set "
+                "method.pixel_weight.kind=rank_statistics, or leave it out"
+            )
+        return read_boxes(Path(data.boxes), self.source, data.box_threshold)
+
+    def own_facts(self) -> dict[str, str]:
+        if self.boxes is None:
+            return {}
+        count = sum(len(self.boxes.get(id, ())) for id in self.split.unlabeled)
+        return {"boxes": f"{count} in {len(self.split.unlabeled)} unlabelled images"}
+
     def dataset(self, crop: int = 0) -> PairedStreams:
         data, seed = self.recipe.sections.data, self.request.seed
         cut = TrainTransform(crop or data.crop, data.scale, data.flip, data.long_side)
@@ -82,7 +118,8 @@ class SemiTask(Task):
         if not self.recipe.kind.uses_unlabeled:
             return PairedStreams(labeled, None)
         return PairedStreams(
-            labeled, Stream(self.source, self.split.unlabeled, cut, seed, "unlabeled", "extra")
+            labeled,
+            Stream(self.source, self.split.unlabeled, cut, seed, "unlabeled", "extra", self.boxes),
         )
 
 

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from harness.fixtures import assert_close, cases
-from u2pl.losses.pseudo_label import adaptive_weight, reverse_cross_entropy, symmetric_cross_entropy
+from u2pl.losses.pseudo_label import (
+    adaptive_weight,
+    confident_label,
+    reverse_cross_entropy,
+    symmetric_cross_entropy,
+)
 from u2pl.losses.supervised import cross_entropy
 from u2pl.pseudo.partition import partition
 
@@ -169,3 +174,45 @@ def test_unsupervised_loss_matches_the_fixture(shared):
         loss.backward()
         assert_close(loss, z[f"out_loss_{case}"], name=case, scale=1)
         assert_close(logits.grad, z[f"out_grad_{case}"], name=case, scale=1 / target.numel())
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_a_label_is_kept_where_it_is_confident_and_no_padding(threshold, dtype):
+    draw = torch.Generator().manual_seed(0)
+    label = random_pair(0, (2, 5, 9, 11))[1].to(dtype)
+    top, valid = torch.rand(2, 9, 11, generator=draw), torch.rand(2, 9, 11, generator=draw) < 0.8
+    top[0, 0], valid[0, 0] = threshold, True  # the threshold itself is enough
+    found = confident_label(label, top, valid, threshold)
+    assert found.dtype == dtype
+    for place in np.ndindex(*label.shape):
+        kept = top[place] >= threshold and valid[place]
+        assert found[place] == (label[place] if kept else IGNORE)
+    assert torch.equal(found[0, 0], label[0, 0]) and (found[label == IGNORE] == IGNORE).all()
+
+
+def test_augsegs_loss_of_confident_labels_matches_the_fixture(shared):
+    """The mean over all pixels, of which the others are 0."""
+    z = np.load(shared("fixtures/unimatch.npz"))
+    label = torch.tensor(z["in_augseg_target"])
+    top = torch.tensor(z["in_augseg_teacher_logits"]).softmax(dim=1).amax(dim=1)
+    target = confident_label(label, top, label != IGNORE, float(z["cfg_augseg_thresh"]))
+    assert np.array_equal(target.numpy(), z["out_augseg_target_after"])
+    assert_close((target != IGNORE).float().mean(), z["out_augseg_kept_ratio"])
+    logits = torch.tensor(z["in_augseg_student_logits"], requires_grad=True)
+    loss = cross_entropy(logits, target, torch.tensor(float(label.numel())))
+    loss.backward()
+    assert_close(loss, z["out_augseg_loss"])
+    assert_close(logits.grad, z["out_augseg_grad"], scale=0.1 / label.numel())
+
+
+def test_aels_loss_weighted_by_confidence_matches_the_fixture(shared):
+    z = np.load(shared("fixtures/unimatch.npz"))
+    label = torch.tensor(z["in_ael_gt"])
+    weight = torch.tensor(z["in_ael_conf"]) ** float(z["cfg_ael_gamma"])
+    logits = torch.tensor(z["in_ael_student_logits"], requires_grad=True)
+    loss = cross_entropy(logits, label, weight.sum(), weight)
+    loss.backward()
+    assert_close(loss, z["out_ael_consistency_loss"])
+    expected = z["out_ael_consistency_grad"]
+    assert_close(logits.grad, expected, scale=0.1 / label.numel())

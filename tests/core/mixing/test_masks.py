@@ -7,10 +7,13 @@ import torch
 from u2pl.mixing.blend import paste
 from u2pl.mixing.masks import (
     box_mask,
+    boxes_around,
     boxes_of_many_sizes,
     half_of_batch_classes,
     half_of_classes,
+    inside_boxes,
     random_boxes,
+    scaled_boxes,
 )
 
 IGNORE = 255
@@ -223,3 +226,98 @@ def test_the_released_mix_matches_the_fixture(shared):
         assert np.array_equal(
             paste(mask, torch.tensor(source), torch.tensor(target)).numpy(), z[f"out_mixed_{name}"]
         ), name
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_inside_boxes_equals_the_loop(dtype):
+    draw = torch.Generator().manual_seed(0)
+    label = random_label(1, [0, 1, 2, IGNORE], (3, 9, 7)).to(dtype)
+    boxes = torch.zeros(3, 5, 5, dtype=torch.int64)
+    boxes[..., 0] = torch.randint(-1, 3, (3, 5), generator=draw)
+    boxes[..., 1:3] = torch.randint(0, 5, (3, 5, 2), generator=draw)
+    boxes[..., 3:] = boxes[..., 1:3] + torch.randint(0, 8, (3, 5, 2), generator=draw)
+    found = inside_boxes(boxes, label)
+    for b, i, j in np.ndindex(*label.shape):
+        expected = any(
+            c == int(label[b, i, j]) and top <= i < bottom and left <= j < right
+            for c, top, left, bottom, right in boxes[b].tolist()
+        )
+        assert found[b, i, j] == expected
+    assert 0.1 < found.float().mean() < 0.5
+
+
+def test_without_boxes_nothing_is_inside():
+    label = random_label(1, [0, 1, 2])
+    none = torch.full((3, 2, 5), 9)
+    none[..., 0], none[..., 1:3] = -1, 0
+    for boxes in (none, none[:, :0]):
+        assert not inside_boxes(boxes, label).any()
+
+
+def test_boxes_of_another_class_hold_nothing():
+    label = torch.zeros(1, 4, 6, dtype=torch.int64)
+    boxes = torch.tensor([[[1, 0, 0, 4, 6], [0, 1, 2, 3, 4]]])
+    assert torch.equal(inside_boxes(boxes, label), box_mask(boxes[:, 1, 1:], (4, 6)))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (40, 60), (129, 129)])
+def test_scaled_boxes_have_the_image_s_shape_and_the_given_area(size):
+    draw = torch.Generator().manual_seed(0)
+    area = torch.cat([torch.rand(500, generator=draw), torch.tensor([0.0, 1.0])])
+    boxes = scaled_boxes(area, torch.rand(502, 2, generator=draw), size)
+    top, left, bottom, right = boxes.unbind(dim=1)
+    assert boxes.dtype == torch.int64
+    assert (top >= 0).all() and (left >= 0).all()
+    assert (bottom <= size[0]).all() and (right <= size[1]).all()
+    for share, height, width in zip(
+        area.tolist(), (bottom - top).tolist(), (right - left).tolist(), strict=True
+    ):
+        assert abs(height - share**0.5 * size[0]) <= 0.501
+        assert abs(width - share**0.5 * size[1]) <= 0.501
+    assert bottom[-2] == top[-2] and right[-2] == left[-2]
+    assert boxes[-1].tolist() == [0, 0, *size]
+
+
+def test_scaled_boxes_lie_anywhere_alike():
+    draw = torch.Generator().manual_seed(1)
+    boxes = scaled_boxes(torch.full((4000,), 0.25), torch.rand(4000, 2, generator=draw), (8, 12))
+    for side, places in ((0, 5), (1, 7)):
+        counts = boxes[:, side].bincount(minlength=places)
+        assert len(counts) == places
+        assert (counts - 4000 / places).abs().max() < 130  # 5 deviations
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 9), (33, 17), (40, 60)])
+@pytest.mark.parametrize("area", [0.02, 0.25, 0.5, 1.0])
+def test_boxes_around_a_pixel_hold_it_lie_in_the_image_and_cover_the_share(size, area):
+    draw = torch.Generator().manual_seed(0)
+    pixel = torch.randint(size[0] * size[1], (600,), generator=draw)
+    pixel[:2] = torch.tensor([0, size[0] * size[1] - 1])
+    boxes = boxes_around(pixel, torch.rand(600, 3, generator=draw), size, area)
+    assert boxes.dtype == torch.int64
+    for place, (top, left, bottom, right) in zip(pixel.tolist(), boxes.tolist(), strict=True):
+        row, column = divmod(place, size[1])
+        assert 0 <= top <= row < bottom <= size[0]
+        assert 0 <= left <= column < right <= size[1]
+        # either side is rounded by at most half a pixel, but up to a whole one if it is thinner
+        height, width = bottom - top, right - left
+        slack = (height + width) / (2 if min(height, width) > 1 else 1) + 1
+        assert abs(height * width - area * size[0] * size[1]) <= slack
+
+
+def test_boxes_around_a_pixel_are_of_any_shape_and_hold_it_at_any_place():
+    draw, size, area = torch.Generator().manual_seed(1), (200, 300), 0.04
+    pixel = torch.full((4000,), 100 * 300 + 150)  # so far inside that few boxes are clamped
+    boxes = boxes_around(pixel, torch.rand(4000, 3, generator=draw), size, area)
+    top, left, bottom, right = boxes.double().unbind(dim=1)
+    height, width = bottom - top, right - left
+    assert (height * width).mean() / (200 * 300) == pytest.approx(area, rel=0.02)
+    # log-uniform from area x H to H
+    for share in (0.1, 0.25, 0.5, 0.75, 0.9):
+        expected = 200 * area ** (1 - share)
+        assert height.quantile(share).item() == pytest.approx(expected, rel=0.12)
+    free = (height < 100) & (width < 150)
+    for begin, side, place in ((top, height, 100), (left, width, 150)):
+        offset = ((place - begin + 0.5) / side)[free]
+        assert offset.mean().item() == pytest.approx(0.5, abs=0.02)
+        assert offset.var().item() == pytest.approx(1 / 12, abs=0.01)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from harness.fixtures import assert_close
-from u2pl.pseudo.confidence import confident_pixels
+from u2pl.pseudo.confidence import confident_pixels, image_confidence
 
 
 def random_case(seed: int, shape):
@@ -141,3 +143,42 @@ def test_labels_and_weight_match_the_fixture(shared):
     assert np.array_equal(found.label_BHW.numpy(), z["out_pseudo_label"])
     assert_close(prob.amax(dim=1), z["out_pseudo_prob"])
     assert_close(found.weight_BHW, z["out_pseudo_weight"])
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 7, 3), (3, 5, 9, 11), (2, 150, 5, 7)])
+def test_the_confidence_of_an_image_equals_the_loop(shape):
+    prob, valid, _ = random_case(sum(shape), shape)
+    prob[0, :, 0, 0] = torch.eye(shape[1])[0]  # certain: 0 log 0 is 0
+    found = image_confidence(prob, valid)
+    assert found.dtype == torch.float32 and found.shape == (shape[0],)
+    for b in range(shape[0]):
+        values = []
+        for i, j in np.ndindex(*shape[2:]):
+            p = prob[b, :, i, j].double().tolist()
+            entropy = -sum(x * math.log(x) for x in p if x > 0)
+            if valid[b, i, j]:
+                values.append((1 - entropy / math.log(shape[1])) * max(p))
+        assert found[b].item() == pytest.approx(np.mean(values), rel=1e-4)
+
+
+def test_an_image_is_sure_of_certain_pixels_and_unsure_of_even_ones():
+    valid = torch.ones(2, 3, 4, dtype=torch.bool)
+    certain = torch.eye(5)[1].view(1, 5, 1, 1).expand(1, 5, 3, 4)
+    found = image_confidence(torch.cat([certain, torch.full((1, 5, 3, 4), 0.2)]), valid)
+    assert found.tolist() == pytest.approx([1, 0], abs=1e-6)
+
+
+def test_padding_has_no_part_in_the_confidence_of_an_image():
+    prob, valid, _ = random_case(6, (3, 5, 9, 11))
+    valid[1] = False
+    spoilt = torch.where(valid.unsqueeze(1), prob, torch.nan)
+    found = image_confidence(spoilt, valid)
+    assert torch.equal(found, image_confidence(prob, valid))
+    assert found[1] == 0 and found[0] > 0
+
+
+def test_the_confidence_of_images_matches_the_fixture(shared):
+    z = np.load(shared("fixtures/unimatch.npz"))
+    prob = torch.tensor(z["in_augseg_teacher_logits"]).softmax(dim=1)
+    valid = torch.ones_like(prob[:, 0], dtype=torch.bool)
+    assert_close(image_confidence(prob, valid), z["out_augseg_confidence"])

@@ -11,6 +11,7 @@ from u2pl.pseudo.select import (
     Candidates,
     Thresholds,
     join,
+    only_correct,
     rank_limits,
     ranked_below,
     select_labeled,
@@ -272,3 +273,26 @@ def test_candidates_match_the_fixture(shared):
     released = unlabeled.negative_BChw & one_hot(label_u, prob.shape[1])
     assert np.array_equal(by_class(released), z["out_B_keys_released_mask"][:, split:] == 1)
     assert not z["out_B_keys_released_mask"][:, :split].any()
+
+
+@pytest.mark.parametrize("classes", [1, 4, 25])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_only_correct_leaves_keys_of_labelled_pixels_that_are_right(classes, dtype):
+    draw = torch.Generator().manual_seed(classes)
+    prob, label = random_prob(classes, classes), random_label(classes, classes).to(dtype)
+    right = prob.argmax(dim=1)
+    label = torch.where(torch.rand(label.shape, generator=draw) < 0.5, right.to(dtype), label)
+    both = (4, *label.shape[1:])
+    anchor, positive = (torch.randint(0, classes, both, generator=draw) for _ in range(2))
+    negative = torch.rand(4, classes, *both[1:], generator=draw) < 0.7
+    found = only_correct(Candidates(anchor, positive, negative), prob, label)
+    assert torch.equal(found.anchor_Bhw, anchor) and torch.equal(found.positive_Bhw, positive)
+    for b, c, i, j in np.ndindex(*negative.shape):
+        kept = (
+            b < 2
+            and rank_of(prob, b, min(int(label[b, i, j]), classes - 1), i, j) == 0
+            and label[b, i, j] != IGNORE
+        )
+        assert found.negative_BChw[b, c, i, j] == (kept and negative[b, c, i, j])
+    assert found.negative_BChw.any()
+    assert classes == 1 or (found.negative_BChw != negative)[:2].any()

@@ -79,11 +79,11 @@ class UniMatch(LabeledMethod[PairBatch]):
         top, label = logits_w.detach().float().softmax(dim=1).max(dim=1)
         looks = Looks(labeled, others.split(images)[0])
         weights = self.pixel_weight(looks, batch, label, generator)
-        maps = label, top, weights.weight_BHW
+        pseudo = label, top, weights.weight_BHW
 
         # 3. two strong views, each mixed with the next image's by boxes of its own
         views = [
-            self.mix(generator, self.strong_view(generator, batch.image_u), batch.valid_u, *maps)
+            self.mix(generator, self.strong_view(generator, batch.image_u), batch.valid_u, *pseudo)
             for _ in range(2)
         ]
         strong = self.student(torch.cat([view.image_B3HW for view in views]), embed=False)
@@ -91,7 +91,7 @@ class UniMatch(LabeledMethod[PairBatch]):
 
         # 4. L = (L_s + lambda_s (L_s1 + L_s2) / 2 + lambda_fp L_fp) / 2
         sup = self.supervised_loss(weak, batch.label_l)
-        fp = self.confident_loss(logits_fp, batch.valid_u, *maps)
+        fp = self.confident_loss(logits_fp, batch.valid_u, *pseudo)
         s1, s2 = (
             self.confident_loss(logits, view.valid_BHW, *view.maps)
             for logits, view in zip(logits_s, views, strict=True)

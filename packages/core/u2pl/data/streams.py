@@ -6,12 +6,14 @@ What a step sees depends on the seed and the step alone, not on workers, process
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset, Sampler
 
+from u2pl.data.boxes import boxes_in_crop
 from u2pl.data.source import Source
 from u2pl.data.transforms import TrainSample, TrainTransform
 from u2pl.errors import UserError
@@ -19,6 +21,8 @@ from u2pl.errors import UserError
 Masks = Literal["needed", "extra", "never"]
 
 _ORDER, _AUGMENT = 0, 1
+#: An image without boxes.
+NO_BOXES = np.zeros((0, 6))
 
 
 class Stream(Dataset[TrainSample]):
@@ -33,6 +37,7 @@ class Stream(Dataset[TrainSample]):
         masks: "needed": every existing mask is opened; a broken one raises UserError. "extra": the
             same, but only the journal uses them, so a broken one counts as missing. "never": none
             is opened. Without a mask every label is 255.
+        boxes: of the images, by id; None: samples have none.
 
     Raises UserError if `ids` is empty.
     """
@@ -45,6 +50,7 @@ class Stream(Dataset[TrainSample]):
         seed: int,
         name: str,
         masks: Masks = "needed",
+        boxes: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         if not ids:
             raise UserError(
@@ -53,6 +59,7 @@ class Stream(Dataset[TrainSample]):
             )
         self.source, self.ids, self.transform, self.masks = source, tuple(ids), transform, masks
         self._key = (seed, zlib.crc32(name.encode()))
+        self.boxes = boxes
         self._epoch = -1
         self._order = np.empty(0, np.int64)
 
@@ -70,7 +77,12 @@ class Stream(Dataset[TrainSample]):
         """The augmented sample at a global position >= 0."""
         id = self.id(position)
         image = self.source.image(id)
-        return self.transform(image, self._mask(id), self.generator(position))
+        geometry = self.transform.draw(image.size, self.generator(position))
+        sample = self.transform.cut(image, self._mask(id), geometry)
+        if self.boxes is None:
+            return sample
+        own = boxes_in_crop(self.boxes.get(id, NO_BOXES), geometry)
+        return sample._replace(boxes=torch.from_numpy(own))
 
     def generator(self, position: int) -> np.random.Generator:
         """A new random generator, seeded by the position."""

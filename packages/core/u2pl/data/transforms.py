@@ -21,6 +21,7 @@ class TrainSample(NamedTuple):
     label: Tensor  # uint8 [crop, crop]; 255 everywhere if there is no mask
     valid: Tensor  # bool [crop, crop]; False on padding
     border: Tensor  # bool [crop]; True on the image's void rows
+    boxes: Tensor = torch.zeros(0, 5, dtype=torch.int64)  # [N, 5], see `data.boxes`
 
 
 class Geometry(NamedTuple):

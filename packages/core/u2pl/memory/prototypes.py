@@ -126,7 +126,7 @@ class DenoisingPrototypes(Prototypes):
     def __init__(self, config: DenoisingConfig, num_classes: int, width: int) -> None:
         super().__init__(config, num_classes, width)
 
-    def denoised_label(self, prob_BCHW: Tensor, embed_BDhw: Tensor) -> Tensor:
+    def denoised_label(self, prob_BCHW: Tensor, embed_BDhw: Tensor | None) -> Tensor:
         """argmax_c w(c) p(c), int64 [B, H, W] (U2PL+ Eqs 19-20); argmax_c p(c) if switched off.
 
         Args:
@@ -135,5 +135,6 @@ class DenoisingPrototypes(Prototypes):
         """
         if not self.config.denoise:
             return top_class(prob_BCHW)
+        assert embed_BDhw is not None
         weight = prototype_weight(embed_BDhw, self.center, self.known, self.config.raw_distance)
         return top_class(denoise(prob_BCHW, upsample(weight, prob_BCHW.shape[-2:])))

@@ -46,6 +46,11 @@ class PairedStreams(Dataset[PairBatch]):
         other = self.unlabeled[position] if self.unlabeled is not None else None
         if other is None:
             return PairBatch(
-                own.image, own.label, own.image[:, :0, :0], own.valid[:0, :0], own.label[:0, :0]
+                own.image,
+                own.label,
+                own.image[:, :0, :0],
+                own.valid[:0, :0],
+                own.label[:0, :0],
+                own.boxes[:0],
             )
-        return PairBatch(own.image, own.label, other.image, other.valid, other.label)
+        return PairBatch(own.image, own.label, other.image, other.valid, other.label, other.boxes)

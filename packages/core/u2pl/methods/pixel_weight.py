@@ -152,17 +152,19 @@ class PixelWeight(nn.Module):
             counted_BHW: bool, or a float weight of the method's own.
             weight_BHW: as from `forward`, mixed like the labels.
         """
-        released = self.config.rule == "released" and weight_BHW is not None
-        return distributed.average((counted_BHW * weight_BHW if released else counted_BHW).sum())
+        if weight_BHW is not None and self.config.rule == "released":
+            return distributed.average((counted_BHW * weight_BHW).sum())
+        return distributed.average(counted_BHW.sum())
 
     def prototypes(self) -> tuple[Tensor, Tensor]:
         """Mean of each class's features, float32 [C, D], and which classes have labelled ones."""
-        queues = self.labeled, self.unlabeled
-        sums_CD = sum(  # rows that are not filled yet are 0
-            queue.rows[:-1].unflatten(0, (self.num_classes, -1)).sum(dim=1) for queue in queues
+        # rows that are not filled yet are 0
+        sums_CD, others_CD = (
+            queue.rows[:-1].unflatten(0, (self.num_classes, -1)).sum(dim=1)
+            for queue in (self.labeled, self.unlabeled)
         )
-        count_C = sum(queue.filled for queue in queues)
-        return sums_CD / count_C.clamp(min=1).unsqueeze(1), self.labeled.filled > 0
+        count_C = (self.labeled.filled + self.unlabeled.filled).clamp(min=1)
+        return (sums_CD + others_CD) / count_C.unsqueeze(1), self.labeled.filled > 0
 
     def _sure(self, logits_BChw: Tensor, label_BHW: Tensor) -> Tensor:
         """The label at feature size, 255 where the network does not surely predict it."""

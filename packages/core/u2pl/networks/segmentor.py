@@ -81,9 +81,8 @@ class Segmentor(nn.Module):
     @property
     def feature_dim(self) -> int:
         """Channels of `SegOutput.feature`."""
-        sequence = isinstance(self.classifier, nn.Sequential)
-        last = self.classifier[-1] if sequence else self.classifier
-        return int(last.in_channels)
+        *_, last = (m for m in self.classifier.modules() if isinstance(m, nn.Conv2d))
+        return last.in_channels
 
     def forward(self, image_B3HW: Tensor, embed: bool = True) -> SegOutput:
         """Logits, representations and the encoder's last feature map.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -20,6 +20,7 @@ from u2pl.run.request import Request
 from u2pl.training.config import DataConfig, TrainConfig
 
 Checked = TypeVar("Checked", bound=BaseModel)
+Shared = TypeVar("Shared", bound=BaseModel)
 
 #: Values by section and name, as TOML and JSON hold them.
 Nested = dict[str, Any]
@@ -127,13 +128,18 @@ class Recipe:
         """Every option, its value and its meaning."""
         values = self.dump()
         keys = [*flat_keys(type(self.sections)), *flat_keys(type(self.options), f"{METHOD}.")]
-        rows = []
-        for key, text in keys:
-            value: Any = values
-            for part in key.split("."):
-                value = value[part]
-            rows.append(OptionRow(key, str(value), text))
-        return rows
+        return option_rows(values, keys)
+
+
+def option_rows(values: Nested, keys: Iterable[tuple[str, str]]) -> list[OptionRow]:
+    """Options as they are listed: their names, values and meanings."""
+    rows = []
+    for key, text in keys:
+        value: Any = values
+        for part in key.split("."):
+            value = value[part]
+        rows.append(OptionRow(key, str(value), text))
+    return rows
 
 
 def recipe_path(recipes: Path, name: str) -> Path:
@@ -151,8 +157,8 @@ def resolve(
     method_config: type[MethodConfig],
     assignments: Sequence[str] = (),
     extra: Nested | None = None,
-    sections: type[Sections] = Sections,
-) -> tuple[Sections, MethodConfig]:
+    sections: type[Shared] = Sections,  # type: ignore[assignment]
+) -> tuple[Shared, MethodConfig]:
     """Defaults, then the recipe, then `extra`, then `--set` assignments.
 
     A recipe's [method] section serves every method: what this one has no field for is left out.

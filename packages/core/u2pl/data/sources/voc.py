@@ -31,6 +31,7 @@ class Voc(FileSource):
         root = _devkit(Path(path).expanduser())
         self.name = "voc"
         self.classes = _CLASSES
+        self.things = _CLASSES[1:]
         self.palette = bit_palette(len(self.classes))
         self.protocol = protocol
         self.images = files_by_id(root / "JPEGImages", (".jpg", ".jpeg"))

@@ -1,0 +1,114 @@
+"""What the commands of the semi-supervised app can be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from u2pl.cli.requests import CPU
+from u2pl.run.request import Request
+
+DATA = "demo, a folder (images/, masks/, classes.txt), voc:PATH, cityscapes:PATH or hf:NAME"
+LABELED = (
+    "which images count as labelled: a number, a fraction (1/16, 0.1), a split's name or a file of "
+    "ids"
+)
+DETECTOR = typer.Argument(help="folder of a run of detector train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemiRequest(Request):
+    """What `u2pl-semi train` can be asked."""
+
+    data: Annotated[str, typer.Option(help=DATA)] = "demo"
+    labeled: Annotated[str | None, typer.Option(help=LABELED)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorRequest:
+    """What `u2pl-semi detector train` can be asked."""
+
+    preset: Annotated[
+        str | None,
+        typer.Option(help="demo, light or resnet50; demo for the demo and light else if left out"),
+    ] = None
+    data: Annotated[str, typer.Option(help=DATA)] = "demo"
+    labeled: Annotated[str | None, typer.Option(help=LABELED)] = None
+    set: Annotated[
+        list[str],
+        typer.Option(help="section.key=value, repeatable; sections network, data, train, objects"),
+    ] = field(default_factory=list)
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="optimizer steps, instead of the preset's")
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="of everything random")] = 0
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the run; runs/<data>-detector-<n> if left out")
+    ] = None
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="go on with the run in --out, or with the latest one of this command"
+        ),
+    ] = False
+    cpu: Annotated[bool, CPU] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorShowRequest:
+    """What `u2pl-semi detector show` can be asked."""
+
+    preset: Annotated[str, typer.Option(help="demo, light or resnet50")] = "light"
+    set: Annotated[list[str] | None, typer.Option(help="section.key=value, repeatable")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxesRequest:
+    """What `u2pl-semi detector predict` can be asked."""
+
+    detector: Annotated[Path, DETECTOR]
+    data: Annotated[
+        str | None, typer.Option(help="a data source; the one it was trained on if left out")
+    ] = None
+    split: Annotated[str | None, typer.Option(help="which images; all of training if left out")] = (
+        None
+    )
+    out: Annotated[
+        Path | None,
+        typer.Option(help="file to write; DETECTOR/boxes-<fingerprint>.json if left out"),
+    ] = None
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="leave out boxes of a lower score")
+    ] = 0.3
+    cpu: Annotated[bool, CPU] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionRequest:
+    """What `u2pl-semi detector evaluate` can be asked."""
+
+    detector: Annotated[Path, DETECTOR]
+    data: Annotated[
+        str | None, typer.Option(help="a data source; the one it was trained on if left out")
+    ] = None
+    split: Annotated[str, typer.Option(help="which images, those with masks")] = "val"
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="a run of train: also say how right its confident pixels are, inside boxes of "
+            "their class and outside"
+        ),
+    ] = None
+    confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="probability above which a pixel is confident")
+    ] = 0.95
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="score from which boxes are used")
+    ] = 0.85
+    limit: Annotated[
+        int, typer.Option(min=0, help="only this many images, evenly spread; 0 = all")
+    ] = 0
+    cpu: Annotated[bool, CPU] = False
