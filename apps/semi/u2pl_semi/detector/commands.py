@@ -343,9 +343,8 @@ def precisions(
 
 
 def mean_ap50(scores: dict[int, Precision]) -> float:
-    """Mean AP50 of the classes that occur."""
-    known = [each.ap50 for each in scores.values() if each.true]
-    return float(np.mean(known)) if known else float("nan")
+    """Mean AP50 of the classes that occur; NaN without one."""
+    return _mean(np.array([each.ap50 for each in scores.values()]))
 
 
 def precision_table(
@@ -419,9 +418,15 @@ def agreement_table(
     )  # fmt: skip
     for c, each in shares.items():
         table.add_row(source.classes[c], *(_number(value) for value in each.values()))
-    columns = np.array([list(each.values()) for each in shares.values()])
-    table.add_row("mean", *(_number(float(np.nanmean(column))) for column in columns.T))
+    columns = np.array([list(each.values()) for each in shares.values()]).T
+    table.add_row("mean", *(_number(_mean(column)) for column in columns))
     return table
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of the values that are known; NaN without one."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _number(value: float) -> str:
