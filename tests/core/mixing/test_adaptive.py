@@ -126,10 +126,11 @@ def test_what_is_given_is_not_changed_in_place() -> None:
     assert same(labeled, same_l) and same(unlabeled, same_u)
 
 
-def test_two_processes_mix_like_one(request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("seed", range(6))
+def test_two_processes_mix_like_one(seed: int, request: pytest.FixtureRequest) -> None:
     labeled, unlabeled = pair()
-    sure = torch.tensor([0.2, 0.9, 0.0, 0.5])
-    whole = AdaptiveCutMix()(generator(2), sure, labeled, unlabeled)
+    sure = torch.tensor([0.4, 0.6, 0.4, 0.6])
+    whole = AdaptiveCutMix()(generator(seed), sure, labeled, unlabeled)
     assert (whole.maps[0] >= 10_000).any()
     twins = request.getfixturevalue("connected")
 
@@ -140,7 +141,7 @@ def test_two_processes_mix_like_one(request: pytest.FixtureRequest) -> None:
     def half(rank: int) -> Mixed:
         mine = slice(2 * rank, 2 * rank + 2)
         own = part(labeled, mine), part(unlabeled, mine)
-        return AdaptiveCutMix()(generator(2), sure[mine], *own)
+        return AdaptiveCutMix()(generator(seed), sure[mine], *own)
 
     halves = twins.run(half)
     for rank, found in enumerate(halves):

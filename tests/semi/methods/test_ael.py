@@ -64,6 +64,8 @@ def test_the_loss_equals_the_loop(
     method, batch = build("ael", **options)
     method.bank_u.value.copy_(torch.linspace(0.1, 0.9, method.num_classes))
     method.bank_u.seen.fill_(10**6)
+    with torch.no_grad():  # a teacher that is surer of some pixels than of others
+        method.teacher.network.classifier[-1].weight.mul_(20)
     seen = watched(method, monkeypatch)
     result = method(batch, PROGRESS)
     size = batch.label_l.shape[-2:]
@@ -83,6 +85,7 @@ def test_the_loss_equals_the_loop(
     assert result.scalars["loss/unsup"].item() == pytest.approx(unsup / weights, rel=2e-4)
     expected = sup / labels + 0.7 * unsup / weights
     assert result.loss.item() == pytest.approx(expected, rel=2e-4)
+    assert mixed.maps[1].std() > 0.1
     assert (pixels == int(mixed.valid_BHW.sum())) == (balance == 0)
 
 
