@@ -48,13 +48,18 @@ class Rival(ABC):
     shape: ClassVar[str] = "{batch} + {batch} images of {size} pixels"
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
-        kind = load_method(self.methods.__name__, Path(self.methods.__path__[0]), name)
+        self.name = name
+        own, *variant = name.split()
+        kind = load_method(self.methods.__name__, Path(self.methods.__path__[0]), own)
         network = self.network(options)
         student = build_segmentor(
             network if kind.uses_embedding else network.model_copy(update={"embed_dim": 0}),
             options.classes,
         )
         config = self.config(kind.Config, options.classes)
+        if variant:
+            weight = config.pixel_weight.model_copy(update={"kind": "rank_statistics"})
+            config = config.model_copy(update={"pixel_weight": weight})
         self.method: Method[Any] = kind(config, student, options.classes)
         self.method.to(options.device).train()
         #: the method's module, where its step finds the functions that it calls

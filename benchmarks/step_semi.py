@@ -1,4 +1,6 @@
-"""The steps of the semi-supervised app's U2PL and U2PL+.
+"""The steps of the semi-supervised app's methods.
+
+`METHOD weighted` is a method with weights of its pseudo-labels by rank statistics.
 
 On the CPU network `light` at 8 + 8 images of 128 pixels; on CUDA `paper` (ResNet-101, output stride
 8) at 513 pixels.
@@ -18,7 +20,22 @@ from u2pl.maps import upsample
 from u2pl.memory.prototypes import Prototypes
 from u2pl.methods.batches import PairBatch
 from u2pl.methods.method import LabeledMethod, MethodConfig
+from u2pl.methods.pixel_weight import PixelWeight
 from u2pl.networks.config import NetworkConfig
+
+#: What is measured if no methods are named.
+METHODS = [
+    *("mean_teacher", "cutmix", "fixmatch", "unimatch", "augseg", "ael", "esl", "cps"),
+    *("u2pl", "u2plplus", "fixmatch weighted", "unimatch weighted", "augseg weighted"),
+    *("ael weighted", "u2pl weighted", "u2plplus weighted"),
+]
+#: What the teacher looks at in a step that mixes, if not once at the clean unlabelled images: u;
+#: lu: labelled and unlabelled ones.
+LOOKS = {
+    **dict.fromkeys(("u2pl", "u2plplus", "esl"), ("u", "lu")),
+    **dict.fromkeys(("fixmatch weighted", "augseg weighted", "ael weighted"), ("lu",)),
+    **dict.fromkeys(("u2pl weighted", "u2plplus weighted"), ("lu", "u")),
+}
 
 
 class SemiRival(Rival):
@@ -43,13 +60,15 @@ class SemiRival(Rival):
             if cuda
             else {"network": "light", "size": 128, "classes": 7}
         )
-        return {"methods": ["u2pl", "u2plplus"], "batch": 8, "repeats": 7, **shapes}
+        return {"methods": METHODS, "batch": 8, "repeats": 7, **shapes}
 
     @staticmethod
     def config(kind: type[MethodConfig], classes: int) -> MethodConfig:
         """The paper's, but every step mixes: one that does not saves part of a pass."""
         options = kind().model_dump()
-        return kind.model_validate(options | {"mix": options["mix"] | {"probability": 1.0}})
+        if "mix" in options:
+            options["mix"] |= {"probability": 1.0}
+        return kind.model_validate(options)
 
     @staticmethod
     def make_batch(options: argparse.Namespace) -> PairBatch:
@@ -59,27 +78,53 @@ class SemiRival(Rival):
 
     def bare_loss(self) -> torch.Tensor:
         method, batch, size = self.method, self.batch, self.batch.label_l.shape[-2:]
-        images = torch.cat([batch.image_l, batch.image_u])
-        method.teacher(batch.image_u, embed=self.has(Prototypes))
-        method.teacher(images)
-        output = method.student(images)
-        logits_l, logits_u = upsample(output.logits, size).chunk(2)
-        return (
-            cross_entropy(logits_l, batch.label_l)
-            + cross_entropy(logits_u, batch.truth_u)
-            + output.embed.sum() * 0.0
-        )
+        both, own = torch.cat([batch.image_l, batch.image_u]), method.uses_embedding
+        teacher = getattr(method, "teacher", None)
+        for looks in LOOKS.get(self.name, ("u",)) if teacher is not None else ():
+            images = {"u": batch.image_u, "lu": both}[looks]
+            teacher(images, embed=own and (looks == "lu" or self.has(Prototypes)))
+        students = [part for part in (method.student, getattr(method, "second", None)) if part]
+        if self.name.startswith("unimatch"):
+            return self.bare_unimatch(both)
+        loss = torch.zeros((), device=both.device)
+        for student in students:
+            output = student(both, embed=own)
+            logits_l, logits_u = upsample(output.logits, size).chunk(2)
+            loss = loss + cross_entropy(logits_l, batch.label_l)
+            loss = loss + cross_entropy(logits_u, batch.truth_u)
+            loss = loss + (output.embed.sum() * 0.0 if own else 0.0)
+        return loss
+
+    def bare_unimatch(self, both: torch.Tensor) -> torch.Tensor:
+        """The student, whose features are decoded twice, and its pass over two strong views."""
+        batch, student = self.batch, self.method.student
+        size = (batch.label_l.shape[-2], batch.label_l.shape[-1])
+        maps = [torch.cat([each, each[len(batch.image_l) :]]) for each in student.encode(both)]
+        weak = upsample(student.decode(maps, size, embed=False).logits, size)
+        strong = student(torch.cat([batch.image_u, batch.image_u]), embed=False)
+        logits_l, *others = weak.chunk(3)
+        others += upsample(strong.logits, size).chunk(2)
+        losses = [cross_entropy(logits, batch.truth_u) for logits in others]
+        return cross_entropy(logits_l, batch.label_l) + torch.stack(losses).sum()
 
     def inside(self) -> Stages:
-        story = self.story
-        own: Stages = {
-            "supervised loss": (LabeledMethod, "supervised_loss"),
-            "mixing": (type(self.method.mix), "__call__"),
-            "unsupervised loss": (story, "unsupervised_loss"),
-            "partition": (story, "partition"),
-            "partition scalars": (story, "partition_scalars"),
-            "contrast: selection": (story, "select_candidates"),
+        """The stages that the step's file has; what they all have is watched first."""
+        own: Stages = {"supervised loss": (LabeledMethod, "supervised_loss")}
+        mix = getattr(self.method, "mix", None)
+        if mix is not None:
+            own["mixing"] = (type(mix), "__call__")
+        functions = {
+            "unsupervised loss": "unsupervised_loss",
+            "partition": "partition",
+            "partition scalars": "partition_scalars",
+            "contrast: selection": "select_candidates",
+            "positive keys": "class_means",
         }
-        if not self.has(Prototypes):
-            own["positive keys"] = (story, "class_means")
+        own |= {
+            stage: (self.story, name)
+            for stage, name in functions.items()
+            if hasattr(self.story, name)
+        }
+        if self.has(PixelWeight) and self.method.pixel_weight.active:
+            own["weights"] = (PixelWeight, "forward")
         return super().inside() | own

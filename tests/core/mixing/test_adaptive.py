@@ -131,7 +131,6 @@ def test_two_processes_mix_like_one(seed: int, request: pytest.FixtureRequest) -
     labeled, unlabeled = pair()
     sure = torch.tensor([0.4, 0.6, 0.4, 0.6])
     whole = AdaptiveCutMix()(generator(seed), sure, labeled, unlabeled)
-    assert (whole.maps[0] >= 10_000).any()
     twins = request.getfixturevalue("connected")
 
     def part(mixed: Mixed, mine: slice) -> Mixed:

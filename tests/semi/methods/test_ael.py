@@ -65,7 +65,12 @@ def test_the_loss_equals_the_loop(
     method.bank_u.value.copy_(torch.linspace(0.1, 0.9, method.num_classes))
     method.bank_u.seen.fill_(10**6)
     with torch.no_grad():  # a teacher that is surer of some pixels than of others
-        method.teacher.network.classifier[-1].weight.mul_(20)
+        logits = method.teacher(batch.image_u).logits
+        weight, bias = method.teacher.network.classifier.parameters()
+        bias -= logits.mean(dim=(0, 2, 3))
+        scale = 2 / (logits - logits.mean(dim=(0, 2, 3), keepdim=True)).std()
+        weight *= scale
+        bias *= scale
     seen = watched(method, monkeypatch)
     result = method(batch, PROGRESS)
     size = batch.label_l.shape[-2:]

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from u2pl import distributed
+from u2pl.cache import load_cached, store_cached
 from u2pl.counting import OnProgress
 from u2pl.data.source import Source
 from u2pl.errors import UserError
-from u2pl.files import replace_file
 from u2pl.notation import IGNORE
 
 # Increase whenever the same files decode to different masks.
@@ -31,11 +27,10 @@ def class_counts(
 ) -> np.ndarray:
     """Count the pixels of each class in each mask: int64 [len(ids), C]; 255 is not counted.
 
-    Each process decodes its share of the masks. The counts are cached in $U2PL_CACHE, else
-    $XDG_CACHE_HOME/u2pl, else ~/.cache/u2pl, under the source's fingerprint and the ids. The
-    fingerprint covers names and sizes of the files, not their content: a mask edited without
-    changing its size in bytes keeps its old counts until the cached file is deleted. If the cached
-    file is damaged or the folder not writable, the masks are counted again.
+    Each process decodes its share of the masks. The counts are cached (`u2pl.cache`) under the
+    source's fingerprint and the ids. The fingerprint covers names and sizes of the files, not their
+    content: a mask edited without changing its size in bytes keeps its old counts until the cached
+    file is deleted.
 
     Args:
         source: where the masks come from.
@@ -46,18 +41,15 @@ def class_counts(
     Raises UserError on every process if a mask is missing or broken.
     """
     key, shape = _key(source, ids), (len(ids), len(source.classes))
-    folder = _cache_folder()
-    file = folder / f"class-counts-{key}.safetensors" if folder else None
-    cached = _load(file, key, shape) if file else None
+    stored = (load_cached("class-counts", key) or {}).get("counts")
+    fits = stored is not None and stored.shape == shape and stored.dtype == torch.int64
     # Each process may see another disk, but either all of them count or none does.
-    if (
-        distributed.gather(torch.tensor([cached is not None], device=device)).all()
-        and cached is not None
-    ):
-        return cached
+    everywhere = distributed.gather(torch.tensor([fits], device=device)).all()
+    if stored is not None and everywhere:
+        return stored.numpy()
     counts = _count(source, ids, progress, device)
-    if file and distributed.rank() == 0:
-        _store(file, key, counts)
+    if distributed.rank() == 0:
+        store_cached("class-counts", key, {"counts": torch.from_numpy(counts)})
     return counts
 
 
@@ -93,37 +85,3 @@ def _key(source: Source, ids: Sequence[str]) -> str:
         "\n".join((str(_FORMAT), type(source).__name__, *ids)).encode()
     ).hexdigest()
     return f"{source.fingerprint()}-{listed[:12]}"
-
-
-def _cache_folder() -> Path | None:
-    """None if the user has no home folder."""
-    try:
-        if os.environ.get("U2PL_CACHE"):
-            return Path(os.environ["U2PL_CACHE"]).expanduser()
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "u2pl"
-    except RuntimeError:
-        return None
-
-
-def _load(file: Path, key: str, shape: tuple[int, int]) -> np.ndarray | None:
-    try:
-        with safe_open(file, framework="numpy") as stored:
-            facts, counts = stored.metadata(), stored.get_tensor("counts")
-    except (OSError, SafetensorError):
-        return None
-    fits = counts.shape == shape and counts.dtype == np.int64 and facts == _facts(key, counts)
-    return counts if fits else None
-
-
-def _store(file: Path, key: str, counts: np.ndarray) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(
-            file, lambda beside: beside.write_bytes(save({"counts": counts}, _facts(key, counts)))
-        )
-    except (OSError, UserError):
-        pass  # the next run counts again
-
-
-def _facts(key: str, counts: np.ndarray) -> dict[str, str]:
-    return {"key": key, "sha256": hashlib.sha256(counts.tobytes()).hexdigest()}

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from u2pl.losses.supervised import cross_entropy, valid_count
+from u2pl.losses.supervised import cross_entropy, or_one, valid_count
 from u2pl.notation import IGNORE
 
 
@@ -63,7 +63,7 @@ def reverse_cross_entropy(
     missed = torch.where(valid, 1 - prob_y, 0.0)
     missed = missed if weight_BHW is None else weight_BHW * missed
     total = missed.sum() * -math.log(floor)
-    return total / (valid_count(label_BHW) if count is None else count).clamp(min=1)
+    return total / or_one(valid_count(label_BHW) if count is None else count)
 
 
 def symmetric_cross_entropy(

@@ -20,6 +20,11 @@ def valid_count(label_BHW: Tensor) -> Tensor:
     return (label_BHW != IGNORE).sum().float()
 
 
+def or_one(count: Tensor) -> Tensor:
+    """The count, or 1 if it is 0; the mean of counts over processes can be between."""
+    return torch.where(count > 0, count, 1.0)
+
+
 def cross_entropy(
     logits_BCHW: Tensor,
     label_BHW: Tensor,
@@ -43,7 +48,7 @@ def cross_entropy(
         total = (
             weight_BHW * F.cross_entropy(score, label, ignore_index=IGNORE, reduction="none")
         ).sum()
-    return total / (valid_count(label_BHW) if count is None else count).clamp(min=1)
+    return total / or_one(valid_count(label_BHW) if count is None else count)
 
 
 def balance_counts(label_BHW: Tensor) -> Tensor:
@@ -66,8 +71,7 @@ def balanced_cross_entropy(
         counts: [2], divisors of the two sums; `balance_counts` of this batch when None.
     """
     counts = balance_counts(label_BHW) if counts is None else counts
-    # no clamp(min=1): the mean count over processes can be below 1
-    background, foreground = (0.5 / torch.where(counts > 0, counts, 1.0)).unbind()
+    background, foreground = (0.5 / or_one(counts)).unbind()
     weight_C = torch.cat([background.view(1), foreground.expand(logits_BCHW.shape[1] - 1)])
     return F.cross_entropy(
         logits_BCHW.float(), label_BHW.long(), weight=weight_C, ignore_index=IGNORE, reduction="sum"

@@ -23,12 +23,13 @@ def class_confidence(prob_BCHW: Tensor, label_BHW: Tensor) -> tuple[Tensor, Tens
     """
     classes = prob_BCHW.shape[1]
     slot = torch.where(label_BHW == IGNORE, classes, label_BHW.long())
-    own = prob_BCHW.float().gather(1, slot.clamp(max=classes - 1).unsqueeze(1)).squeeze(1)
+    own = prob_BCHW.gather(1, slot.clamp(max=classes - 1).unsqueeze(1)).squeeze(1)
+    own = own.double()  # a class has millions of pixels, which are added one by one
     sums = own.new_zeros(2, classes + 1)
     sums[0].scatter_add_(0, slot.flatten(), own.flatten())
     sums[1].scatter_add_(0, slot.flatten(), torch.ones_like(own).flatten())
     total, count = distributed.total(sums[:, :classes]).unbind()
-    return total / count.clamp(min=1), count
+    return (total / count.clamp(min=1)).float(), count.float()
 
 
 class ConfidenceBank(nn.Module):

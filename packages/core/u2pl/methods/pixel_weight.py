@@ -91,6 +91,7 @@ class PixelWeight(nn.Module):
         self.active = config.kind != "none"
         if self.active:
             lengths, width = [config.memory] * num_classes, student.feature_dim
+            self.channels = min(config.channels, width)
             self.labeled, self.unlabeled = (ClassQueue(lengths, width) for _ in range(2))
 
     def looks(self, network: nn.Module, batch: PairBatch, **options: Any) -> Looks:
@@ -140,9 +141,9 @@ class PixelWeight(nn.Module):
 
         # 2. weight: the strongest channels that a pixel shares with its class's prototype
         prototype_CD, known_C = self.prototypes()
-        shared = shared_channels(feature_u, prototype_CD, label_BHW, self.config.channels)
+        shared = shared_channels(feature_u, prototype_CD, label_BHW, self.channels)
         known = known_C[label_BHW]
-        weight = rank_weight(shared, known, self.config.channels, self.config.rule)
+        weight = rank_weight(shared, known, self.channels, self.config.rule)
         return Weights(weight, self._scalars(weight, label_BHW, batch, sure_u, agreed_u))
 
     def divisor(self, counted_BHW: Tensor, weight_BHW: Tensor | None) -> Tensor:

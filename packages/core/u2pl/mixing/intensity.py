@@ -45,7 +45,7 @@ OPERATIONS: dict[str, Operation] = {
     "brightness": Operation(F.adjust_brightness, 0.05, 0.95),
     "hue": Operation(F.adjust_hue, 0.0, 0.5),
     "posterize": Operation(lambda image, bits: F.posterize(image, int(bits)), 4.0, 9.0),
-    "solarize": Operation(F.solarize, 1.0, 256.0),
+    "solarize": Operation(F.solarize, 1.0, 255.0),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import pickle
 import socket
@@ -19,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from u2pl.cache import digest
 from u2pl.errors import UserError
 from u2pl.networks.encoder import Encoder, Weights, family_of
 
@@ -74,16 +74,6 @@ def load_pretrained(encoder: Encoder, name: str, weights: str) -> LoadReport:
     encoder.weights = Weights(full_name, digest(state))
     logger.info("encoder %s from %s: %s", name, weights, report)
     return report
-
-
-def digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and values of tensors, sorted by name: 64 hex digits."""
-    found = hashlib.sha256()
-    for key in sorted(state):
-        found.update(key.encode())
-        values = state[key].detach().cpu().contiguous().view(-1).view(torch.uint8)
-        found.update(values.numpy().tobytes())
-    return found.hexdigest()
 
 
 def load_encoder(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> LoadReport:

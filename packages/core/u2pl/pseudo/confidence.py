@@ -65,6 +65,6 @@ def image_confidence(prob_BCHW: Tensor, valid_BHW: Tensor) -> Tensor:
         valid_BHW: bool, False on padding.
     """
     prob = prob_BCHW.float()
-    sure = (1 - entropy(prob) / math.log(prob.shape[1])) * prob.amax(dim=1)
+    sure = (1 - entropy(prob) / math.log(max(2, prob.shape[1]))) * prob.amax(dim=1)
     count = valid_BHW.sum(dim=(1, 2)).clamp(min=1)
     return torch.where(valid_BHW, sure, 0.0).sum(dim=(1, 2)) / count

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +16,8 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from u2pl import distributed
+from u2pl.cache import digest, load_cached, store_cached
 from u2pl.counting import Counting, OnProgress
 from u2pl.data.source import Source
 from u2pl.evaluate.protocol import EvaluationProtocol
@@ -26,6 +30,9 @@ from u2pl.run.app import App
 from u2pl.run.recipe import Recipe
 from u2pl.run.request import Request
 from u2pl.training.config import DataConfig
+
+# Increase whenever a method's `prepare` finds something else in the same images.
+_PREPARED = 1
 
 
 @dataclass(frozen=True)
@@ -204,10 +211,44 @@ class Task(ABC):
         return recipe.kind(recipe.options, build_segmentor(self.network(), classes), classes)
 
     def prepare(self, method: AnyMethod) -> None:
-        """Let the method look at the labelled images, if it wants to."""
-        if method.prepares:
-            with self.counting("looking at labelled images") as progress:
-                method.prepare(self.labeled_images(progress), self.request.seed)
+        """Let the method look at the labelled images, if it wants to.
+
+        What it finds, the part of its state that changes, is cached for runs that would find the
+        same: with these data, images, weights and options, and this seed.
+        """
+        if not method.prepares:
+            return
+        state = method.state_dict()
+        key, before = self._prepared_key(method), {k: v.clone() for k, v in state.items()}
+        found = load_cached("prepared", key)
+        fits = found is not None and all(
+            k in state and state[k].shape == v.shape and state[k].dtype == v.dtype
+            for k, v in found.items()
+        )
+        # each process may see another disk, but either all of them look or none does
+        if distributed.gather(torch.tensor([fits], device=method.device)).all() and found:
+            with torch.no_grad():
+                for name, value in found.items():
+                    state[name].copy_(value)
+            return
+        with self.counting("looking at labelled images") as progress:
+            method.prepare(self.labeled_images(progress), self.request.seed)
+        changed = {k: v for k, v in state.items() if not torch.equal(v, before[k])}
+        if changed and distributed.rank() == 0:
+            store_cached("prepared", key, changed)
+
+    def _prepared_key(self, method: AnyMethod) -> str:
+        """What the outcome of `prepare` follows from, as 24 hex digits."""
+        facts = {
+            "method": [type(method).__module__, _PREPARED],
+            "options": self.recipe.options.model_dump(mode="json"),
+            "network": digest(method.state_dict()),
+            "source": self.parts[0].source.fingerprint(),
+            "ids": self.parts[0].ids,
+            "long_side": self.recipe.sections.data.long_side,
+            "seed": self.request.seed,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
     def labeled_images(self, progress: OnProgress) -> Iterator[tuple[Tensor, Tensor]]:
         """All labelled images of the first part with their labels, shrunk to `data.long_side`."""

@@ -1,0 +1,78 @@
+"""Results that take a while, kept in the user's cache folder for the next run.
+
+The folder is $U2PL_CACHE, else $XDG_CACHE_HOME/u2pl, else ~/.cache/u2pl. A file that is damaged, of
+another key or not there counts as absent, and one that cannot be written is not missed: the work is
+then done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from u2pl.errors import UserError
+from u2pl.files import replace_file
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and values of tensors, sorted by name: 64 hex digits."""
+    found = hashlib.sha256()
+    for key in sorted(state):
+        found.update(key.encode())
+        values = state[key].detach().cpu().contiguous().view(-1).view(torch.uint8)
+        found.update(values.numpy().tobytes())
+    return found.hexdigest()
+
+
+def load_cached(name: str, key: str) -> dict[str, Tensor] | None:
+    """What `store_cached` has kept under this name and key, or None."""
+    file = _file(name, key)
+    if file is None:
+        return None
+    try:
+        with safe_open(file, framework="pt") as stored:
+            facts = stored.metadata()
+            found = {each: stored.get_tensor(each) for each in stored.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
+    return found if facts == {"key": key, "sha256": digest(found)} else None
+
+
+def store_cached(name: str, key: str, tensors: Mapping[str, Tensor]) -> None:
+    """Keep some tensors for the next run, if the folder can be written.
+
+    Args:
+        name: of the kind of result.
+        key: what it follows from; part of the file's name.
+        tensors: at least one.
+    """
+    file = _file(name, key)
+    if file is None:
+        return
+    kept = {each: value.detach().cpu().contiguous() for each, value in tensors.items()}
+    content = save(kept, {"key": key, "sha256": digest(kept)})
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, lambda beside: beside.write_bytes(content))
+    except (OSError, UserError):
+        pass
+
+
+def _file(name: str, key: str) -> Path | None:
+    """None if the user has no home folder."""
+    try:
+        if os.environ.get("U2PL_CACHE"):
+            folder = Path(os.environ["U2PL_CACHE"]).expanduser()
+        else:
+            home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+            folder = Path(home).expanduser() / "u2pl"
+    except RuntimeError:
+        return None
+    return folder / f"{name}-{key}.safetensors"
