@@ -53,7 +53,20 @@ class Variant:
 
     method: str
     options: tuple[str, ...]
+    boxes: bool = False  # with those of the study's detector
 
+
+#: Pseudo-labels weighted by rank statistics.
+WEIGHTED = ("--set", "method.pixel_weight.kind=rank_statistics")
+
+
+#: Methods of u2pl-semi without a warm start.
+COLD = ("suponly", "unimatch", "cps")
+#: The folder of a study's detector beside its runs, and its file of boxes; the score from which
+#: they are used. So small a detector gives few boxes the papers' 0.85.
+DETECTOR, BOXES, SCORE = "detector", "boxes.json", 0.5
+#: The methods whose weights are measured.
+HOSTS = ("unimatch", "augseg", "u2pl")
 
 #: Runs that are not a method as its preset has it; any other name is a method's.
 VARIANTS = {
@@ -69,6 +82,13 @@ VARIANTS = {
     "u2plplus-no-contrast": Variant("u2plplus", ("--set", "method.lambda_c=0")),
     # a feature's label from the corner of its 4 x 4 pixels
     "u2plplus-corner": Variant("u2plplus", ("--set", "method.contrast.pixel=released")),
+    # the control: only labelled pixels that are classified right become negative keys
+    "u2plplus-correct-labeled": Variant(
+        "u2plplus", ("--set", "method.contrast.bank=correct_labeled")
+    ),
+    # pseudo-labels weighted, by prototypes without and with pixels inside boxes
+    **{f"{host}-weighted": Variant(host, WEIGHTED) for host in HOSTS},
+    **{f"{host}-boxes": Variant(host, WEIGHTED, boxes=True) for host in HOSTS},
     # the released code's teacher, which at first follows the student closely
     "u2plplus-ramp": Variant("u2plplus", ("--set", "method.teacher.ramp=true")),
 }
@@ -90,8 +110,17 @@ FIRST = (
 )
 
 
-def photos(labeled: str, steps: int, warm_start: float, scale: str = "[0.4,1.0]") -> Study:
-    """128-pixel crops, 4 + 4 images, the pretrained EfficientNet-Lite0."""
+#: Every method of the papers, after those of `FIRST`.
+OTHERS = ("fixmatch", "unimatch", "augseg", "ael", "esl", "cps", "u2pl", "mean_teacher", "cutmix")
+
+
+def photos(
+    labeled: str, steps: int, warm_start: float, scale: str = "[0.4,1.0]", every: bool = False
+) -> Study:
+    """128-pixel crops, 4 + 4 images, the pretrained EfficientNet-Lite0.
+
+    With `every`, all methods, and weights of their pseudo-labels.
+    """
     options = [
         "--preset", "light", "--labeled", labeled, "--steps", str(steps),
         "--set", "data.crop=128", "--set", f"data.scale={scale}", "--set", "data.workers=1",
@@ -99,6 +128,13 @@ def photos(labeled: str, steps: int, warm_start: float, scale: str = "[0.4,1.0]"
         "--set", "train.head_lr_factor=5", "--set", "train.evaluations=1",
     ]  # fmt: skip
     runs = seeds(3, *FIRST), seeds(3, "cutmix", "u2plplus-corner"), seeds(1, "mean_teacher", "u2pl")
+    if every:
+        variants = (f"{host}-{kind}" for kind in ("weighted", "boxes") for host in HOSTS)
+        runs = (
+            seeds(3, *FIRST),
+            seeds(3, *OTHERS, "u2plplus-correct-labeled"),
+            seeds(3, *variants),
+        )
     return Study((*options, f"--warm={warm_start}"), tuple(chain(*runs)))
 
 
@@ -175,7 +211,7 @@ STUDIES = {
     # fewer labels: the teacher is wrong too often
     "demo-16": Study((*DEMO, "--labeled", "16"), seeds(3, *FIRST)),
     "voc-animals-222": photos("labeled_222", 800, 0.375),
-    "voc-animals-65": photos("labeled_65", 400, 0.5),
+    "voc-animals-65": photos("labeled_65", 400, 0.5, every=True),
     "voc-animals-31": photos("labeled_31", 400, 0.5),
     "camvid-23": photos("labeled_23", 400, 0.5, scale="[0.5,1.0]"),
     "adapt-demo": Study(("--preset", "demo"), adapted(1), "domain_adapt"),
@@ -226,6 +262,9 @@ def command(
     variant = VARIANTS.get(method, Variant(method, ()))
     method = variant.method
     options = [*own(study, method, data), *variant.options]
+    if variant.boxes:
+        boxes = folder.parent / DETECTOR / BOXES
+        options += ["--set", f"data.boxes={boxes}", "--set", f"data.box_threshold={SCORE}"]
     if weights is not None or (study.app != "semi" and "network.encoder=mit_b0" in options):
         options += ["--set", f"network.encoder_weights={weights or 'none'}"]
     method = "source_only" if method == UPPER_BOUND else method
@@ -234,10 +273,10 @@ def command(
 
 
 def semi_options(study: Study, method: str, data: str | None) -> list[str]:
-    """Options of a semi-supervised run; suponly has no warm start."""
+    """Options of a semi-supervised run; some methods have no warm start."""
     options = [option for option in study.options if not option.startswith("--warm=")]
     warm = [option[7:] for option in study.options if option.startswith("--warm=")]
-    if method != "suponly":
+    if method not in COLD:
         options += [part for value in warm for part in ("--set", f"method.warm_start={value}")]
     return options + (["--data", data] if data is not None else [])
 
@@ -327,6 +366,41 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
+def detector_commands(name: str, data: str | None, weights: str | None) -> list[list[str]]:
+    """Training of a study's detector, its boxes, and how right they and confident pixels are."""
+    study, folder = STUDIES[name], run_folder(name, "suponly", 0).parent / DETECTOR
+    labeled = study.options[study.options.index("--labeled") + 1]
+    line = ["python", "apps/semi/cli.py", "detector"]
+    options = ["--data", data or "demo", "--labeled", labeled, "--steps", "1500"]
+    options += ["--set", "data.crop=192", "--set", "data.workers=1"]
+    if weights is not None:
+        options += ["--set", f"network.encoder_weights={weights}"]
+    pixels = ["--run", str(run_folder(name, "suponly", 0)), "--threshold", str(SCORE)]
+    return [
+        [*line, "train", *options, *study.device, *place(folder)],
+        [*line, "predict", str(folder), "--out", str(folder / BOXES), *study.device],
+        [*line, "evaluate", str(folder), *pixels, "--split", "train", "--limit", "400", "--cpu"],
+    ]
+
+
+def find_boxes(name: str, data: str | None, weights: str | None) -> None:
+    """Train the study's detector, unless its boxes exist, and write its file of results."""
+    folder = run_folder(name, "suponly", 0).parent / DETECTOR
+    if (ROOT / folder / BOXES).exists():
+        return
+    measure(name, "suponly", 0, data, weights)  # its confident pixels are compared
+    lines = detector_commands(name, data, weights)
+    for line in lines:
+        print(" ".join(line), flush=True)
+        run(line[1:])
+    summary = json.loads((ROOT / folder / "summary.json").read_text())
+    (file,) = (ROOT / folder).glob("precision-*-train.json")
+    commands = [" ".join(part for part in line if part != "--resume") for line in lines]
+    found = {"commands": commands, **summary, "train": json.loads(file.read_text())}
+    text = without_places(json.dumps(found), data, weights)
+    (ROOT / "results" / name / "detector.json").write_text(text + "\n")
+
+
 def run_folder(name: str, method: str, seed: int) -> Path:
     """Where a run is written, relative to the repository."""
     return Path("runs") / "evidence" / name / f"{method}-{seed}"
@@ -338,6 +412,8 @@ def measure(name: str, method: str, seed: int, data: str | None, weights: str | 
     if result.exists():
         print(f"{result.relative_to(ROOT)} exists")
         return
+    if method in VARIANTS and VARIANTS[method].boxes:
+        find_boxes(name, data, weights)
     folder = run_folder(name, method, seed)
     if (ROOT / folder).exists() and not (ROOT / folder / "resume.safetensors").exists():
         shutil.rmtree(ROOT / folder)  # interrupted before its first checkpoint

@@ -21,6 +21,12 @@ ORDER = (
     "suponly",
     "mean_teacher",
     "cutmix",
+    "fixmatch",
+    "unimatch",
+    "augseg",
+    "ael",
+    "cps",
+    "esl",
     "u2pl",
     "source_only",
     "daformer",
@@ -35,7 +41,7 @@ RIVALS = ("suponly", "source_only", "daformer")
 #: What its variants are compared with.
 WHOLE = "u2plplus"
 #: The averaged network of a method, if it is not called teacher.
-AVERAGED = {"suponly": "ema", "source_only": "ema", "upper_bound": "ema"}
+AVERAGED = {"suponly": "ema", "source_only": "ema", "upper_bound": "ema", "cps": "average"}
 
 Run = dict[str, Any]
 
@@ -63,7 +69,7 @@ def studies() -> dict[str, list[Run]]:
     """The runs in each folder of results/."""
     folders = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
     found = {
-        folder.name: [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+        folder.name: [json.loads(path.read_text()) for path in sorted(folder.glob("*-seed*.json"))]
         for folder in folders
     }
     return {name: runs for name, runs in found.items() if runs}
@@ -265,7 +271,33 @@ def study(name: str, runs: list[Run]) -> list[str]:
             if "maps" in first
             else study_table(runs) + variant_lines(runs) + further_table(runs) + curve_table(runs)
         ),
+        *detector_tables(ROOT / "results" / name / "detector.json"),
         *noted(ROOT / "results" / name / "notes.md"),
+    ]
+
+
+def detector_tables(file: Path) -> list[str]:
+    """How good the boxes of a study's detector are, and confident pixels in and outside them."""
+    if not file.exists():
+        return []
+    figures = json.loads(file.read_text())
+    pixels = figures["train"]["pixels"]
+    rows = [
+        "| class | objects | AP50 | boxes | right among confident pixels % "
+        "| in a box of the class % | outside % | share in a box % |",
+        "|---" * 8 + "|",
+    ]
+    for name, own in figures["train"]["classes"].items():
+        shares = [f"{value:.1f}" if value is not None else "-" for value in pixels[name].values()]
+        ap50 = "-" if own["ap50"] is None else f"{own['ap50']:.1f}"
+        rows.append(f"| {name} | {own['true']} | {ap50} | {own['found']} | {' | '.join(shares)} |")
+    return [
+        f"The detector ({figures['steps']} steps on the labelled images) has AP50 "
+        f"{figures['ap50']:.1f} on val. On {figures['train']['images']} training images, boxes "
+        f"of a score of {figures['train']['threshold']:g} or more, and pixels to which suponly "
+        f"(seed 0) gives a probability above {figures['train']['confidence']:g} "
+        "(Weighting-PL supp. Tab. 1):",
+        "\n".join(rows),
     ]
 
 
@@ -425,6 +457,25 @@ def extras(stages: dict[str, dict[str, dict[str, float]]]) -> str:
     )
 
 
+def rank_speed(file: Path) -> list[str]:
+    """Section of rank_weight.py."""
+    figures = json.loads(file.read_text())
+    shape = figures["options"]
+    names = {"ours": "selecting the highest channels", "sort": "sorting all channels"}
+    rows = ["| rank statistics | ms | times ours | peak extra memory, MiB |", "|---|---|---|---|"]
+    for name, own in figures["seconds"].items():
+        over = ratio(figures["over_ours"]) if name == "sort" else "1"
+        peak = figures["peak_bytes"][name] / 2**20
+        rows.append(f"| {names[name]} | {1000 * own['median']:.0f} | {over} | {peak:.0f} |")
+    return [
+        heading("Speed of the rank statistics", figures),
+        circumstances(file.name, figures),
+        f"{shape['batch']} images of {shape['size']} pixels, {shape['channels']} of "
+        f"{shape['width']} channels, C = {shape['classes']}; both give the same counts:",
+        "\n".join(rows),
+    ]
+
+
 def adaptation_step_speed(file: Path) -> list[str]:
     """Section of step.py --app domain_adapt."""
     return step_speed(
@@ -504,6 +555,7 @@ BENCHMARKS = {
     "weak-step": weak_step_speed,
     "weak-step-gpu": weak_step_speed,
     "affinity": affinity_speed,
+    "rank-weight": rank_speed,
 }
 
 
