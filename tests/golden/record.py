@@ -60,6 +60,8 @@ EARLY: Mapping[str, Mapping[str, object]] = {
     "semi cutmix": {"method.confidence": 0.1, **WARM},
     "semi mean_teacher": {"method.ramp": 1.0, **WARM},
     "semi esl": {"method.part_contrast.confidence": 0.1, **WARM},
+    "semi ael": WARM,
+    "semi augseg": {"method.confidence": 0.1},
     "semi fixmatch": {"method.confidence": 0.1},
     "semi unimatch": {"method.confidence": 0.1},
     "semi u2pl": {"method.contrast.delta_p": 0.05, **TRUSTING, **WARM},
