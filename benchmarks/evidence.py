@@ -68,18 +68,23 @@ DETECTOR, BOXES, SCORE = "detector", "boxes.json", 0.5
 #: The methods whose weights are measured.
 HOSTS = ("unimatch", "augseg", "u2pl")
 
+#: The two options for few labels, and the contrast switched off.
+VIEW, NO_VIEW = (("--set", f"method.strong_view.kind={kind}") for kind in ("photometric", "none"))
+WEIGHT, NO_WEIGHT = (
+    ("--set", f"method.unsupervised.confidence={value}") for value in ("0.968", "0")
+)
+NO_CONTRAST = ("--set", "method.lambda_c=0")
+
 #: Runs that are not a method as its preset has it; any other name is a method's.
 VARIANTS = {
-    # the methods of the papers, without the two options that the small presets add
-    "u2plplus-paper": Variant(
-        "u2plplus",
-        ("--set", "method.strong_view.kind=none", "--set", "method.unsupervised.confidence=0"),
-    ),
-    "cutmix-paper": Variant("cutmix", ("--set", "method.strong_view.kind=none")),
-    # one of the two
-    "u2plplus-strong-view": Variant("u2plplus", ("--set", "method.unsupervised.confidence=0")),
-    "u2plplus-careful": Variant("u2plplus", ("--set", "method.strong_view.kind=none")),
-    "u2plplus-no-contrast": Variant("u2plplus", ("--set", "method.lambda_c=0")),
+    # with and without the two options for few labels, whatever the preset says
+    "u2plplus-paper": Variant("u2plplus", (*NO_VIEW, *NO_WEIGHT)),
+    "u2plplus-both": Variant("u2plplus", (*VIEW, *WEIGHT)),
+    "u2plplus-strong-view": Variant("u2plplus", (*VIEW, *NO_WEIGHT)),
+    "u2plplus-careful": Variant("u2plplus", (*NO_VIEW, *WEIGHT)),
+    "cutmix-paper": Variant("cutmix", NO_VIEW),
+    "u2plplus-no-contrast": Variant("u2plplus", NO_CONTRAST),
+    "u2plplus-both-no-contrast": Variant("u2plplus", (*VIEW, *WEIGHT, *NO_CONTRAST)),
     # a feature's label from the corner of its 4 x 4 pixels
     "u2plplus-corner": Variant("u2plplus", ("--set", "method.contrast.pixel=released")),
     # the control: only labelled pixels that are classified right become negative keys
@@ -99,12 +104,21 @@ def seeds(count: int, *variants: str) -> tuple[tuple[str, int], ...]:
     return tuple((variant, seed) for seed in range(count) for variant in variants)
 
 
-#: What the semi-supervised studies compare, most important first.
+#: What the studies of drawn scenes compare, most important first; their preset has both options.
 FIRST = (
     "suponly",
     "u2plplus",
     "u2plplus-no-contrast",
     "u2plplus-paper",
+    "u2plplus-strong-view",
+    "u2plplus-careful",
+)
+#: What those of photos compare; their preset has neither.
+ON_PHOTOS = (
+    "suponly",
+    "u2plplus",
+    "u2plplus-no-contrast",
+    "u2plplus-both",
     "u2plplus-strong-view",
     "u2plplus-careful",
 )
@@ -127,14 +141,14 @@ def photos(
         "--set", "train.batch=4", "--set", "train.reference_batch=4", "--set", "train.lr=3e-4",
         "--set", "train.head_lr_factor=5", "--set", "train.evaluations=1",
     ]  # fmt: skip
-    runs = seeds(3, *FIRST), seeds(3, "cutmix", "u2plplus-corner"), seeds(1, "mean_teacher", "u2pl")
+    runs = [seeds(3, *ON_PHOTOS)]
     if every:
         variants = (f"{host}-{kind}" for kind in ("weighted", "boxes") for host in HOSTS)
-        runs = (
-            seeds(3, *FIRST),
+        runs += [
             seeds(3, *OTHERS, "u2plplus-correct-labeled"),
             seeds(3, *variants),
-        )
+            seeds(3, "u2plplus-both-no-contrast"),
+        ]
     return Study((*options, f"--warm={warm_start}"), tuple(chain(*runs)))
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
+from torch.utils.data import default_collate
 
-from harness.contract import TOTAL, Build, MethodContract, RecipeContract, trained
+from harness.contract import TOTAL, WARM_START, Build, MethodContract, RecipeContract, trained
+from harness.tiny import Tiny, method_of
+from u2pl.counting import silently
 from u2pl.errors import UserError
 from u2pl.methods.batches import PairBatch
 from u2pl.methods.discovery import load_method, method_names
 from u2pl.run.recipe import Recipe, recipe_path, resolve
+from u2pl.run.train import make_task
 from u2pl.schedules import Progress
 from u2pl_semi.app import APP
 
@@ -74,3 +81,26 @@ def test_a_contrast_without_representation_is_refused() -> None:
         _ = Recipe.of_request(APP, request).network
     request = APP.request(method="suponly", preset="demo", set=["network.embed_dim=0"])
     assert Recipe.of_request(APP, request).network.embed_dim == 0
+
+
+@pytest.mark.parametrize("classes", [2, 150])
+@pytest.mark.parametrize("name", [*method_names(APP.methods), "u2plplus weighted"])
+def test_two_classes_and_many_are_trained_alike(
+    name: str, classes: int, make_data: Callable[..., Path], tiny: Tiny, tmp_path: Path
+) -> None:
+    folder = make_data(tmp_path / "data", classes=classes)
+    words = tiny.assignments(name, {"method.warm_start": WARM_START})
+    request = APP.request.of(
+        method=method_of(name), preset="light", data=str(folder), labeled="labeled", set=words
+    )
+    task = make_task(APP, request, silently)
+    dataset, method = task.dataset(), task.build_method().train()
+    task.prepare(method)
+    batch = default_collate([dataset[position] for position in range(2)])
+    for step in (0, 5, 6):  # the queues hold something after the first of the last two
+        method.zero_grad()
+        result = method(batch, Progress(step, TOTAL))
+        result.loss.backward()
+        assert result.loss.isfinite()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in trained(method).values())
+        method.after_step(Progress(step, TOTAL))

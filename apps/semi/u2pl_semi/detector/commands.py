@@ -39,7 +39,13 @@ from u2pl.run.train import Silent
 from u2pl.training.config import DataConfig, TrainConfig
 from u2pl.training.loop import Job, Stopped, fit, local_batch, make_accelerator
 from u2pl.training.provenance import versions
-from u2pl.training.run_folder import SUMMARY, latest_folder, next_folder, open_folder
+from u2pl.training.run_folder import (
+    SUMMARY,
+    forget_unbegun,
+    latest_folder,
+    next_folder,
+    open_folder,
+)
 from u2pl.training.threads import choose_threads
 from u2pl_semi.detector.network import (
     DetectorCard,
@@ -103,11 +109,12 @@ class DetectorRun:
         train = self.sections.train
         return train.steps or max(1, round(train.epochs * len(self.split.labeled) / train.batch))
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where the run is written."""
         if self.request.out is not None:
             return self.request.out
+        # found once: as soon as there is a run there, the next folder is another one
         runs, stem = Path("runs"), f"{self.source.name}-detector"
         if self.request.resume:
             return latest_folder(runs, stem, self.config())
@@ -178,10 +185,16 @@ def train(request: DetectorRequest) -> int:
     main = accelerator.is_main_process
     reporter = ConsoleReporter(console) if main else Silent()
     choose_threads()
-    local_batch(train_config.batch)
+    if local_batch(train_config.batch) == 1 and run.sections.data.crop <= 32:
+        # BatchNorm would see one pixel of the encoder's last map
+        raise UserError(
+            "1 image per process is too few at a crop of 32 pixels: raise train.batch or data.crop"
+        )
     torch.manual_seed(request.seed)
     method = DetectorTraining(build_detector(run.sections.network, len(run.things)), run.things)
     dataset, folder = run.dataset(), run.folder
+    scored = masked(run.source, "val") if "val" in run.source.splits() else []
+    distributed.barrier()  # every process has read the folders before the first one makes one
     if main:
         open_folder(folder, run.config(), request.resume)
         names = ", ".join(run.source.classes[c] for c in run.things)
@@ -216,15 +229,18 @@ def train(request: DetectorRequest) -> int:
         if main:
             reporter.say(f"{stopped}; go on with: {run.resume_command}")
         return 143
+    except UserError:
+        if main and not request.resume:
+            forget_unbegun(folder)
+        raise
     if main:
         scores = {}
-        ids = masked(run.source, "val")
-        if ids:
+        if scored:
             network, card = method.student.eval(), run.card({})
             with reporter.counting("finding boxes") as count:
-                found = find_boxes(network, card, run.source, ids, count)
-            scores = precisions(found, card, run.source, ids, run.sections.objects.least, 0.85)
-            console.print(precision_table(scores, run.source, len(ids)))
+                found = find_boxes(network, card, run.source, scored, count)
+            scores = precisions(found, card, run.source, scored, run.sections.objects.least, 0.85)
+            console.print(precision_table(scores, run.source, len(scored)))
         summary = {
             **run.config(),
             "seconds": history.seconds,

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+from torchvision.ops.poolers import initLevelMapper
 
 from u2pl.errors import UserError, explain
 from u2pl.files import replace_folder, whole_folder
@@ -107,8 +109,13 @@ def build_detector(config: DetectorConfig, things: int) -> FasterRCNN:
     if config.encoder_weights != RANDOM:
         load_pretrained(encoder, config.encoder, config.encoder_weights)
     sizes = tuple((config.anchor * 2**level,) for level in range(5))
+    pool = MultiScaleRoIAlign([str(level) for level in range(4)], 7, 2)
+    # torchvision would guess them from the first image that it sees, which padding may falsify
+    pool.scales = [1 / stride for stride in encoder.strides]
+    pool.map_levels = initLevelMapper(2, 5)
     network = FasterRCNN(
         Pyramid(encoder, config.width),
+        box_roi_pool=pool,
         box_head=TwoMLPHead(config.width * 7**2, config.hidden),
         box_predictor=FastRCNNPredictor(config.hidden, things + 1),
         rpn_pre_nms_top_n_train=2 * config.proposals,
@@ -174,9 +181,11 @@ def _read_card(path: Path) -> DetectorCard:
         card = DetectorCard.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error)}; copy the folder again") from None
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not readable ({error}); copy the folder again") from None
-    if max(card.things) >= len(card.classes):
+    if not 0 <= min(card.things) <= max(card.things) < len(card.classes):
         raise UserError(f"{path}: things names a class that is none; copy the folder again")
     return card
 

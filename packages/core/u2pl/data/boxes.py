@@ -164,13 +164,14 @@ def read_boxes(path: Path, source: Source, threshold: float = 0.0) -> dict[str, 
         if content["format"] != FORMAT:
             raise UserError(f"{path} is of another version: make it again with detector predict")
         made_for, classes = content["fingerprint"], tuple(content["classes"])
-        found = {
-            str(id): np.asarray(rows, np.float64).reshape(-1, 6)
-            for id, rows in content["boxes"].items()
-        }
+        found = {str(id): _table(rows) for id, rows in content["boxes"].items()}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: make it with u2pl-semi detector predict") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UserError:
+        raise
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         raise UserError(
             f"{path} is no file of boxes ({type(error).__name__}: {error}): make it with u2pl-semi "
             "detector predict"
@@ -184,9 +185,17 @@ def read_boxes(path: Path, source: Source, threshold: float = 0.0) -> dict[str, 
         foreign = (rows[:, 0] < 0) | (rows[:, 0] >= len(classes)) | ~np.isfinite(rows).all(axis=1)
         if foreign.any():
             raise UserError(
-                f"{path} has a box of {id} that is none: make it again with u2pl-semi detector "
+                f"{path} has a box of {id!r} that is none: make it again with u2pl-semi detector "
                 "predict"
             )
         kept = rows[rows[:, 5] >= threshold]
         found[id] = kept[np.argsort(-kept[:, 5], kind="stable")]
     return found
+
+
+def _table(rows: list[list[float]]) -> np.ndarray:
+    """Float [N, 6]; ValueError if a row has another length."""
+    table = np.array(rows, np.float64)
+    if table.size and table.shape[1:] != (6,):
+        raise ValueError("a box is six numbers")
+    return table.reshape(-1, 6)

@@ -91,11 +91,16 @@ class PartContrast(nn.Module):
         order = torch.randperm(len(part_N), generator=generator, device=part_N.device)
         taken = take_first(anchor_CN, config.anchors, order)
         wanted = (anchor_CN.sum(dim=1) * config.share).ceil().long()
-        count = torch.minimum(taken.count_C, wanted)
-        place = torch.arange(taken.index_CM.shape[1], device=count.device)
+        used_C = torch.minimum(taken.count_C, wanted)
+        place = torch.arange(taken.index_CM.shape[1], device=used_C.device)
+        chosen = (place < used_C.unsqueeze(1)).flatten()
+        # with many classes most are absent: no more rows than there can be anchors
+        most = min(len(chosen), int(config.share * len(part_N)) + self.num_classes)
+        row_A = (~chosen).to(torch.uint8).argsort(stable=True)[:most]
+        class_A = row_A // len(place)
 
         # 3. one positive from the anchor's part, N_s negatives from all other parts
-        index_A = taken.index_CM.flatten()
+        index_A = taken.index_CM.flatten()[row_A]
         part_A = part_N[index_A].clamp(max=self.slots - 1)
         draw = torch.rand(
             len(part_A), 1 + config.negatives, generator=generator, device=generator.device
@@ -108,18 +113,17 @@ class PartContrast(nn.Module):
             dim=1,
         )
         own_A, all_keys = self.queue.filled[part_A], self.queue.filled.sum()
-        usable = ((own_A > 0) & (all_keys > own_A)).view_as(taken.index_CM)
-        usable = usable & (place < count.unsqueeze(1))
+        usable_A = (own_A > 0) & (all_keys > own_A) & chosen[row_A]
 
         # 4. InfoNCE, mean over a class's anchors, then over classes with anchors (ESL Eq 10)
         local_A, mine_A = pixels.local(index_A)
         anchor_AD = F.normalize(pixel_rows(student_BDhw, local_A).float(), dim=1)
         similarity = bank_similarity(anchor_AD, self.queue.rows, rows_AK)
         loss_A = info_nce(similarity[:, 0], similarity[:, 1:], config.sigma)
-        used_C = usable.sum(dim=1)
+        used_C = torch.zeros_like(used_C).scatter_add_(0, class_A, usable_A.long())
         classes = (used_C > 0).sum().clamp(min=1)
-        weight = usable / (used_C.clamp(min=1).unsqueeze(1) * classes)
-        loss = (loss_A * mine_A * weight.flatten()).sum() * distributed.world_size()
+        weight_A = usable_A / (used_C.clamp(min=1)[class_A] * classes)
+        loss = (loss_A * mine_A * weight_A).sum() * distributed.world_size()
         scalars = {
             "anchors": used_C.float(),
             "parts_fill": self.queue.filled.float().mean() / self.config.queue,

@@ -219,6 +219,7 @@ def fit(
     history = History()
     if resume and has_checkpoint(folder):
         history = History.parse(load_checkpoint(folder, method, optimizer))
+        reporter.note(f"going on after step {history.step} of {job.total}")
     if config.compile:
         compile_encoders(method)
     history.threads = choose_threads(history.threads or torch.get_num_threads())
