@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -11,7 +12,6 @@ from u2pl.cli.program import OneLineErrors, command, new_program
 from u2pl.run.app import App
 from u2pl_semi.requests import (
     BoxesRequest,
-    DetectorRequest,
     DetectorShowRequest,
     PrecisionRequest,
     SemiRequest,
@@ -40,8 +40,19 @@ detector = typer.Typer(
 program.add_typer(detector, name="detector")
 
 
-@command(detector, DetectorRequest)
-def train(request: DetectorRequest) -> int:
+@command(
+    detector,
+    SemiRequest,
+    left_out=("method", "deterministic"),
+    instead={
+        "preset": Annotated[str | None, typer.Option(help="demo, light or resnet50, see `show`")],
+        "out": Annotated[
+            Path | None,
+            typer.Option(help="folder of the run; runs/<data>-detector-<n> if left out"),
+        ],
+    },
+)
+def train(request: SemiRequest) -> int:
     """Train Faster R-CNN on the labelled images: boxes around the parts of their masks."""
     say_starting()
     from u2pl_semi.detector.commands import train as body

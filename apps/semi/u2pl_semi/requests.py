@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -25,36 +25,6 @@ class SemiRequest(Request):
 
     data: Annotated[str, typer.Option(help=DATA)] = "demo"
     labeled: Annotated[str | None, typer.Option(help=LABELED)] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectorRequest:
-    """What `u2pl-semi detector train` can be asked."""
-
-    preset: Annotated[
-        str | None,
-        typer.Option(help="demo, light or resnet50; demo for the demo and light else if left out"),
-    ] = None
-    data: Annotated[str, typer.Option(help=DATA)] = "demo"
-    labeled: Annotated[str | None, typer.Option(help=LABELED)] = None
-    set: Annotated[
-        list[str],
-        typer.Option(help="section.key=value, repeatable; sections network, data, train, objects"),
-    ] = field(default_factory=list)
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="optimizer steps, instead of the preset's")
-    ] = None
-    seed: Annotated[int, typer.Option(min=0, help="of everything random")] = 0
-    out: Annotated[
-        Path | None, typer.Option(help="folder of the run; runs/<data>-detector-<n> if left out")
-    ] = None
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="go on with the run in --out, or with the latest one of this command"
-        ),
-    ] = False
-    cpu: Annotated[bool, CPU] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -276,6 +276,14 @@ def test_a_threshold_keeps_boxes_of_that_score_and_above(source: Folder, file: P
         assert found.keys() == ROWS.keys()
 
 
+def test_boxes_that_were_left_out_are_missed(source: Folder, tmp_path: Path) -> None:
+    path = tmp_path / "boxes.json"
+    write_boxes(path, FoundBoxes(source.fingerprint(), source.classes, ROWS, threshold=0.3))
+    assert read_boxes(path, source, 0.3).keys() == ROWS.keys()
+    with pytest.raises(UserError, match=r"from 0.3 on, not from 0.29: .* --threshold 0.29$"):
+        read_boxes(path, source, 0.29)
+
+
 #: What a file says instead of the truth, and words of the complaint.
 WRONG: dict[str, tuple[dict[str, Any] | bytes | None, str]] = {
     "missing": (None, "does not exist: make it"),

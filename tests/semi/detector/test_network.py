@@ -69,6 +69,14 @@ def test_boxes_are_in_pixels_of_the_image_itself(
     assert (found[:, 1:5] - expected).abs().max() <= limit
 
 
+def test_sides_that_shrink_by_other_factors(card: DetectorCard) -> None:
+    """A pixel of the small image is ten columns wide and twelve and a half rows high."""
+    image = torch.zeros(3, 25, 300, dtype=torch.uint8)
+    image[:, 12:, 100:200] = 255
+    found = detect(Outline(), card.model_copy(update={"long_side": 30}), image)
+    assert found[0, 1:5].tolist() == pytest.approx([12.5, 100, 25, 200])
+
+
 def test_nothing_found_is_no_row(card: DetectorCard) -> None:
     found = detect(Outline(), card, torch.zeros(3, 9, 7, dtype=torch.uint8))
     assert found.shape == (0, 6)
@@ -95,28 +103,16 @@ def test_boxes_do_not_depend_on_the_images_before(network: FasterRCNN, card: Det
     assert torch.equal(detect(again, card, image), alone)
 
 
-def test_a_padded_image_has_the_boxes_of_one_that_fits(
+def test_features_of_a_box_lie_where_the_box_is_in_a_padded_image(
     network: FasterRCNN, card: DetectorCard
 ) -> None:
-    """Black behind the edge is what the network is shown there anyway."""
-    network.transform.image_mean = [0.0] * 3  # so that black is what padding is
-    small = noise(40, 36)
-    large = torch.zeros(3, 64, 64, dtype=torch.uint8)
-    large[:, :40, :36] = small
-    seen = []
-    hook = network.roi_heads.box_roi_pool.register_forward_hook(lambda *a: seen.append(a))
-    detect(network, card, small)
-    detect(network, card, large)
-    hook.remove()
-    pool = network.roi_heads.box_roi_pool
-    maps, boxes, shapes = seen[0][1]
-    # the same boxes pooled from the same maps, whatever the size of the image is said to be
-    assert torch.equal(pool(maps, boxes, shapes), pool(maps, boxes, seen[1][1][2]))
-    inner = [torch.tensor([[0.0, 0, 16, 16]])]
-    rows = {name: torch.zeros_like(value) for name, value in maps.items()}
-    rows["0"][:, :, :, :] = torch.arange(rows["0"].shape[-1]).float()
-    # columns 0 to 15 of the image are columns 0 to 3 of the first map
-    assert pool(rows, inner, shapes).max() < 4
+    detect(network, card, noise(40, 36))  # padded to 64 x 64
+    column = torch.arange(16).expand(1, 8, 16, 16).float()
+    maps = {str(level): column[..., :: 2**level, :: 2**level] for level in range(4)}
+    box = [torch.tensor([[0.0, 0, 16, 16]])]
+    pooled = network.roi_heads.box_roi_pool(maps, box, [(40, 36)])
+    assert pooled.shape == (1, 8, 7, 7)
+    assert 0 <= pooled.min() < pooled.max() < 4  # columns 0 to 15 are the first map's 0 to 3
 
 
 def test_unknown_encoders_are_refused() -> None:

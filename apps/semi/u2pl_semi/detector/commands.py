@@ -27,14 +27,13 @@ from u2pl.data.streams import Stream
 from u2pl.data.transforms import TrainTransform
 from u2pl.errors import UserError
 from u2pl.evaluate.inference import predict_probabilities
-from u2pl.evaluate.scoring import load_example
+from u2pl.evaluate.scoring import check_scored, load_example
 from u2pl.files import make_folder, write_json
 from u2pl.methods.method import MethodConfig
 from u2pl.mixing.masks import inside_boxes
 from u2pl.model.model import choose_device, load
 from u2pl.notation import IGNORE
 from u2pl.run.recipe import flat_keys, option_rows, recipe_path, resolve
-from u2pl.run.request import default_of, flag, parameters
 from u2pl.run.train import Silent
 from u2pl.training.config import DataConfig, TrainConfig
 from u2pl.training.loop import Job, Stopped, fit, local_batch, make_accelerator
@@ -57,10 +56,12 @@ from u2pl_semi.detector.network import (
 )
 from u2pl_semi.detector.precision import Precision, class_precisions
 from u2pl_semi.detector.training import BoxStream, DetectorTraining
-from u2pl_semi.requests import BoxesRequest, DetectorRequest, DetectorShowRequest, PrecisionRequest
+from u2pl_semi.requests import BoxesRequest, DetectorShowRequest, PrecisionRequest, SemiRequest
 
 #: Shipped recipes of detectors.
 RECIPES = Path(__file__).parent / "recipes"
+#: Score from which boxes are used (Weighting-PL sec. 4.1, on VOC).
+THRESHOLD = 0.85
 
 
 class ObjectsConfig(BaseModel):
@@ -91,7 +92,7 @@ class DetectorRun:
         request: what was asked for.
     """
 
-    def __init__(self, request: DetectorRequest) -> None:
+    def __init__(self, request: SemiRequest) -> None:
         self.request = request
         usual = "demo" if request.data.partition(":")[0] in DEMOS else "light"
         self.preset = request.preset or usual
@@ -148,8 +149,10 @@ class DetectorRun:
             classes=self.source.classes,
             things=self.things,
             source=self.request.data,
+            labeled=self.request.labeled,
             data=f"{self.source.name} ({self.split.protocol}; fingerprint "
             f"{self.source.fingerprint()})",
+            least=self.sections.objects.least,
             long_side=self.sections.data.long_side,
             scores=scores,
             versions=versions(),
@@ -158,14 +161,10 @@ class DetectorRun:
     @property
     def resume_command(self) -> str:
         """What to type to go on with the run."""
-        words = ["u2pl-semi", "detector", "train"]
-        for name, info in parameters(DetectorRequest).items():
-            value = getattr(self.request, name)
-            if name in ("out", "resume") or value == default_of(DetectorRequest, name):
-                continue
-            for each in value if isinstance(value, list) else [value]:
-                words += [flag(name, info), *([] if isinstance(value, bool) else [str(each)])]
-        return shlex.join([*words, "--out", str(self.folder), "--resume"])
+        _method, *words = self.request.words("out", "resume")
+        return shlex.join(
+            ["u2pl-semi", "detector", "train", *words, "--out", str(self.folder), "--resume"]
+        )
 
 
 def show(request: DetectorShowRequest) -> None:
@@ -176,7 +175,7 @@ def show(request: DetectorShowRequest) -> None:
     standard_output().print(option_table(rows))
 
 
-def train(request: DetectorRequest) -> int:
+def train(request: SemiRequest) -> int:
     """Train a detector on the labelled images, and print its precision; returns the exit code."""
     console = standard_output()
     run = DetectorRun(request)
@@ -194,6 +193,8 @@ def train(request: DetectorRequest) -> int:
     method = DetectorTraining(build_detector(run.sections.network, len(run.things)), run.things)
     dataset, folder = run.dataset(), run.folder
     scored = masked(run.source, "val") if "val" in run.source.splits() else []
+    if scored:
+        check_scored(run.source, scored)
     distributed.barrier()  # every process has read the folders before the first one makes one
     if main:
         open_folder(folder, run.config(), request.resume)
@@ -239,7 +240,7 @@ def train(request: DetectorRequest) -> int:
             network, card = method.student.eval(), run.card({})
             with reporter.counting("finding boxes") as count:
                 found = find_boxes(network, card, run.source, scored, count)
-            scores = precisions(found, card, run.source, scored, run.sections.objects.least, 0.85)
+            scores = precisions(found, card, run.source, scored, THRESHOLD)
             console.print(precision_table(scores, run.source, len(scored)))
         summary = {
             **run.config(),
@@ -266,17 +267,17 @@ def predict(request: BoxesRequest) -> None:
     with ConsoleReporter(console).counting("finding boxes") as count:
         found = find_boxes(network, card, source, ids, count)
     kept = {id: boxes[boxes[:, 5] >= request.threshold] for id, boxes in found.items()}
-    write_boxes(out, FoundBoxes(source.fingerprint(), source.classes, kept))
+    write_boxes(out, FoundBoxes(source.fingerprint(), source.classes, kept, request.threshold))
     number, some = sum(map(len, kept.values())), sum(len(boxes) > 0 for boxes in kept.values())
     say = ConsoleReporter(console).say
     say(
         f"{number} boxes of a score of {request.threshold:g} or more in {some} of {len(ids)} images"
     )
     say(f"written to {out}")
-    say(
-        f"next: u2pl-semi train fixmatch --data {shlex.quote(request.data or card.source)} --set "
-        f"method.pixel_weight.kind=rank_statistics --set data.boxes={shlex.quote(str(out))}"
-    )
+    words = ["u2pl-semi", "train", "fixmatch", "--data", request.data or card.source]
+    words += ["--labeled", card.labeled] if card.labeled else []
+    words += ["--set", "method.pixel_weight.kind=rank_statistics", "--set", f"data.boxes={out}"]
+    say(f"next: {shlex.join(words)}")
 
 
 def evaluate(request: PrecisionRequest) -> None:
@@ -296,7 +297,7 @@ def evaluate(request: PrecisionRequest) -> None:
     counting: Counting = ConsoleReporter(console).counting
     with counting("finding boxes") as count:
         found = find_boxes(network, card, source, ids, count)
-    scores = precisions(found, card, source, ids, ObjectsConfig().least, request.threshold)
+    scores = precisions(found, card, source, ids, request.threshold)
     console.print(precision_table(scores, source, len(ids), request.threshold))
     result: dict[str, Any] = {
         "data": source.name,
@@ -350,11 +351,10 @@ def precisions(
     card: DetectorCard,
     source: Source,
     ids: Sequence[str],
-    least: int,
     threshold: float,
 ) -> dict[int, Precision]:
     """Precision of the boxes against those around the parts of the masks."""
-    true = [component_boxes(source.mask(id), card.things, least) for id in ids]
+    true = [component_boxes(source.mask(id), card.things, card.least) for id in ids]
     return class_precisions([found[id] for id in ids], true, card.things, threshold)
 
 
@@ -364,7 +364,7 @@ def mean_ap50(scores: dict[int, Precision]) -> float:
 
 
 def precision_table(
-    scores: dict[int, Precision], source: Source, images: int, threshold: float = 0.85
+    scores: dict[int, Precision], source: Source, images: int, threshold: float = THRESHOLD
 ) -> Table:
     """Precision of each class and their mean."""
     table = Table(

@@ -61,7 +61,9 @@ class DetectorCard(BaseModel):
     classes: tuple[str, ...]  # of the source, by class id
     things: tuple[int, ...] = Field(min_length=1)  # the ids that it detects, by its own number - 1
     source: str  # what names the data on a command line
+    labeled: str | None = None  # which of them were labelled, as typed
     data: str = ""  # trained on, in words
+    least: int = 1  # pixels of the smallest part of a mask that is an object
     long_side: int = 0  # images are shrunk to it first; 0 = never
     scores: dict[str, JsonValue] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)

@@ -30,6 +30,7 @@ class FoundBoxes(NamedTuple):
     fingerprint: str  # of the source
     classes: tuple[str, ...]
     images: Mapping[str, np.ndarray]  # by id: float [N, 6], the score behind the box
+    threshold: float = 0.0  # boxes of a lower score are left out
 
 
 def component_boxes(mask: np.ndarray, classes: Collection[int], least: int = 1) -> np.ndarray:
@@ -145,6 +146,7 @@ def write_boxes(path: Path, found: FoundBoxes) -> None:
         "format": FORMAT,
         "fingerprint": found.fingerprint,
         "classes": found.classes,
+        "threshold": found.threshold,
         "boxes": {
             id: [[*map(int, row[:5]), round(float(row[5]), 4)] for row in boxes]
             for id, boxes in found.images.items()
@@ -154,16 +156,20 @@ def write_boxes(path: Path, found: FoundBoxes) -> None:
     replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
-def read_boxes(path: Path, source: Source, threshold: float = 0.0) -> dict[str, np.ndarray]:
+def read_boxes(path: Path, source: Source, threshold: float | None = None) -> dict[str, np.ndarray]:
     """The boxes of each image with at least this score, best first: float [N, 6] by id.
 
-    Raises UserError if the file is missing or damaged, or was made for other data.
+    All of them without a threshold.
+
+    Raises UserError if the file is missing or damaged, was made for other data, or lacks boxes of
+    such a score.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise UserError(f"{path} is of another version: make it again with detector predict")
         made_for, classes = content["fingerprint"], tuple(content["classes"])
+        lowest = float(content["threshold"])
         found = {str(id): _table(rows) for id, rows in content["boxes"].items()}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: make it with u2pl-semi detector predict") from None
@@ -181,6 +187,12 @@ def read_boxes(path: Path, source: Source, threshold: float = 0.0) -> dict[str, 
             f"{path} was made for other data (fingerprint {made_for}, here "
             f"{source.fingerprint()}): make it again with u2pl-semi detector predict"
         )
+    least = lowest if threshold is None else threshold
+    if least < lowest:
+        raise UserError(
+            f"{path} holds boxes of a score from {lowest:g} on, not from {least:g}: make it "
+            f"again with u2pl-semi detector predict --threshold {least:g}"
+        )
     for id, rows in found.items():
         foreign = (rows[:, 0] < 0) | (rows[:, 0] >= len(classes)) | ~np.isfinite(rows).all(axis=1)
         if foreign.any():
@@ -188,7 +200,7 @@ def read_boxes(path: Path, source: Source, threshold: float = 0.0) -> dict[str, 
                 f"{path} has a box of {id!r} that is none: make it again with u2pl-semi detector "
                 "predict"
             )
-        kept = rows[rows[:, 5] >= threshold]
+        kept = rows[rows[:, 5] >= least]
         found[id] = kept[np.argsort(-kept[:, 5], kind="stable")]
     return found
 
