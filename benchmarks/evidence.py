@@ -86,7 +86,9 @@ VARIANTS = {
     "u2plplus-no-contrast": Variant("u2plplus", NO_CONTRAST),
     "u2plplus-both-no-contrast": Variant("u2plplus", (*VIEW, *WEIGHT, *NO_CONTRAST)),
     # a feature's label from the corner of its 4 x 4 pixels
-    "u2plplus-corner": Variant("u2plplus", ("--set", "method.contrast.pixel=released")),
+    "u2plplus-both-corner": Variant(
+        "u2plplus", (*VIEW, *WEIGHT, "--set", "method.contrast.pixel=released")
+    ),
     # the control: only labelled pixels that are classified right become negative keys
     "u2plplus-correct-labeled": Variant(
         "u2plplus", ("--set", "method.contrast.bank=correct_labeled")
@@ -104,13 +106,13 @@ def seeds(count: int, *variants: str) -> tuple[tuple[str, int], ...]:
     return tuple((variant, seed) for seed in range(count) for variant in variants)
 
 
-#: What the studies of drawn scenes compare, most important first; their preset has both options.
+#: What the studies of drawn scenes compare, most important first; their preset has the strong view.
 FIRST = (
     "suponly",
     "u2plplus",
     "u2plplus-no-contrast",
     "u2plplus-paper",
-    "u2plplus-strong-view",
+    "u2plplus-both",
     "u2plplus-careful",
 )
 #: What those of photos compare; their preset has neither.
@@ -217,13 +219,13 @@ STUDIES = {
     "demo": Study(
         DEMO,
         (
-            *seeds(5, *FIRST[:3]),
-            *seeds(3, *FIRST[3:], "cutmix", "u2plplus-corner"),
+            *seeds(5, *FIRST[:3], "u2plplus-both", "u2plplus-both-no-contrast"),
+            *seeds(3, "u2plplus-paper", "cutmix", "u2plplus-both-corner"),
             *seeds(1, "mean_teacher", "u2pl", "u2plplus-ramp"),
         ),
     ),
     # fewer labels: the teacher is wrong too often
-    "demo-16": Study((*DEMO, "--labeled", "16"), seeds(3, *FIRST)),
+    "demo-16": Study((*DEMO, "--labeled", "16"), seeds(3, *FIRST, "u2plplus-both-no-contrast")),
     "voc-animals-222": photos("labeled_222", 800, 0.375),
     "voc-animals-65": photos("labeled_65", 400, 0.5, every=True),
     "voc-animals-31": photos("labeled_31", 400, 0.5),

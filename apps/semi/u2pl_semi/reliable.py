@@ -49,11 +49,6 @@ class PseudoLossConfig(BaseModel):
     )
 
 
-def careful(config: PseudoLossConfig) -> list[str]:
-    """The option that lets an unsure teacher teach little, as typed, unless it is on already."""
-    return [] if config.confidence else ["--set method.unsupervised.confidence=0.968"]
-
-
 def unsupervised_loss(
     config: PseudoLossConfig,
     logits_BCHW: Tensor,

@@ -18,7 +18,7 @@ from u2pl.methods.step import StepResult, weighted_sum
 from u2pl.networks.segmentor import Segmentor
 from u2pl.pseudo.partition import partition
 from u2pl.schedules import Progress, unreliable_share
-from u2pl_semi.reliable import PseudoLossConfig, careful, unsupervised_loss
+from u2pl_semi.reliable import PseudoLossConfig, unsupervised_loss
 from u2pl_semi.selection import SemiContrastConfig, select_candidates
 from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 
@@ -51,9 +51,6 @@ class U2PL(SelfTraining):
         super().__init__(config, student, num_classes)
         self.contrast = PixelContrast(config.contrast, num_classes, student.embed_dim)
         self.pixel_weight = PixelWeight(config.pixel_weight, student, num_classes)
-
-    def helping_options(self) -> list[str]:
-        return [*careful(self.config.unsupervised), *super().helping_options()]
 
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         if self.warming_up(progress):

@@ -22,7 +22,7 @@ from u2pl.networks.segmentor import Segmentor
 from u2pl.notation import IGNORE
 from u2pl.pseudo.partition import partition
 from u2pl.schedules import Progress, unreliable_share
-from u2pl_semi.reliable import PseudoLossConfig, careful, unsupervised_loss
+from u2pl_semi.reliable import PseudoLossConfig, unsupervised_loss
 from u2pl_semi.selection import SemiContrastConfig, select_candidates
 from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 
@@ -59,9 +59,6 @@ class U2PLPlus(SelfTraining):
         self.contrast = PixelContrast(config.contrast, num_classes, student.embed_dim)
         self.pixel_weight = PixelWeight(config.pixel_weight, student, num_classes)
         self.prototypes = DenoisingPrototypes(config.prototypes, num_classes, student.embed_dim)
-
-    def helping_options(self) -> list[str]:
-        return [*careful(self.config.unsupervised), *super().helping_options()]
 
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         if self.warming_up(progress):
