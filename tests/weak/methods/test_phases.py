@@ -56,6 +56,8 @@ def watched(method: Method, calls: Counter[str]) -> None:
     parts |= {
         name: part for name, part in method.named_children() if name in ("affinity", "contrast")
     }
+    # its layers are called one by one, as the last one's input is an output of the network
+    *_, parts["classifier"] = method.student.classifier.modules()
     for name, part in parts.items():
         part.register_forward_hook(lambda *_, name=name: calls.update([name]))
 
