@@ -273,6 +273,8 @@ def predict(request: BoxesRequest) -> None:
     say(
         f"{number} boxes of a score of {request.threshold:g} or more in {some} of {len(ids)} images"
     )
+    used = sum(int((boxes[:, 5] >= THRESHOLD).sum()) for boxes in kept.values())
+    say(f"{used} of them of {THRESHOLD:g} or more, from where train uses them (data.box_threshold)")
     say(f"written to {out}")
     words = ["u2pl-semi", "train", "fixmatch", "--data", request.data or card.source]
     words += ["--labeled", card.labeled] if card.labeled else []
