@@ -56,12 +56,21 @@ def random_boxes(
         int64 [count, 4], in the format of `box_mask`, on the generator's device.
     """
     draw = torch.rand(count, 3, generator=generator, device=generator.device)
+    return _placed(*_sides(draw[:, 0], size, area), draw[:, 1:3], size)
+
+
+def _sides(uniform_B: Tensor, size: tuple[int, int], area: float) -> tuple[Tensor, Tensor]:
+    """Heights and widths of boxes of a fixed area, log-uniform in their ratio."""
     # for heights between area x H and H both sides fit into the image
-    height = (size[0] * torch.exp(draw[:, 0] * math.log(area))).round().clamp(1, size[0])
-    width = (area * size[0] * size[1] / height).round().clamp(1, size[1])
-    top = (draw[:, 1] * (size[0] - height + 1)).floor()
-    left = (draw[:, 2] * (size[1] - width + 1)).floor()
-    return torch.stack([top, left, top + height, left + width], dim=1).long()
+    height = (size[0] * torch.exp(uniform_B * math.log(area))).round().clamp(1, size[0])
+    return height, (area * size[0] * size[1] / height).round().clamp(1, size[1])
+
+
+def _placed(height_B: Tensor, width_B: Tensor, uniform_B2: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes of these sides anywhere in the image, int64 [B, 4]."""
+    top = (uniform_B2[:, 0] * (size[0] - height_B + 1)).floor()
+    left = (uniform_B2[:, 1] * (size[1] - width_B + 1)).floor()
+    return torch.stack([top, left, top + height_B, left + width_B], dim=1).long()
 
 
 #: Areas, as a share of the image, and heights per width of UniMatch's boxes.
@@ -90,9 +99,7 @@ def boxes_of_many_sizes(
     aspect = ASPECTS[0] + (ASPECTS[1] - ASPECTS[0]) * draw[:, 1]
     height = (area * aspect).sqrt().round().clamp(1, size[0])
     width = (area / aspect).sqrt().round().clamp(1, size[1])
-    top = (draw[:, 2] * (size[0] - height + 1)).floor()
-    left = (draw[:, 3] * (size[1] - width + 1)).floor()
-    boxes = torch.stack([top, left, top + height, left + width], dim=1).long()
+    boxes = _placed(height, width, draw[:, 2:4], size)
     return torch.where((draw[:, 4] < probability).unsqueeze(1), boxes, 0)
 
 
@@ -106,9 +113,7 @@ def scaled_boxes(area_B: Tensor, uniform_B2: Tensor, size: tuple[int, int]) -> T
     """
     side = area_B.sqrt()
     height, width = ((side * length).round() for length in size)
-    top = (uniform_B2[:, 0] * (size[0] - height + 1)).floor()
-    left = (uniform_B2[:, 1] * (size[1] - width + 1)).floor()
-    return torch.stack([top, left, top + height, left + width], dim=1).long()
+    return _placed(height, width, uniform_B2, size)
 
 
 def boxes_around(pixel_B: Tensor, uniform_B3: Tensor, size: tuple[int, int], area: float) -> Tensor:
@@ -120,8 +125,7 @@ def boxes_around(pixel_B: Tensor, uniform_B3: Tensor, size: tuple[int, int], are
         size: (H, W).
         area: box area as a share of the image, in (0, 1].
     """
-    height = (size[0] * torch.exp(uniform_B3[:, 0] * math.log(area))).round().clamp(1, size[0])
-    width = (area * size[0] * size[1] / height).round().clamp(1, size[1])
+    height, width = _sides(uniform_B3[:, 0], size, area)
     row, column = pixel_B // size[1], pixel_B % size[1]
     top = row - (uniform_B3[:, 1] * height).floor()
     left = column - (uniform_B3[:, 2] * width).floor()
