@@ -404,7 +404,7 @@ def find_boxes(name: str, data: str | None, weights: str | None) -> None:
     folder = run_folder(name, "suponly", 0).parent / DETECTOR
     if (ROOT / folder / BOXES).exists():
         return
-    measure(name, "suponly", 0, data, weights)  # its confident pixels are compared
+    train(name, "suponly", 0, data, weights)  # its confident pixels are compared
     lines = detector_commands(name, data, weights)
     for line in lines:
         print(" ".join(line), flush=True)
@@ -422,6 +422,19 @@ def run_folder(name: str, method: str, seed: int) -> Path:
     return Path("runs") / "evidence" / name / f"{method}-{seed}"
 
 
+def train(name: str, method: str, seed: int, data: str | None, weights: str | None) -> list[str]:
+    """Train one run to its end, unless it has been, and return the command."""
+    folder = run_folder(name, method, seed)
+    line = command(STUDIES[name], method, seed, data, weights, folder)
+    if (ROOT / folder / "summary.json").exists():
+        return line
+    if (ROOT / folder).exists() and not (ROOT / folder / "resume.safetensors").exists():
+        shutil.rmtree(ROOT / folder)  # interrupted before its first checkpoint
+    print(" ".join(line), flush=True)
+    run(line[1:])
+    return line
+
+
 def measure(name: str, method: str, seed: int, data: str | None, weights: str | None) -> None:
     """Train one run to its end and write its file, unless the file exists."""
     study, result = STUDIES[name], ROOT / "results" / name / f"{method}-seed{seed}.json"
@@ -431,11 +444,7 @@ def measure(name: str, method: str, seed: int, data: str | None, weights: str | 
     if method in VARIANTS and VARIANTS[method].boxes:
         find_boxes(name, data, weights)
     folder = run_folder(name, method, seed)
-    if (ROOT / folder).exists() and not (ROOT / folder / "resume.safetensors").exists():
-        shutil.rmtree(ROOT / folder)  # interrupted before its first checkpoint
-    line = command(study, method, seed, data, weights, folder)
-    print(" ".join(line), flush=True)
-    run(line[1:])
+    line = train(name, method, seed, data, weights)
     summary = json.loads((ROOT / folder / "summary.json").read_text())
     also = {split: score(study, folder, split) for split in study.splits}
     summary |= {"method": method} | ({"also": also} if also else {})
@@ -446,7 +455,7 @@ def measure(name: str, method: str, seed: int, data: str | None, weights: str | 
     text = without_places(json.dumps(found), data, weights)
     result.with_suffix(".part").write_text(text + "\n")
     result.with_suffix(".part").rename(result)
-    (ROOT / folder / "resume.safetensors").unlink()
+    (ROOT / folder / "resume.safetensors").unlink(missing_ok=True)
 
 
 def without_places(text: str, *paths: str | None) -> str:
