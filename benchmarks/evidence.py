@@ -84,6 +84,7 @@ VARIANTS = {
     "u2plplus-careful": Variant("u2plplus", (*NO_VIEW, *WEIGHT)),
     "cutmix-paper": Variant("cutmix", NO_VIEW),
     "u2plplus-no-contrast": Variant("u2plplus", NO_CONTRAST),
+    "u2plplus-heavy-contrast": Variant("u2plplus", ("--set", "method.lambda_c=1")),
     "u2plplus-both-no-contrast": Variant("u2plplus", (*VIEW, *WEIGHT, *NO_CONTRAST)),
     # a feature's label from the corner of its 4 x 4 pixels
     "u2plplus-both-corner": Variant(
@@ -221,6 +222,7 @@ STUDIES = {
         (
             *seeds(5, *FIRST[:3], "u2plplus-both", "u2plplus-both-no-contrast"),
             *seeds(3, "u2plplus-paper", "cutmix", "u2plplus-both-corner"),
+            *seeds(3, "u2plplus-heavy-contrast"),
             *seeds(1, "mean_teacher", "u2pl", "u2plplus-ramp"),
         ),
     ),
