@@ -98,6 +98,13 @@ class Adaptation(LabeledMethod[DomainBatch]):
             prob_BCHW, valid, border, options.threshold, options.share_of, distributed.gather
         )
 
+    def labeler(self) -> nn.Module:
+        return self.teacher.network
+
+    def marks(self, prob_BCHW: Tensor, valid_BHW: Tensor, progress: Progress) -> dict[str, Tensor]:
+        confident = prob_BCHW.amax(dim=1) >= self.config.pseudo.threshold
+        return {"confident": valid_BHW & confident}
+
     @torch.no_grad()
     def mix(
         self, generator: torch.Generator, batch: DomainBatch, label_t: Tensor, weight_t: Tensor

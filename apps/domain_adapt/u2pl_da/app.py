@@ -48,6 +48,7 @@ APP = App(
     package="u2pl_da",
     folder=Path(__file__).parent,
     request=AdaptRequest,
+    baseline="source_only",
     text="Adapt a segmenter from labelled images of one domain to unlabelled images of another, "
     "with DAFormer and U2PL+.\n\n"
     "Start with [bold]u2pl-da train[/bold]: no arguments, a built-in pair of domains, under four "

@@ -22,6 +22,7 @@ APP = App(
     package="u2pl_semi",
     folder=Path(__file__).parent,
     request=SemiRequest,
+    baseline="suponly",
     text="Train a segmenter from many images and few masks, with U2PL, U2PL+ and their "
     "baselines.\n\n"
     "Start with [bold]u2pl-semi train[/bold]: no arguments, a built-in demo, under four minutes on "

@@ -17,6 +17,7 @@ APP = App(
     package="u2pl_ws",
     folder=Path(__file__).parent,
     request=WeakRequest,
+    baseline="cam",
     text="Train a segmenter from image tags alone, with U2PL+ on AFA or on plain class activation "
     "maps.\n\n"
     "Start with [bold]u2pl-ws train[/bold]: no arguments, a built-in demo, under four minutes on "

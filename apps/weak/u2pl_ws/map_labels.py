@@ -16,6 +16,9 @@ from u2pl.maps import top_class
 from u2pl.notation import IGNORE
 from u2pl_ws.pixel_refinement import Kernel, refine
 
+#: Background score at which every pixel gets a class (AFA).
+BACKGROUND = 0.45
+
 
 class Levels(NamedTuple):
     """Two background scores, to tell certain pixels from uncertain ones.

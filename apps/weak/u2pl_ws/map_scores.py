@@ -25,13 +25,11 @@ from u2pl.networks.segmentor import Segmentor
 from u2pl.notation import IGNORE
 from u2pl.report.tables import score_table
 from u2pl_ws.activation_maps import ActivationConfig, activation_maps, cam_label
-from u2pl_ws.map_labels import refined_label, refined_maps_label, tagged_maps
+from u2pl_ws.map_labels import BACKGROUND, refined_label, refined_maps_label, tagged_maps
 from u2pl_ws.pixel_refinement import affinity_kernel, half_size
 from u2pl_ws.requests import MapsRequest
 from u2pl_ws.task import find_tags
 
-#: Background score at which every pixel gets a class (AFA).
-BACKGROUND = 0.45
 COLUMNS = ("CAM", "refined", "certain labels", "masks")
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from rich.table import Table
+from torch import Tensor
 
 from u2pl.counting import Counting
 from u2pl.data.demo.scenes import DEMOS
@@ -90,6 +92,10 @@ class WeakTask(Task):
         yield table
         most = Counter(map(len, self.tags.values()))
         yield "tags per image: " + ", ".join(f"{most[n]} have {n}" for n in sorted(most))
+
+    def tags_of(self, ids: Sequence[str]) -> Tensor:
+        classes = range(1, len(self.classes))
+        return torch.tensor([[k in self.tags[id] for k in classes] for id in ids])
 
     def dataset(self, crop: int = 0) -> TagStream:
         data, seed = self.recipe.sections.data, self.request.seed

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from u2pl import distributed
 from u2pl.errors import UserError
-from u2pl.evaluate.confusion import Confusion
+from u2pl.evaluate.counts import Counts
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.evaluate.scoring import evaluate
 
@@ -21,7 +21,7 @@ def counted(pixels: list[np.ndarray]) -> int:
 def test_networks_share_one_pass_and_return_to_their_mode(drawn, reader):
     seen = []
     networks = {"right": reader(0).train(), "wrong": reader(1).eval()}
-    scores = evaluate(
+    counts = evaluate(
         networks,
         drawn,
         IDS,
@@ -32,45 +32,53 @@ def test_networks_share_one_pass_and_return_to_their_mode(drawn, reader):
     )
     assert drawn.decoded == IDS
     assert seen == [(i, 11) for i in range(1, 12)]
-    assert scores["right"].miou == scores["right"].pixel_accuracy == 100
-    assert scores["wrong"].miou == scores["wrong"].pixel_accuracy == 0
+    right, wrong = counts["right"].score(), counts["wrong"].score()
+    assert right.miou == right.pixel_accuracy == 100
+    assert wrong.miou == wrong.pixel_accuracy == 0
     assert networks["right"].training and not networks["wrong"].training
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 16])
 def test_processes_share_the_images_without_counting_one_twice(monkeypatch, drawn, reader, world):
+    """Each process counts images of its own; summed they are what one process counts."""
+    networks, protocol = {"net": reader(0)}, EvaluationProtocol()
+    alone = evaluate(networks, drawn, IDS, protocol, "cpu", 3)["net"]
+    drawn.decoded.clear()
     monkeypatch.setattr(distributed, "world_size", lambda: world)
-    counts: list[Tensor] = []
-
-    def total(value: Tensor) -> Tensor:
-        counts.append(value)
-        return torch.stack(counts).sum(0)
-
-    monkeypatch.setattr(distributed, "total", total)
-    score = None
-    # rank 0 holds pixels and is the last to arrive: it sees the sum
-    for rank in reversed(range(world)):
+    monkeypatch.setattr(distributed, "total", lambda value: value)
+    shares = []
+    for rank in range(world):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        with pytest.MonkeyPatch.context() as patch:
-            if rank:
-                patch.setattr(Confusion, "scores", lambda self: None)
-            score = evaluate({"net": reader(0)}, drawn, IDS, EvaluationProtocol(), "cpu", 3)["net"]
+        shares.append(evaluate(networks, drawn, IDS, protocol, "cpu", 3)["net"])
     assert sorted(drawn.decoded) == IDS
-    assert int(torch.stack(counts).sum(0)[:-1].sum()) == counted(list(drawn.masks.values()))
-    assert score.miou == 100
+    for part in Counts._fields:
+        parts = [getattr(share, part) for share in shares]
+        assert torch.equal(torch.stack(parts).sum(0), getattr(alone, part))
+    assert int(alone.confusion.sum()) == counted(list(drawn.masks.values()))
+    assert alone.score().miou == 100
 
 
-def test_center_crop_counts_only_real_pixels(monkeypatch, drawn, reader):
-    counts: list[Tensor] = []
-    monkeypatch.setattr(distributed, "total", lambda value: counts.append(value) or value)
-    evaluate(
-        {"net": reader(0)}, drawn, IDS, EvaluationProtocol(mode="center-crop", crop=64), "cpu", 3
-    )
-    assert int(counts[0][:-1].sum()) == counted(list(drawn.masks.values()))
-    evaluate(
-        {"net": reader(0)}, drawn, IDS, EvaluationProtocol(mode="center-crop", crop=8), "cpu", 3
-    )
-    assert int(counts[1][:-1].sum()) == 11 * 64
+def test_counts_of_an_image_are_those_of_its_own_pixels(drawn, reader):
+    counts = evaluate({"net": reader(1)}, drawn, IDS, EvaluationProtocol(), "cpu", 3)["net"]
+    for index, id in enumerate(IDS):
+        alone = evaluate({"net": reader(1)}, drawn, [id], EvaluationProtocol(), "cpu", 3)["net"]
+        assert torch.equal(counts.images[index], alone.images[0])
+        assert torch.equal(alone.images[0], by_class(alone.confusion))
+    assert torch.equal(counts.images.sum(0), by_class(counts.confusion))
+
+
+def by_class(matrix: Tensor) -> Tensor:
+    return torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)])
+
+
+def test_center_crop_counts_only_real_pixels(drawn, reader):
+    def pixels(crop: int) -> int:
+        protocol = EvaluationProtocol(mode="center-crop", crop=crop)
+        counts = evaluate({"net": reader(0)}, drawn, IDS, protocol, "cpu", 3)["net"]
+        return int(counts.confusion.sum())
+
+    assert pixels(64) == counted(list(drawn.masks.values()))
+    assert pixels(8) == 11 * 64
 
 
 def test_no_images_is_said(drawn):

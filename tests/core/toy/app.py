@@ -28,6 +28,7 @@ APP = App(
     package="core.toy",
     folder=Path(__file__).parent,
     request=ToyRequest,
+    baseline="plain",
     text="Nothing worth having.",
     presets={"voc": "large"},
 )

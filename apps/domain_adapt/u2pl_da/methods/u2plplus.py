@@ -15,7 +15,7 @@ from u2pl.methods.method import partition_scalars
 from u2pl.methods.pixel_contrast import PixelContrast, RankedContrastConfig
 from u2pl.methods.step import StepResult, weighted_sum
 from u2pl.mixing.blend import paste
-from u2pl.networks.segmentor import Segmentor
+from u2pl.networks.segmentor import Segmentor, SegOutput
 from u2pl.notation import IGNORE
 from u2pl.pseudo.partition import Partition, partition
 from u2pl.pseudo.select import Candidates
@@ -130,6 +130,14 @@ class U2PLPlus(DAFormer):
         truth = torch.where(mixed.pasted_BHW, IGNORE, batch.truth_t)
         quality = partition_scalars(part, label_t, truth)
         return result.log(q=pseudo.share_B.mean(), alpha_t=alpha_t, **quality, **contrast.scalars)
+
+    def pseudo_label(self, prob_BCHW: Tensor, output: SegOutput) -> Tensor:
+        return self.prototypes.denoised_label(prob_BCHW, output.embed)
+
+    def marks(self, prob_BCHW: Tensor, valid_BHW: Tensor, progress: Progress) -> dict[str, Tensor]:
+        alpha_t = unreliable_share(self.config.unsupervised.alpha_0, progress.fraction)
+        part = partition(prob_BCHW, valid_BHW, alpha_t)
+        return super().marks(prob_BCHW, valid_BHW, progress) | {"reliable": part.reliable_BHW}
 
     def teacher_on(self, *images: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's logits and embeddings of several groups of images, concatenated.

@@ -105,3 +105,8 @@ class AugSeg(Teaching):
         true, full = batch.label_l, torch.ones_like(top)
         maps = true.to(label.dtype), full, None if weight is None else full, true.to(truth.dtype)
         return Mixed(batch.image_l, true != IGNORE, maps)
+
+    def marks(self, prob_BCHW: Tensor, valid_BHW: Tensor, progress: Progress) -> dict[str, Tensor]:
+        top, label = prob_BCHW.max(dim=1)
+        target = confident_label(label, top, valid_BHW, self.config.confidence)
+        return {"confident": target != IGNORE}

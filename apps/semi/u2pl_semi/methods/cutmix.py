@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pydantic import Field
+from torch import Tensor
 
 from u2pl import distributed
 from u2pl.losses.consistency import confident_share, probability_distance
@@ -58,3 +59,6 @@ class CutMix(SelfTraining):
         unsup = share * probability_distance(logits_u, target, valid_u, distributed.average(valid))
         result = weighted_sum({"unsup": self.config.lambda_u}, sup=sup, unsup=unsup)
         return result.log(confident_share=share)
+
+    def marks(self, prob_BCHW: Tensor, valid_BHW: Tensor, progress: Progress) -> dict[str, Tensor]:
+        return {"confident": valid_BHW & (prob_BCHW.amax(dim=1) > self.config.confidence)}

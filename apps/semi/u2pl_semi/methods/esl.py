@@ -172,3 +172,7 @@ def _kept(pixels: list[Tensor], draw: torch.Generator, most: int = 2 * MOST) -> 
         return pixels
     whole = torch.cat(pixels)
     return [whole[torch.randperm(len(whole), generator=draw)[:MOST]]]
+
+    def marks(self, prob_BCHW: Tensor, valid_BHW: Tensor, progress: Progress) -> dict[str, Tensor]:
+        classes = (soft_label(prob_BCHW, self.config.soft_label) > 0).sum(dim=1)
+        return {"one class": valid_BHW & (classes == 1)}

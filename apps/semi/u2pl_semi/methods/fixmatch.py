@@ -6,6 +6,7 @@ As the baseline of UniMatch V2 (Yang et al. 2025), where a teacher gives the lab
 from __future__ import annotations
 
 from pydantic import Field
+from torch import Tensor
 
 from u2pl.losses.pseudo_label import confident_label
 from u2pl.losses.supervised import cross_entropy
@@ -18,6 +19,7 @@ from u2pl.methods.step import StepResult, weighted_sum
 from u2pl.mixing.mixers import MixConfig
 from u2pl.mixing.photometric import StrongViewConfig
 from u2pl.networks.segmentor import Segmentor
+from u2pl.notation import IGNORE
 from u2pl.schedules import Progress
 from u2pl_semi.self_training import SelfTraining, SelfTrainingConfig
 
@@ -84,3 +86,8 @@ class FixMatch(SelfTraining):
         factors = {"sup": 0.5, "unsup": 0.5 * self.config.lambda_u}
         quality = confidence_scalars(target_u, truth_u, valid_u)
         return weighted_sum(factors, sup=sup, unsup=unsup).log(**quality, **weights.scalars)
+
+    def marks(self, prob_BCHW: Tensor, valid_BHW: Tensor, progress: Progress) -> dict[str, Tensor]:
+        top, label = prob_BCHW.max(dim=1)
+        target = confident_label(label, top, valid_BHW, self.config.confidence)
+        return {"confident": target != IGNORE}

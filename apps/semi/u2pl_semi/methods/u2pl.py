@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pydantic import Field
+from torch import Tensor
 
 from u2pl import distributed
 from u2pl.maps import top_class, upsample
@@ -95,3 +96,7 @@ class U2PL(SelfTraining):
         return result.log(
             alpha_t=alpha_t, lambda_u=lambda_u, **quality, **weights.scalars, **contrast.scalars
         )
+
+    def marks(self, prob_BCHW: Tensor, valid_BHW: Tensor, progress: Progress) -> dict[str, Tensor]:
+        alpha_t = unreliable_share(self.config.unsupervised.alpha_0, progress.fraction)
+        return {"reliable": partition(prob_BCHW, valid_BHW, alpha_t).reliable_BHW}

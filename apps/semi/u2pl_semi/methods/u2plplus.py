@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from u2pl import distributed
 from u2pl.maps import downsample, top_class, upsample
@@ -18,7 +19,7 @@ from u2pl.methods.method import partition_scalars
 from u2pl.methods.pixel_contrast import PixelContrast
 from u2pl.methods.pixel_weight import PixelWeight, PixelWeightConfig
 from u2pl.methods.step import StepResult, weighted_sum
-from u2pl.networks.segmentor import Segmentor
+from u2pl.networks.segmentor import Segmentor, SegOutput
 from u2pl.notation import IGNORE
 from u2pl.pseudo.partition import partition
 from u2pl.schedules import Progress, unreliable_share
@@ -108,3 +109,10 @@ class U2PLPlus(SelfTraining):
         return result.log(
             alpha_t=alpha_t, lambda_u=lambda_u, **quality, **weights.scalars, **contrast.scalars
         )
+
+    def pseudo_label(self, prob_BCHW: Tensor, output: SegOutput) -> Tensor:
+        return self.prototypes.denoised_label(prob_BCHW, output.embed)
+
+    def marks(self, prob_BCHW: Tensor, valid_BHW: Tensor, progress: Progress) -> dict[str, Tensor]:
+        alpha_t = unreliable_share(self.config.unsupervised.alpha_0, progress.fraction)
+        return {"reliable": partition(prob_BCHW, valid_BHW, alpha_t).reliable_BHW}

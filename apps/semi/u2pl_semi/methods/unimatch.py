@@ -20,6 +20,7 @@ from u2pl.mixing.features import drop_channels
 from u2pl.mixing.mixers import MixConfig, Mixer
 from u2pl.mixing.photometric import StrongView, StrongViewConfig
 from u2pl.networks.segmentor import Segmentor
+from u2pl.notation import IGNORE
 from u2pl.schedules import Progress
 
 
@@ -115,3 +116,8 @@ class UniMatch(LabeledMethod[PairBatch]):
         target = confident_label(label_BHW, top_BHW, valid_BHW, self.config.confidence)
         seen = self.pixel_weight.divisor(valid_BHW, weight_BHW)
         return cross_entropy(logits_BCHW, target, seen, weight_BHW)
+
+    def marks(self, prob_BCHW: Tensor, valid_BHW: Tensor, progress: Progress) -> dict[str, Tensor]:
+        top, label = prob_BCHW.max(dim=1)
+        target = confident_label(label, top, valid_BHW, self.config.confidence)
+        return {"confident": target != IGNORE}

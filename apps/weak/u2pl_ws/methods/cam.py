@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -18,7 +19,13 @@ from u2pl.networks.segmentor import Segmentor, SegOutput
 from u2pl.schedules import Progress
 from u2pl_ws.activation_maps import ActivationConfig, activation_maps
 from u2pl_ws.batches import TagBatch
-from u2pl_ws.map_labels import TaggedMaps, refined_label, tagged_maps
+from u2pl_ws.map_labels import (
+    BACKGROUND,
+    TaggedMaps,
+    refined_label,
+    refined_maps_label,
+    tagged_maps,
+)
 from u2pl_ws.pixel_refinement import Kernel, affinity_kernel, half_size
 
 
@@ -106,6 +113,26 @@ class Cam(Method[TagBatch]):
         logits = upsample(output.logits, label_BHW.shape[-2:])
         counts = distributed.average(balance_counts(label_BHW))
         return balanced_cross_entropy(logits, label_BHW, counts)
+
+    @torch.no_grad()
+    def explain(
+        self, image_B3HW: Tensor, valid_BHW: Tensor, tags_BK: Tensor | None, progress: Progress
+    ) -> dict[str, Tensor]:
+        assert tags_BK is not None
+        options = self.config.cam
+        cam = activation_maps(self.student, image_B3HW, tags_BK, options.scales)
+        maps = tagged_maps(cam, tags_BK)
+        kernel, levels = affinity_kernel(half_size(image_B3HW)), options.levels
+        refined = refined_maps_label(maps, kernel, valid_BHW, BACKGROUND)
+        label = refined_label(maps, kernel, valid_BHW, levels)
+        shown = super().explain(image_B3HW, valid_BHW, tags_BK, progress)
+        return {
+            "activation": cam.amax(dim=1),
+            "refined": refined.to(torch.uint8),
+            "label": label.to(torch.uint8),
+            "prediction": shown["label"],
+            "entropy": shown["entropy"],
+        }
 
     def weights(self) -> dict[str, float]:
         """Weights of the losses; that of L_tags is 1."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from u2pl.memory.prototypes import PrototypeConfig, Prototypes
 from u2pl.methods.pixel_contrast import PixelContrast
@@ -79,3 +80,9 @@ class U2PLPlus(Afa):
             embed, embed.detach(), chosen, self.prototypes.center, generator, groups=1
         )
         return weighted_sum(weights, **terms.losses, contrast=contrast.loss).log(**contrast.scalars)
+
+    def explain(
+        self, image_B3HW: Tensor, valid_BHW: Tensor, tags_BK: Tensor | None, progress: Progress
+    ) -> dict[str, Tensor]:
+        shown = self.host.explain(self, image_B3HW, valid_BHW, tags_BK, progress)
+        return {**shown, "reliable": valid_BHW & (shown["activation"] > self.config.beta)}

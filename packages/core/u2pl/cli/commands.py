@@ -11,7 +11,7 @@ from rich.progress import track
 from u2pl import distributed
 from u2pl.cli.console import ConsoleReporter, standard_output
 from u2pl.cli.errors import fail
-from u2pl.cli.requests import EvaluateRequest, PredictRequest
+from u2pl.cli.requests import EvaluateRequest, PredictRequest, ReportRequest
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score, subset_mious
 from u2pl.evaluate.crf import load_crf
@@ -22,9 +22,9 @@ from u2pl.model.model import choose_device, load
 from u2pl.model.predict_files import predict_files
 from u2pl.report.tables import score_table
 from u2pl.run.app import App
+from u2pl.run.report.page import REPORT, write_report
 from u2pl.run.request import Request
 from u2pl.run.run import Run
-from u2pl.run.summary import PICTURES
 from u2pl.run.train import train as start_training
 from u2pl.training.loop import Stopped
 from u2pl.training.threads import choose_threads
@@ -58,7 +58,7 @@ def show_result(app: App, run: Run, console: Console) -> None:
     spent = f"after {summary['steps']} steps and {summary['seconds']:.0f} s"
     folder = shlex.quote(str(run.folder))
     lines = [
-        f"pictures: {run.folder / PICTURES}",
+        f"report: {run.folder / REPORT}",
         f"next: {app.name} predict {folder} IMAGE_OR_FOLDER --out predictions",
     ]
     if run.scores:
@@ -72,6 +72,15 @@ def show_result(app: App, run: Run, console: Console) -> None:
         lines.insert(0, f"\n{summary['split']}, {spent}; not scored: there is no mask to score on")
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def report(app: App, request: ReportRequest) -> None:
+    """Write the report of a run and print where."""
+    console = standard_output()
+    choose_threads()
+    with ConsoleReporter(console).counting("drawing the report") as progress:
+        path = write_report(app, request.run, progress)
+    console.print(f"report: {path}", soft_wrap=True, highlight=False, markup=False)
 
 
 def evaluate(app: App, request: EvaluateRequest) -> dict[str, Score]:

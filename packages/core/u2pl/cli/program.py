@@ -12,7 +12,13 @@ import typer
 from typer.core import TyperGroup
 
 from u2pl.cli.errors import guarded, say_error, say_starting
-from u2pl.cli.requests import EvaluateRequest, NoRequest, PredictRequest, ShowRequest
+from u2pl.cli.requests import (
+    EvaluateRequest,
+    NoRequest,
+    PredictRequest,
+    ReportRequest,
+    ShowRequest,
+)
 from u2pl.run.app import App
 from u2pl.run.request import TRAIN_ONLY, Request, default_of, parameters
 
@@ -74,6 +80,14 @@ def new_program(app: App) -> typer.Typer:
         """Score a trained network: IoU of each class and their mean, under a stated protocol."""
         say_starting()
         from u2pl.cli.commands import evaluate as body
+
+        body(app, request)
+
+    @command(program, ReportRequest)
+    def report(request: ReportRequest) -> None:
+        """Write report.html of a run anew: scores, curves, pictures; also while it goes on."""
+        say_starting()
+        from u2pl.cli.commands import report as body
 
         body(app, request)
 

@@ -79,6 +79,13 @@ class PredictRequest(ModelRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportRequest:
+    """What `report` can be asked."""
+
+    run: Annotated[Path, typer.Argument(help="folder of a run, finished or not")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShowRequest:
     """What `show` can be asked."""
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from u2pl import distributed
 from u2pl.errors import UserError
 from u2pl.notation import IGNORE
 
@@ -64,25 +63,35 @@ class Confusion:
         pair = pair.where(label != IGNORE, self._counts.numel() - 1)
         self._counts.scatter_add_(0, pair, torch.ones_like(pair))
 
-    def reduce(self) -> Confusion:
-        """The sum over all processes, as a new matrix."""
-        summed = Confusion(self.num_classes, self._counts.device)
-        summed._counts = distributed.total(self._counts)
-        return summed
+    def by_class(self) -> Tensor:
+        """Pixels of each class that are hit, of the truth, predicted: int64 [3, C]."""
+        matrix = self.matrix
+        return torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)])
 
     def scores(self) -> Score:
         """IoU per class, mIoU and pixel accuracy; UserError if no labelled pixel was counted."""
-        matrix = self.matrix.cpu().double()
-        hit, truth, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
-        occurs = truth > 0
-        if not occurs.any():
-            raise UserError(
-                "these masks hold no labelled pixel (all are 255): there is nothing to score; "
-                "choose another split"
-            )
-        iou = 100 * hit / (truth + predicted - hit).clamp(min=1)
-        per_class = [
-            value if seen else None
-            for value, seen in zip(iou.tolist(), occurs.tolist(), strict=True)
-        ]
-        return Score(per_class, iou[occurs].mean().item(), (100 * hit.sum() / truth.sum()).item())
+        return score_of(self.matrix)
+
+
+def score_of(matrix_CC: Tensor) -> Score:
+    """IoU per class, mIoU and pixel accuracy of a confusion matrix.
+
+    Args:
+        matrix_CC: pixel counts; rows are the ground truth, columns the prediction.
+
+    Raises:
+        UserError: No pixel was counted.
+    """
+    matrix = matrix_CC.cpu().double()
+    hit, truth, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    occurs = truth > 0
+    if not occurs.any():
+        raise UserError(
+            "these masks hold no labelled pixel (all are 255): there is nothing to score; "
+            "choose another split"
+        )
+    iou = 100 * hit / (truth + predicted - hit).clamp(min=1)
+    per_class = [
+        value if seen else None for value, seen in zip(iou.tolist(), occurs.tolist(), strict=True)
+    ]
+    return Score(per_class, iou[occurs].mean().item(), (100 * hit.sum() / truth.sum()).item())

@@ -15,7 +15,8 @@ from u2pl import distributed
 from u2pl.counting import OnProgress
 from u2pl.data.ids import first_three
 from u2pl.errors import UserError
-from u2pl.evaluate.confusion import Confusion, Score
+from u2pl.evaluate.confusion import Confusion
+from u2pl.evaluate.counts import Counts
 from u2pl.evaluate.inference import center_crop, evaluating, predict_probabilities
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.notation import IGNORE
@@ -53,10 +54,10 @@ def evaluate(
     device: torch.device | str,
     num_classes: int,
     progress: OnProgress | None = None,
-) -> dict[str, Score]:
-    """Score several networks in one pass over the images.
+) -> dict[str, Counts]:
+    """Count the pixels of several networks in one pass over the images.
 
-    Each process takes its share of the images; all return the same scores.
+    Each process takes its share of the images; all return the same counts.
 
     Args:
         networks: by name, on `device`; in eval mode meanwhile.
@@ -67,21 +68,32 @@ def evaluate(
         num_classes: C of the networks' logits.
         progress: called after each image of this process with the numbers done and to do.
 
-    Raises UserError if `ids` is empty, an image has no mask, or no pixel is labelled.
+    Raises UserError if `ids` is empty or an image has no mask.
     """
     check_scored(source, ids)
-    mine = [ids[index] for index in range(distributed.rank(), len(ids), distributed.world_size())]
-    counts = {name: Confusion(num_classes, device) for name in networks}
+    mine = range(distributed.rank(), len(ids), distributed.world_size())
+    whole = {name: Confusion(num_classes, device) for name in networks}
+    images = {
+        name: torch.zeros(len(ids), 3, num_classes, dtype=torch.int64, device=device)
+        for name in networks
+    }
+    examples = decoded(source, [ids[index] for index in mine], protocol)
     with evaluating(networks.values()):
-        for done, example in enumerate(decoded(source, mine, protocol), 1):
+        for done, (index, example) in enumerate(zip(mine, examples, strict=True), 1):
             image, label = example.image.to(device), example.label.to(device)
             for name, network in networks.items():
-                counts[name].update(
-                    predict_probabilities(network, image, protocol).argmax(0), label
-                )
+                one = Confusion(num_classes, device)
+                one.update(predict_probabilities(network, image, protocol).argmax(0), label)
+                whole[name].matrix.add_(one.matrix)
+                images[name][index] = one.by_class()
             if progress is not None:
                 progress(done, len(mine))
-    return {name: count.reduce().scores() for name, count in counts.items()}
+    return {
+        name: Counts(
+            distributed.total(whole[name].matrix).cpu(), distributed.total(images[name]).cpu()
+        )
+        for name in networks
+    }
 
 
 def decoded(source: Source, ids: Sequence[str], protocol: EvaluationProtocol) -> Iterator[Example]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from u2pl import distributed
 from u2pl.losses.supervised import connected_zero
-from u2pl.maps import upsample
+from u2pl.maps import top_class, upsample
 from u2pl.memory.class_queue import ClassQueue
 from u2pl.memory.teacher import batch_norms
 from u2pl.methods.pixel_contrast import PixelContrast
@@ -21,7 +22,7 @@ from u2pl.methods.supervised_loss import SUPERVISED, SupervisedConfig
 from u2pl.networks.encoder import Encoder
 from u2pl.networks.segmentor import Segmentor, SegOutput
 from u2pl.notation import IGNORE
-from u2pl.pseudo.partition import Partition
+from u2pl.pseudo.partition import Partition, entropy
 from u2pl.schedules import Progress
 
 #: Input of a training step: a named tuple of tensors.
@@ -96,6 +97,52 @@ class Method(nn.Module, Generic[Batch], ABC):
         That end is scored if this says something.
         """
         return ""
+
+    @torch.no_grad()
+    def explain(
+        self, image_B3HW: Tensor, valid_BHW: Tensor, tags_BK: Tensor | None, progress: Progress
+    ) -> dict[str, Tensor]:
+        """What the method makes of images that it learns from, as maps for a person to look at.
+
+        Called in eval mode, on one process alone.
+
+        Args:
+            image_B3HW: uint8.
+            valid_BHW: bool, False on padding.
+            tags_BK: bool, tags of the foreground classes; None without tags.
+            progress: of the last step.
+
+        Returns:
+            Maps [B, H, W] by name: uint8 class ids, 255 = none; float from 0 to 1; bool marks.
+        """
+        output = self.labeler()(image_B3HW)
+        prob = upsample(output.logits, image_B3HW.shape[-2:]).float().softmax(dim=1)
+        doubt = entropy(prob) / math.log(max(2, prob.shape[1]))
+        label = self.pseudo_label(prob, output).to(torch.uint8)
+        return {"label": label, "entropy": doubt, **self.marks(prob, valid_BHW, progress)}
+
+    def labeler(self) -> nn.Module:
+        """The network whose labels of images without masks are learned from."""
+        return next(iter(self.networks().values()))
+
+    def pseudo_label(self, prob_BCHW: Tensor, output: SegOutput) -> Tensor:
+        """The label that is shown of each pixel, integer [B, H, W]: the most probable class.
+
+        Args:
+            prob_BCHW: probabilities of the labeler.
+            output: of the labeler.
+        """
+        return top_class(prob_BCHW)
+
+    def marks(self, prob_BCHW: Tensor, valid_BHW: Tensor, progress: Progress) -> dict[str, Tensor]:
+        """Pixels that are told apart in training, such as reliable ones: bool [B, H, W] by name.
+
+        Args:
+            prob_BCHW: probabilities of the labeler.
+            valid_BHW: bool, False on padding.
+            progress: of the last step.
+        """
+        return {}
 
     def follow(self, progress: Progress) -> None:
         """Hook after each optimizer step, to update a teacher; does nothing by default."""

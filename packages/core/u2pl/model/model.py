@@ -192,8 +192,8 @@ class Model:
         if protocol.crf:
             load_crf()
         networks, classes = {"network": self.network}, len(self.classes)
-        scores = evaluate(networks, source, ids, protocol, self.device, classes, progress)
-        return scores["network"]
+        counts = evaluate(networks, source, ids, protocol, self.device, classes, progress)
+        return counts["network"].score()
 
     def _probabilities(self, pixels_HW3: np.ndarray, protocol: EvaluationProtocol) -> Tensor:
         image = torch.from_numpy(pixels_HW3).permute(2, 0, 1).to(self.device)

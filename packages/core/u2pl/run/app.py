@@ -41,6 +41,7 @@ class App:
     folder: Path  # of the package
     request: type[Request]
     text: str  # what it does, for --help
+    baseline: str  # the method that learns from labels alone, which others have to beat
     presets: Mapping[str, str] = field(default_factory=dict)  # data scheme -> its recipe
     views: tuple[Mapping[str, object], ...] = ({},)  # evaluation variants that `evaluate` scores
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Self
@@ -106,6 +107,10 @@ class Task(ABC):
         """What identifies the data beyond its sources."""
         return {}
 
+    def tags_of(self, ids: Sequence[str]) -> Tensor | None:
+        """Tags of the foreground classes of some images, bool [B, K]; None without tags."""
+        return None
+
     # -- follows from these ------------------------------------------------------------------------
 
     @property
@@ -169,6 +174,7 @@ class Task(ABC):
         request, facts = self.request, self.facts()
         return {
             "app": self.app.name,
+            "command": self.command(),
             "method_name": request.method,
             "preset": self.recipe.preset,
             **request.data_values,
@@ -177,6 +183,10 @@ class Task(ABC):
             "steps": self.total,
             "options": self.recipe.dump(),
         }
+
+    def command(self) -> str:
+        """What to type for this run, in a folder of its own choice."""
+        return shlex.join([self.app.name, "train", *self.request.words("out", "resume")])
 
     def notes(self, method: AnyMethod | None, scored: Part | None) -> list[str]:
         """What a person should know before the run starts, without repeats.

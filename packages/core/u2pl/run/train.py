@@ -18,6 +18,7 @@ from u2pl import distributed
 from u2pl.counting import OnProgress, silently
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score
+from u2pl.evaluate.counts import COUNTS, save_counts
 from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.scoring import check_scored, evaluate
 from u2pl.methods.method import AnyMethod
@@ -25,7 +26,9 @@ from u2pl.model.card import Card, EncoderWeights
 from u2pl.model.folder import save_folder
 from u2pl.networks.segmentor import Segmentor
 from u2pl.run.app import App
+from u2pl.run.moments import keep_moment
 from u2pl.run.recipe import USUAL, OptionRow, Recipe
+from u2pl.run.report.page import write_report
 from u2pl.run.request import Request
 from u2pl.run.run import Run
 from u2pl.run.summary import draw_pictures, write_summary
@@ -153,9 +156,10 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
             data=task.recipe.sections.data,
             total=task.total,
             seed=request.seed,
-            evaluate=partial(_evaluate, task, device) if scored.ids else None,
+            evaluate=partial(_evaluate, task, folder, device) if scored.ids else None,
             keep=partial(_keep, task, folder),
             warm_steps=round(method.warm_start(method.config) * task.total) if method.remedy else 0,
+            look=partial(keep_moment, folder, task, method),
         )
         try:
             history = fit(job, folder, accelerator, progress, request.resume)
@@ -168,6 +172,8 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     if main:
         write_summary(folder, task, history, method, accelerator)
         draw_pictures(folder, task, device)
+        with reporter.counting("drawing the report") as drawing:
+            write_report(task.app, folder, drawing)
     distributed.barrier()
     return Run(folder)
 
@@ -212,11 +218,19 @@ def slow(accelerator: Accelerator) -> list[str]:
 
 
 def _evaluate(
-    task: Task, device: torch.device, networks: dict[str, nn.Module], progress: OnProgress
+    task: Task,
+    folder: Path,
+    device: torch.device,
+    networks: dict[str, nn.Module],
+    progress: OnProgress,
 ) -> dict[str, Score]:
-    scored = task.scored
-    classes = len(task.classes)
-    return evaluate(networks, scored.source, scored.ids, task.protocol, device, classes, progress)
+    """The scores of the networks; the counts behind them are kept beside."""
+    source, ids, classes = task.scored.source, task.scored.ids, len(task.classes)
+    counts = evaluate(networks, source, ids, task.protocol, device, classes, progress)
+    scores = {name: count.score() for name, count in counts.items()}
+    if distributed.rank() == 0:
+        save_counts(folder / COUNTS, ids, counts)
+    return scores
 
 
 def _folder(task: Task) -> Path:

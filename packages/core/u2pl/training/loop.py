@@ -66,6 +66,8 @@ class Job:
     #: (`last` or `best`, network, facts): writes a model folder.
     keep: Callable[[str, nn.Module, dict[str, JsonValue]], None]
     warm_steps: int = 0  # of the warm start, if it is scored at its end
+    #: (progress of the last step): keeps what the method makes of some images, after each scoring.
+    look: Callable[[Progress], None] | None = None
 
 
 class Evaluation(NamedTuple):
@@ -341,6 +343,8 @@ def _score(
     """Score the networks, if possible; keep the first as `last`, and as `best` if it is."""
     networks = method.networks()
     result = next(iter(networks))
+    if main and job.look is not None:
+        job.look(Progress(history.step - 1, job.total, job.seed))
     if job.evaluate is None:
         if main:
             job.keep("last", networks[result], {"step": history.step, "network": result})

@@ -1,0 +1,69 @@
+"""The baseline that a run has to beat: the run beside it that differs in the method alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from u2pl.errors import UserError
+from u2pl.run.run import Run
+from u2pl.training.run_folder import CONFIG, SUMMARY, differences, read_config
+
+#: What may differ between a run and its baseline.
+_OWN = ("method_name", "preset", "options.method", "command")
+
+
+class Baseline(NamedTuple):
+    """A finished run of a method that learns from labels alone."""
+
+    folder: Path
+    method: str
+    network: str  # the one with the highest mIoU: the harder one to beat
+    miou: float
+    per_class_iou: list[float | None]
+
+
+def find_baseline(folder: Path, baseline: str) -> Baseline | None:
+    """The newest baseline beside a run: same data, split, seed, steps, network and protocol.
+
+    Args:
+        folder: of the run.
+        baseline: the app's method to be beaten.
+    """
+    config = read_config(folder)
+    if config.get("method_name") == baseline:
+        return None
+    beside = [path for path in folder.absolute().parent.iterdir() if (path / SUMMARY).is_file()]
+    for path in sorted(beside, key=lambda path: (path / SUMMARY).stat().st_mtime, reverse=True):
+        try:
+            found = _of(path, config, baseline)
+        except UserError:  # a damaged neighbour is no fault of this run
+            continue
+        if found is not None:
+            return found
+    return None
+
+
+def _of(path: Path, config: dict[str, object], baseline: str) -> Baseline | None:
+    if not (path / CONFIG).is_file():
+        return None
+    other = read_config(path)
+    if other.get("method_name") != baseline or _changed(config, other):
+        return None
+    scores = Run(path).scores
+    if not scores:
+        return None
+    name, score = max(scores.items(), key=lambda item: item[1].miou)
+    return Baseline(path, baseline, name, score.miou, score.per_class_iou)
+
+
+def _changed(one: dict[str, object], other: dict[str, object]) -> list[str]:
+    """What differs besides the method."""
+    return differences(_shared(one), _shared(other))
+
+
+def _shared(config: dict[str, Any]) -> dict[str, object]:
+    options = {k: v for k, v in config.get("options", {}).items() if k != "method"}
+    options["train"] = {k: v for k, v in options.get("train", {}).items() if k != "evaluations"}
+    kept = {key: value for key, value in config.items() if key not in _OWN}
+    return {**kept, "options": options}

@@ -1,0 +1,95 @@
+"""What a run folder holds, for its report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from u2pl.evaluate.counts import COUNTS, Counts, ScoredImages, load_counts
+from u2pl.model.model import Model, load
+from u2pl.run.app import App
+from u2pl.run.baseline import Baseline, find_baseline
+from u2pl.run.moments import Moment, read_moments
+from u2pl.run.run import Run
+from u2pl.training.journal import read_journal
+from u2pl.training.run_folder import JOURNAL, SUMMARY, read_config
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a run folder holds, read when it is asked for.
+
+    Args:
+        app: that trained it.
+        folder: of a run, finished or not.
+    """
+
+    app: App
+    folder: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.json."""
+        return read_config(self.folder)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """summary.json; empty while the run goes on."""
+        return Run(self.folder).summary if (self.folder / SUMMARY).exists() else {}
+
+    @cached_property
+    def journal(self) -> list[dict[str, Any]]:
+        """The lines of the journal so far."""
+        path = self.folder / JOURNAL
+        return list(read_journal(path)) if path.exists() else []
+
+    @cached_property
+    def scored(self) -> ScoredImages | None:
+        """Counts of the last evaluation; None if nothing was scored."""
+        path = self.folder / COUNTS
+        return load_counts(path) if path.exists() else None
+
+    @cached_property
+    def model(self) -> Model | None:
+        """The last network; None before the first evaluation."""
+        return load(self.folder / "last") if (self.folder / "last").exists() else None
+
+    @cached_property
+    def moments(self) -> list[Moment]:
+        """What the method made of its images."""
+        return read_moments(self.folder)
+
+    @property
+    def data(self) -> str:
+        """The training data in words."""
+        card = self.model.card.data if self.model is not None else ""
+        return str(self.summary.get("data") or card or "its data")
+
+    @cached_property
+    def baseline(self) -> Baseline | None:
+        """The baseline beside the run."""
+        return find_baseline(self.folder, self.app.baseline)
+
+    @property
+    def result(self) -> str:
+        """The network that is the run's result."""
+        model = self.model
+        return str(model.card.scores.get("network", "")) if model is not None else ""
+
+    @property
+    def counts(self) -> Counts | None:
+        """Counts of the result."""
+        return self.scored.networks.get(self.result) if self.scored is not None else None
+
+    @property
+    def warm_steps(self) -> int:
+        """Steps of the warm start."""
+        share = self.config["options"].get("method", {}).get("warm_start", 0.0)
+        return round(float(share) * int(self.config["steps"]))
+
+    @property
+    def done(self) -> int:
+        """Steps done, as far as the journal tells."""
+        return 1 + max((line["step"] for line in self.journal), default=-1)
