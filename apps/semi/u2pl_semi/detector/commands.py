@@ -161,7 +161,7 @@ class DetectorRun:
     @property
     def resume_command(self) -> str:
         """What to type to go on with the run."""
-        _method, *words = self.request.words("out", "resume")
+        _method, *words = self.request.words("out", "resume", "baseline")
         return shlex.join(
             ["u2pl-semi", "detector", "train", *words, "--out", str(self.folder), "--resume"]
         )

@@ -14,14 +14,17 @@ from u2pl.cli.errors import fail
 from u2pl.cli.requests import EvaluateRequest, PredictRequest, ReportRequest
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score, subset_mious
+from u2pl.evaluate.counts import COUNTS, load_counts
 from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.evaluate.statistics import FEW, bootstrap_interval
 from u2pl.files import write_json
 from u2pl.model.folder import find_folder
 from u2pl.model.model import choose_device, load
 from u2pl.model.predict_files import predict_files
 from u2pl.report.tables import score_table
 from u2pl.run.app import App
+from u2pl.run.baseline import find_baseline
 from u2pl.run.report.page import REPORT, write_report
 from u2pl.run.request import Request
 from u2pl.run.run import Run
@@ -64,6 +67,7 @@ def show_result(app: App, run: Run, console: Console) -> None:
     if run.scores:
         console.print(f"\n{summary['evaluation']}, {summary['split']}, {spent}:", highlight=False)
         console.print(score_table(classes, run.scores, summary.get("subset_miou")))
+        lines[:0] = [line for line in (gain_words(app, run), doubt_words(run)) if line]
         best = f"best {summary['miou_best']:.2f} (step {summary['step_best']})"
         lines.insert(
             0, f"mIoU of the {summary['network']}: last {summary['miou_last']:.2f}, {best}"
@@ -81,6 +85,37 @@ def report(app: App, request: ReportRequest) -> None:
     with ConsoleReporter(console).counting("drawing the report") as progress:
         path = write_report(app, request.run, progress)
     console.print(f"report: {path}", soft_wrap=True, highlight=False, markup=False)
+
+
+def gain_words(app: App, run: Run) -> str:
+    """What the method adds to the baseline beside the run; how to train one if there is none."""
+    summary = run.summary
+    if summary["method"] == app.baseline:
+        return ""
+    found = find_baseline(run.folder, app.baseline)
+    if found is None:
+        return (
+            f"whether {summary['method']} helped is not known: train {app.baseline} too, with "
+            "--baseline"
+        )
+    gain = summary["miou_last"] - found.miou
+    return (
+        f"{gain:+.2f} mIoU over {app.baseline} ({found.network} {found.miou:.2f}; same data, seed "
+        f"and steps, {found.folder.name})"
+    )
+
+
+def doubt_words(run: Run) -> str:
+    """The interval of the score, if few images were scored."""
+    path = run.folder / COUNTS
+    counts = load_counts(path).networks.get(run.summary["network"]) if path.exists() else None
+    if counts is None or len(counts.images) >= FEW:
+        return ""
+    low, high = bootstrap_interval(counts.images)
+    return (
+        f"only {len(counts.images)} images are scored: 95 % interval {low:.1f} to {high:.1f}; "
+        "score more of them before you compare"
+    )
 
 
 def evaluate(app: App, request: EvaluateRequest) -> dict[str, Score]:

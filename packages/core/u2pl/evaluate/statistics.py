@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+#: Fewer scored images than this say little.
+FEW = 30
 #: Probability of the intervals.
 LEVEL = 0.95
 #: Bootstrap draws, and the seed of them: equal counts give equal intervals.

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from u2pl.counting import silently
 from u2pl.errors import UserError
+from u2pl.methods.discovery import load_method
+from u2pl.run.app import App
+from u2pl.run.recipe import Recipe, flat_keys
+from u2pl.run.request import Request
 from u2pl.run.run import Run
-from u2pl.training.run_folder import CONFIG, SUMMARY, differences, read_config
+from u2pl.training.run_folder import CONFIG, SUMMARY, differences, next_folder, read_config
 
 #: What may differ between a run and its baseline.
 _OWN = ("method_name", "preset", "options.method", "command")
@@ -42,6 +48,36 @@ def find_baseline(folder: Path, baseline: str) -> Baseline | None:
         if found is not None:
             return found
     return None
+
+
+def baseline_request(app: App, request: Request) -> Request | None:
+    """What to train so that a run has its baseline beside it; None if that is finished already.
+
+    Options that the baseline does not have are left out. An unfinished one is resumed.
+
+    Raises:
+        UserError: The data or the options of the request do not work.
+    """
+    if request.method == app.baseline:
+        raise UserError(f"--baseline: {app.baseline} is the baseline itself; leave it out")
+    kind = load_method(f"{app.package}.methods", app.methods, app.baseline)
+    known = {key for key, _ in flat_keys(kind.Config, "method.")}
+    kept = [
+        each
+        for each in request.set
+        if not each.startswith("method.") or each.partition("=")[0] in known
+    ]
+    asked = replace(request, method=app.baseline, set=kept, baseline=False, out=None, resume=False)
+    recipe = Recipe.of_request(app, asked)
+    task = app.task_module.make_task(app, asked, recipe, silently)
+    parent = request.out.absolute().parent if request.out is not None else Path("runs")
+    config = task.config()
+    for path in sorted(parent.iterdir()) if parent.is_dir() else []:
+        if (path / CONFIG).is_file() and not differences(read_config(path), config):
+            if (path / SUMMARY).is_file():
+                return None
+            return replace(asked, out=path, resume=True)
+    return replace(asked, out=next_folder(parent, f"{task.name}-{app.baseline}"))
 
 
 def _of(path: Path, config: dict[str, object], baseline: str) -> Baseline | None:

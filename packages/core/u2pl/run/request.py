@@ -18,7 +18,7 @@ import typer
 from u2pl.errors import UserError, did_you_mean
 
 #: Fields that matter to `train` alone; other commands that take a request leave them out.
-TRAIN_ONLY = ("out", "resume", "deterministic")
+TRAIN_ONLY = ("baseline", "out", "resume", "deterministic")
 
 Parameter = typer.models.OptionInfo | typer.models.ArgumentInfo
 
@@ -40,6 +40,13 @@ class Request:
         int | None, typer.Option(min=1, help="optimizer steps, instead of the preset's")
     ] = None
     seed: Annotated[int, typer.Option(min=0, help="of everything random")] = 0
+    baseline: Annotated[
+        bool,
+        typer.Option(
+            "--baseline",
+            help="train the method that learns from labels alone first, to see what this one adds",
+        ),
+    ] = False
     out: Annotated[
         Path | None,
         typer.Option(help="folder of the run; runs/<data>-<method>-<n> if left out"),

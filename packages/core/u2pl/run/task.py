@@ -186,7 +186,9 @@ class Task(ABC):
 
     def command(self) -> str:
         """What to type for this run, in a folder of its own choice."""
-        return shlex.join([self.app.name, "train", *self.request.words("out", "resume")])
+        return shlex.join(
+            [self.app.name, "train", *self.request.words("out", "resume", "baseline")]
+        )
 
     def notes(self, method: AnyMethod | None, scored: Part | None) -> list[str]:
         """What a person should know before the run starts, without repeats.

@@ -26,6 +26,7 @@ from u2pl.model.card import Card, EncoderWeights
 from u2pl.model.folder import save_folder
 from u2pl.networks.segmentor import Segmentor
 from u2pl.run.app import App
+from u2pl.run.baseline import baseline_request
 from u2pl.run.moments import keep_moment
 from u2pl.run.recipe import USUAL, OptionRow, Recipe
 from u2pl.run.report.page import write_report
@@ -113,9 +114,18 @@ def make_task(
 def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     """Train as requested, in a folder of its own.
 
+    With `request.baseline` the app's baseline is trained first, unless it is there.
+
     Raises UserError for whatever cannot work, and Stopped after SIGTERM, once the state is written;
     its text says how to go on.
     """
+    if request.baseline:
+        asked = baseline_request(app, request)
+        if reporter is not None and distributed.rank() == 0:
+            begun = "first the baseline" if asked is not None else "the baseline has been trained"
+            reporter.say(f"{begun}: {app.baseline}")
+        if asked is not None:
+            train(app, asked, reporter)
     recipe = Recipe.of_request(app, request)
     accelerator = make_accelerator(request.cpu, recipe.sections.train.precision)
     main, device = accelerator.is_main_process, accelerator.device
@@ -182,7 +192,7 @@ def resume_command(task: Task, folder: Path) -> str:
     """What to type to go on with a run."""
     import shlex
 
-    words = [task.app.name, "train", *task.request.words("out", "resume")]
+    words = [task.app.name, "train", *task.request.words("out", "resume", "baseline")]
     return shlex.join([*words, "--out", str(folder), "--resume"])
 
 

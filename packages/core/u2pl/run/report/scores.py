@@ -8,13 +8,11 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from u2pl.evaluate.confusion import Score
-from u2pl.evaluate.statistics import bootstrap_interval
+from u2pl.evaluate.statistics import FEW, bootstrap_interval
 from u2pl.report.charts import matrix_chart
 from u2pl.report.page import Tile
 from u2pl.run.report.finding import Finding
 
-#: Fewer scored images than this say little.
-FEW = 30
 #: Classes of a confusion matrix that is drawn, at most; shares of a row that are put into words.
 MATRIX, WORTH = 40, 0.05
 
