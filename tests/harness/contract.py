@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.methods import EveryMethod
+from u2pl.evaluate.inference import evaluating
 from u2pl.methods.discovery import load_method, method_names
 from u2pl.methods.method import Method, Passes
 from u2pl.methods.step import StepResult
@@ -259,6 +260,30 @@ class MethodContract(EveryMethod):
             with Unread():
                 result = method(batch, Progress(step, TOTAL))
                 result.loss.backward()
+
+    def test_what_it_makes_of_images_can_be_looked_at_and_changes_nothing(
+        self, name: str, build: Build
+    ) -> None:
+        method, batch = build(name)
+        before = copy.deepcopy(method.state_dict())
+        image, tags = batch[0], getattr(batch, "tags", None)
+        valid = torch.ones(len(image), *image.shape[-2:], dtype=torch.bool)
+        valid[:, :, 20:] = False
+        for step in (0, 9):
+            with evaluating([method]):
+                maps = method.explain(image, valid, tags, Progress(step, TOTAL))
+            assert {"label", "entropy"} <= maps.keys()
+            for value in maps.values():
+                assert value.shape == valid.shape
+                assert not value.requires_grad
+                if value.dtype == torch.bool:
+                    assert not value[~valid].any()  # padding is never marked
+                elif value.dtype == torch.uint8:
+                    assert ((value < method.num_classes) | (value == 255)).all()
+                else:
+                    assert ((value >= 0) & (value <= 1 + 1e-5)).all()
+        assert_equal(method.state_dict(), before)
+        assert all(module.training for module in method.student.modules())
 
     def test_every_recipe_suits_every_method(self, method: str, recipe: str) -> None:
         kind = load_method(f"{self.app.package}.methods", self.app.methods, method)

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+
+from core.toy.app import APP, ToyRequest
+from harness.browser import look
+from u2pl.errors import UserError
+from u2pl.evaluate.counts import COUNTS, load_counts
+from u2pl.evaluate.statistics import bootstrap_interval
+from u2pl.run.moments import MOMENTS, read_moments
+from u2pl.run.report.finding import Finding
+from u2pl.run.report.page import REPORT, write_report
+from u2pl.run.run import Run
+from u2pl.run.train import train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Four steps with two evaluations on the demo."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    request = ToyRequest.of(
+        method="plain", preset="light", most_images=4, out=out, cpu=True, steps=4,
+        set=["train.evaluations=2", "train.log_every=1"],
+    )  # fmt: skip
+    return train(APP, request)
+
+
+@pytest.fixture
+def run(trained: Run, tmp_path: Path) -> Run:
+    """A copy to change; its model is what costs time."""
+    return Run(Path(shutil.copytree(trained.folder, tmp_path / "runs" / "one")))
+
+
+def as_method(run: Run, name: str, folder: str = "") -> Run:
+    """The run as if another method had made it, in a folder beside if one is named."""
+    if folder:
+        run = Run(Path(shutil.copytree(run.folder, run.folder.parent / folder)))
+    for file, key in (("config.json", "method_name"), ("summary.json", "method")):
+        change(run.folder / file, key, name)
+    return run
+
+
+def change(path: Path, key: str, value: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+
+
+class Page(HTMLParser):
+    """What a page is made of."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.images: list[dict[str, str | None]] = []
+        self.text, self.tags, self.ids = "", set(), []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        found = dict(attrs)
+        if tag == "img":
+            self.images.append(found)
+        if "id" in found:
+            self.ids.append(found["id"])
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page(run: Run) -> Page:
+    return Page(write_report(APP, run.folder).read_text(encoding="utf-8"))
+
+
+def test_training_ends_with_a_report_that_needs_no_other_file(trained: Run) -> None:
+    path = trained.folder / REPORT
+    html = path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 5e6
+    assert not re.search(r"https?://|src=\"(?!data:)|url\(|@import", html)
+    found = Page(html)
+    assert "script" not in found.tags and "link" not in found.tags
+    assert len(set(found.ids)) == len(found.ids)
+    assert {"scores", "curves", "confusions", "images", "moments", "run"} <= set(found.ids)
+    assert all(image["alt"] and image["src"].startswith("data:image/") for image in found.images)
+
+
+def test_it_says_score_interval_and_how_to_make_it_again(trained: Run) -> None:
+    found, score = page(trained), trained.scores["student"]
+    assert f"{score.miou:.2f}" in found.text
+    counts = load_counts(trained.folder / COUNTS).networks["student"]
+    assert counts.score() == score
+    low, high = bootstrap_interval(counts.images)
+    assert f"{low:.1f} to {high:.1f}" in found.text
+    assert "u2pl-toy train plain --preset light --most-images 4" in found.text
+    assert "minimum number of" in found.text or "optimizer" in found.text  # what options mean
+    for name in trained.summary["classes"]:
+        assert name in found.text
+
+
+def test_the_gallery_begins_with_the_worst_images(trained: Run) -> None:
+    mious = [float(value) for value in re.findall(r": mIoU ([\d.]+)", page(trained).text)]
+    assert mious == sorted(mious) and len(mious) == 12
+    counts = load_counts(trained.folder / COUNTS).networks["student"]
+    known = [value for value in counts.image_mious() if value is not None]
+    assert mious[0] == round(min(known), 1)
+
+
+def test_a_baseline_beside_it_gives_the_gain(run: Run) -> None:
+    method = as_method(run, "other")
+    assert "nothing tells whether the method helped" in page(method).text
+    base = as_method(method, "plain", "two")
+    scores = base.summary["networks"]
+    for score, value in zip(scores.values(), (12.5, 9.0), strict=True):
+        score["miou"] = value
+    change(base.folder / "summary.json", "networks", scores)
+    found = page(method)
+    gain = method.summary["miou_last"] - 12.5  # over the better one of its networks
+    assert f"{gain:+.2f}" in found.text and "over plain" in found.text
+    assert "nothing tells" not in found.text
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("seed", 7), ("steps", 9), ("data_fingerprint", "0"), ("split", "another")],
+)
+def test_what_differs_in_more_than_the_method_is_no_baseline(
+    run: Run, key: str, value: object
+) -> None:
+    method = as_method(run, "other")
+    base = as_method(method, "plain", "two")
+    change(base.folder / "config.json", key, value)
+    assert Finding(APP, method.folder).baseline is None
+    # a damaged neighbour is passed over
+    (base.folder / "config.json").write_text("{")
+    assert Finding(APP, method.folder).baseline is None
+
+
+def test_a_run_that_goes_on_can_be_looked_at(run: Run) -> None:
+    (run.folder / "summary.json").unlink()
+    lines = (run.folder / "journal.jsonl").read_text().splitlines(keepends=True)
+    (run.folder / "journal.jsonl").write_text("".join(lines[:3]) + lines[3][:9])
+    found = page(run)
+    assert "has not finished" in found.text and "2 of 4" in found.text  # the last line is torn
+    # nothing has been scored yet
+    for name in ("last", "best", MOMENTS):
+        shutil.rmtree(run.folder / name)
+    (run.folder / COUNTS).unlink()
+    (run.folder / "journal.jsonl").write_text("")
+    assert "0 of 4" in page(run).text
+
+
+def test_data_that_moved_leave_out_the_pictures_alone(run: Run) -> None:
+    change(run.folder / "last" / "config.json", "source", str(run.folder / "gone"))
+    found = page(run)
+    assert "No images are shown" in found.text and "Confusions" in found.text
+
+
+def test_names_of_classes_cannot_break_out(run: Run) -> None:
+    hostile = '<img src=x onerror="alert(1)">'
+    card = json.loads((run.folder / "last" / "config.json").read_text())
+    card["classes"][1] = hostile
+    (run.folder / "last" / "config.json").write_text(json.dumps(card))
+    change(run.folder / "config.json", "command", "</code><script>alert(1)</script>")
+    found = page(run)
+    assert "script" not in found.tags
+    assert all(image["src"] != "x" for image in found.images)
+    assert hostile in found.text
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("config.json", None, "holds no run"),
+        ("config.json", "[", "config.json cannot be read"),
+        ("config.json", '{"app": "u2pl-other"}', "is a run of u2pl-other, not of u2pl-toy"),
+        ("summary.json", "{", "summary.json cannot be read"),
+        (COUNTS, "x", "cannot be read as pixel counts"),
+        (f"{MOMENTS}/0000004.safetensors", "x", "only for the report"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(
+    run: Run, file: str, content: str | None, says: str
+) -> None:
+    before = (run.folder / REPORT).read_bytes()
+    if content is None:
+        (run.folder / file).unlink()
+    else:
+        (run.folder / file).write_text(content)
+    with pytest.raises(UserError, match=says):
+        write_report(APP, run.folder)
+    assert (run.folder / REPORT).read_bytes() == before
+
+
+def test_moments_show_the_same_images_each_time(trained: Run) -> None:
+    moments = read_moments(trained.folder)
+    assert [moment.step for moment in moments] == [2, 4]
+    first, last = (moment.looks for moment in moments)
+    assert [look.id for look in first] == [look.id for look in last]
+    assert len(first) == 4
+    for one, other in zip(first, last, strict=True):
+        assert (one.image == other.image).all() and (one.truth == other.truth).all()
+        assert one.maps["label"].shape == one.truth.shape == one.image.shape[:2]
+        assert one.maps["entropy"].dtype.kind == "f"
+
+
+def test_looking_changes_nothing_of_a_run(trained: Run, tmp_path: Path) -> None:
+    request = ToyRequest.of(
+        method="plain", preset="light", most_images=4, out=tmp_path / "again", cpu=True, steps=4,
+        set=["train.evaluations=1", "train.log_every=1"],
+    )  # fmt: skip
+    once = train(APP, request)
+    one, other = (
+        torch.cat([value.flatten() for value in run.model.network.state_dict().values()])
+        for run in (trained, once)
+    )
+    assert torch.equal(one, other)
+
+
+def test_a_browser_shows_it_well(trained: Run, run: Run) -> None:
+    as_method(run, "plain", "two")
+    method = as_method(run, "other")
+    write_report(APP, method.folder)
+    look(method.folder / REPORT, images=80)
