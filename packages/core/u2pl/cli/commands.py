@@ -92,7 +92,7 @@ def gain_words(app: App, run: Run) -> str:
     summary = run.summary
     if summary["method"] == app.baseline:
         return ""
-    found = find_baseline(run.folder, app.baseline)
+    found = find_baseline(app, run.folder)
     if found is None:
         return (
             f"whether {summary['method']} helped is not known: train {app.baseline} too, with "
@@ -101,7 +101,7 @@ def gain_words(app: App, run: Run) -> str:
     gain = summary["miou_last"] - found.miou
     return (
         f"{gain:+.2f} mIoU over {app.baseline} ({found.network} {found.miou:.2f}; same data, seed "
-        f"and steps, {found.folder.name})"
+        f"and steps; {found.where})"
     )
 
 

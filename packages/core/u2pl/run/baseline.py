@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from u2pl.counting import silently
 from u2pl.errors import UserError
+from u2pl.evaluate.confusion import Score
 from u2pl.methods.discovery import load_method
 from u2pl.run.app import App
 from u2pl.run.recipe import Recipe, flat_keys
@@ -15,39 +17,43 @@ from u2pl.run.request import Request
 from u2pl.run.run import Run
 from u2pl.training.run_folder import CONFIG, SUMMARY, differences, next_folder, read_config
 
+#: File of an app's package: what its baseline scores on the built-in demo.
+RECORDED = "recorded.json"
 #: What may differ between a run and its baseline.
 _OWN = ("method_name", "preset", "options.method", "command")
 
 
 class Baseline(NamedTuple):
-    """A finished run of a method that learns from labels alone."""
+    """What a method that learns from labels alone has reached."""
 
-    folder: Path
+    where: str  # a folder's name, or the device that a recorded run was made on
     method: str
     network: str  # the one with the highest mIoU: the harder one to beat
     miou: float
     per_class_iou: list[float | None]
 
 
-def find_baseline(folder: Path, baseline: str) -> Baseline | None:
+def find_baseline(app: App, folder: Path) -> Baseline | None:
     """The newest baseline beside a run: same data, split, seed, steps, network and protocol.
 
+    For the built-in demos else the recorded one.
+
     Args:
+        app: that trained it; its method `baseline` is looked for.
         folder: of the run.
-        baseline: the app's method to be beaten.
     """
     config = read_config(folder)
-    if config.get("method_name") == baseline:
+    if config.get("method_name") == app.baseline:
         return None
     beside = [path for path in folder.absolute().parent.iterdir() if (path / SUMMARY).is_file()]
     for path in sorted(beside, key=lambda path: (path / SUMMARY).stat().st_mtime, reverse=True):
         try:
-            found = _of(path, config, baseline)
+            found = _beside(path, config, app.baseline)
         except UserError:  # a damaged neighbour is no fault of this run
             continue
         if found is not None:
             return found
-    return None
+    return _recorded(app, config)
 
 
 def baseline_request(app: App, request: Request) -> Request | None:
@@ -80,17 +86,41 @@ def baseline_request(app: App, request: Request) -> Request | None:
     return replace(asked, out=next_folder(parent, f"{task.name}-{app.baseline}"))
 
 
-def _of(path: Path, config: dict[str, object], baseline: str) -> Baseline | None:
+def _beside(path: Path, config: dict[str, object], baseline: str) -> Baseline | None:
     if not (path / CONFIG).is_file():
         return None
     other = read_config(path)
     if other.get("method_name") != baseline or _changed(config, other):
         return None
-    scores = Run(path).scores
+    return _better(path.name, baseline, Run(path).scores)
+
+
+def _recorded(app: App, config: dict[str, Any]) -> Baseline | None:
+    """What the app recorded of the same data, seed and options; newer options are passed over."""
+    path = app.folder / RECORDED
+    for entry in json.loads(path.read_text(encoding="utf-8")) if path.exists() else []:
+        known = _within(config, entry)
+        if not _changed(known, {key: entry[key] for key in known}):
+            scores = {name: Score(**score) for name, score in entry["networks"].items()}
+            return _better(f"recorded on {entry['device']}", entry["method"], scores)
+    return None
+
+
+def _within(config: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config that an entry says something of."""
+    return {
+        key: _within(value, entry[key]) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key in entry
+    }
+
+
+def _better(where: str, method: str, scores: dict[str, Score]) -> Baseline | None:
+    """The baseline by the network with the highest mIoU."""
     if not scores:
         return None
     name, score = max(scores.items(), key=lambda item: item[1].miou)
-    return Baseline(path, baseline, name, score.miou, score.per_class_iou)
+    return Baseline(where, method, name, score.miou, score.per_class_iou)
 
 
 def _changed(one: dict[str, object], other: dict[str, object]) -> list[str]:

@@ -70,7 +70,7 @@ class Finding:
     @cached_property
     def baseline(self) -> Baseline | None:
         """The baseline beside the run."""
-        return find_baseline(self.folder, self.app.baseline)
+        return find_baseline(self.app, self.folder)
 
     @property
     def result(self) -> str:

@@ -134,8 +134,9 @@ def moments(run: Finding, palette: np.ndarray) -> list[Watched]:
             if i < len(moment.looks)
         ]
         shown.append(Watched(f"{look.role}: {look.id}", mine, over))
-    # what is learnt from without labels first
-    return shown[-1:] + shown[:-1] if len(shown) > 1 else shown
+    # those of the last stream, which is learnt from without labels, come first
+    own = picked[-1].looks[-1].role
+    return sorted(shown, key=lambda each: not each.title.startswith(f"{own}: "))
 
 
 def _map(look: Look, name: str, palette: np.ndarray) -> Picture:

@@ -70,7 +70,7 @@ def tiles(run: Finding) -> list[Tile]:
                     f"over {run.baseline.method}",
                     f"{gain:+.2f}",
                     f"same data, seed and steps; its {run.baseline.network} has "
-                    f"{run.baseline.miou:.2f} ({run.baseline.folder.name})",
+                    f"{run.baseline.miou:.2f} ({run.baseline.where})",
                     "up" if gain > 0 else "down",
                 )
             )
