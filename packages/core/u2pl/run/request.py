@@ -18,7 +18,7 @@ import typer
 from u2pl.errors import UserError, did_you_mean
 
 #: Fields that matter to `train` alone; other commands that take a request leave them out.
-TRAIN_ONLY = ("baseline", "out", "resume", "deterministic")
+TRAIN_ONLY = ("baseline", "track", "out", "resume", "deterministic")
 
 Parameter = typer.models.OptionInfo | typer.models.ArgumentInfo
 
@@ -47,6 +47,10 @@ class Request:
             help="train the method that learns from labels alone first, to see what this one adds",
         ),
     ] = False
+    track: Annotated[
+        list[str],
+        typer.Option(help="send curves to tensorboard, wandb, mlflow, ...; repeatable"),
+    ] = field(default_factory=list)
     out: Annotated[
         Path | None,
         typer.Option(help="folder of the run; runs/<data>-<method>-<n> if left out"),

@@ -32,8 +32,9 @@ from u2pl.run.recipe import USUAL, OptionRow, Recipe
 from u2pl.run.report.page import write_report
 from u2pl.run.request import Request
 from u2pl.run.run import Run
-from u2pl.run.summary import draw_pictures, write_summary
+from u2pl.run.summary import PICTURES, draw_pictures, write_summary
 from u2pl.run.task import Task
+from u2pl.run.tracking import check_trackers, tracking
 from u2pl.training import loop
 from u2pl.training.checkpoint import has_checkpoint
 from u2pl.training.journal import Entries
@@ -133,6 +134,7 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     if request.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
         torch.use_deterministic_algorithms(True)
+    check_trackers(request.track)
     keep_freed_memory()
     choose_threads()
     task = app.task_module.make_task(app, request, recipe, reporter.counting)
@@ -158,30 +160,36 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
             reporter.say(line)
     distributed.barrier()
 
-    with reporter.training() as progress:
-        job = Job(
-            method=method,
-            dataset=dataset,
-            train=task.recipe.sections.train,
-            data=task.recipe.sections.data,
-            total=task.total,
-            seed=request.seed,
-            evaluate=partial(_evaluate, task, folder, device) if scored.ids else None,
-            keep=partial(_keep, task, folder),
-            warm_steps=round(method.warm_start(method.config) * task.total) if method.remedy else 0,
-            look=partial(keep_moment, folder, task, method),
-        )
-        try:
+    names = request.track if main else []
+    try:
+        with (
+            reporter.training() as shown,
+            tracking(shown, names, folder, task.config(), task.classes) as progress,
+        ):
+            job = Job(
+                method=method,
+                dataset=dataset,
+                train=task.recipe.sections.train,
+                data=task.recipe.sections.data,
+                total=task.total,
+                seed=request.seed,
+                evaluate=partial(_evaluate, task, folder, device) if scored.ids else None,
+                keep=partial(_keep, task, folder),
+                warm_steps=task.warm_steps if method.remedy else 0,
+                look=partial(keep_moment, folder, task, method),
+            )
             history = fit(job, folder, accelerator, progress, request.resume)
-        except Stopped as stopped:
-            raise Stopped(f"{stopped}; go on with: {resume_command(task, folder)}") from None
-        except UserError:
-            if main and not request.resume:
-                forget_unbegun(folder)
-            raise
+            if main:
+                write_summary(folder, task, history, method, accelerator)
+                draw_pictures(folder, task, device)
+                progress.picture(folder / PICTURES, task.total)
+    except Stopped as stopped:
+        raise Stopped(f"{stopped}; go on with: {resume_command(task, folder)}") from None
+    except UserError:
+        if main and not request.resume:
+            forget_unbegun(folder)
+        raise
     if main:
-        write_summary(folder, task, history, method, accelerator)
-        draw_pictures(folder, task, device)
         with reporter.counting("drawing the report") as drawing:
             write_report(task.app, folder, drawing)
     distributed.barrier()
