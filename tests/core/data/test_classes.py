@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
-from u2pl.data.classes import bit_palette, read_classes
+from u2pl.data.classes import bit_palette, clear_palette, read_classes
 from u2pl.errors import UserError
 
 
@@ -15,11 +16,25 @@ def test_palette_is_vocs() -> None:
     assert len({tuple(colour) for colour in palette.tolist()}) == 256
 
 
+def test_colours_of_ones_own_classes_are_clear() -> None:
+    names = ["background", *map(str, range(1, 20))]
+    palette = clear_palette(names).astype(int)
+    assert palette[0].max() < 48
+    for one, other in combinations(palette.tolist(), 2):
+        assert sum(abs(a - b) for a, b in zip(one, other, strict=True)) > 40
+    # no class is grey: the highest and the lowest part of its colour differ widely
+    assert (palette[1:].max(1) - palette[1:].min(1)).min() > 120
+    assert (
+        len({tuple(colour) for colour in clear_palette(list(map(str, range(255)))).tolist()}) > 250
+    )
+    assert clear_palette(["road", "sky"])[0].max() > 100  # a class like others
+
+
 def test_names_with_spaces_and_colours(tmp_path: Path) -> None:
     (tmp_path / "c.txt").write_text("road\ntraffic light 250 170 30\nlevel 2\n\n")
     names, palette = read_classes(tmp_path / "c.txt")
     assert names == ("road", "traffic light", "level 2")
-    assert palette.tolist() == [[0, 0, 0], [250, 170, 30], [0, 128, 0]]
+    assert palette.tolist() == [palette[0].tolist(), [250, 170, 30], palette[2].tolist()]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from u2pl.data.classes import clear_palette
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.model.card import FORMAT, Card, Normalisation
 from u2pl.networks.config import NetworkConfig
@@ -34,7 +35,7 @@ def test_network_and_classes_are_enough() -> None:
     card = Card(network=NETWORK, classes=("sky", "sea"))
     assert (card.format, card.app, card.split, card.source) == (FORMAT, "u2pl-semi", "val", None)
     assert card.protocol == EvaluationProtocol() and card.normalisation is None
-    assert card.colours() == [(0, 0, 0), (128, 0, 0)]  # VOC's
+    assert card.colours() == [tuple(row) for row in clear_palette(card.classes).tolist()]
     for missing in ({"network": NETWORK}, {"classes": ("sky", "sea")}):
         with pytest.raises(ValidationError, match="Field required"):
             Card(**missing)

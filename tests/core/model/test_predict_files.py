@@ -88,6 +88,7 @@ def test_broken_images_are_reported_and_the_others_done(tmp_path):
         "\n" not in failure.reason and failure.path.name in failure.reason for failure in failures
     )
     assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == [
+        "classes.png",
         "good.jpg",
         "good.png",
         "good.png",
@@ -131,6 +132,7 @@ def test_a_file_meant_twice_and_earlier_predictions_are_not_predicted_again(tmp_
     for _ in range(2):
         assert predict([tmp_path, photo], tmp_path) == []
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")) == [
+        "classes.png",
         "colour/photo.png",
         "ids/photo.png",
         "overlay/photo.jpg",

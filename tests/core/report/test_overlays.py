@@ -5,7 +5,14 @@ import pytest
 from PIL import Image
 
 from u2pl.errors import UserError
-from u2pl.report.overlays import IGNORE_COLOUR, colour_mask, overlay, write_ids, write_picture
+from u2pl.report.overlays import (
+    IGNORE_COLOUR,
+    colour_key,
+    colour_mask,
+    overlay,
+    write_ids,
+    write_picture,
+)
 
 PALETTE = np.array([[0, 0, 0], [200, 40, 40], [40, 90, 220]], np.uint8)
 IDS = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 2, 255]], np.uint8)
@@ -25,6 +32,25 @@ def test_overlay_blends_inside_and_lines_borders():
     assert mixed.dtype == np.uint8
     assert mixed[0, 0].tolist() == [75, 75, 75] and mixed[0, 3].tolist() == [125, 85, 85]
     assert mixed[0, 2].tolist() == [200, 40, 40] and mixed[3, 0].tolist() == [40, 90, 220]
+
+
+@pytest.mark.parametrize("grey", [0, 128, 255])
+def test_a_background_stays_as_it_is_and_lines_are_seen_on_any_photo(grey):
+    image = np.full((4, 4, 3), grey, np.uint8)
+    drawn = overlay(image, IDS, PALETTE, background=True)
+    assert drawn[0, 0].tolist() == [grey] * 3
+    # a white line and one in the class's colour, of which at least one stands out
+    assert drawn[0, 1].tolist() == [255] * 3 and drawn[0, 2].tolist() == [200, 40, 40]
+    assert drawn[0, 3].tolist() == overlay(image, IDS, PALETTE)[0, 3].tolist()
+
+
+def test_the_key_names_every_class_beside_its_colour():
+    names = [f"class {i}" for i in range(90)]
+    palette = np.array([[i, 255 - i, i // 2] for i in range(90)], np.uint8)
+    sheet = colour_key(names, palette)
+    found = {tuple(colour) for colour in sheet.reshape(-1, 3).tolist()}
+    assert all(tuple(colour) in found for colour in palette.tolist())
+    assert sheet.shape[1] > 2 * colour_key(names[:40], palette).shape[1]
 
 
 def test_ids_survive_the_palette_png(tmp_path):

@@ -181,7 +181,7 @@ def predict(request: PredictRequest) -> None:
             console.print(f"{done}/{total}", end="\r")
 
     failures = predict_files(model, request.images, request.out, progress, **request.view)
-    folders = "ids/, colour/, overlay/"
+    folders = "ids/, colour/, overlay/, and classes.png, which colour is which class"
     console.print(f"{shown - len(failures)} images in {request.out}: {folders}", markup=False)
     if failures:
         more = " ..." if failures[1:] else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,27 @@ def bit_palette(count: int) -> np.ndarray:
     return palette
 
 
+def clear_palette(names: Sequence[str]) -> np.ndarray:
+    """Colours that differ from each other and are seen on any photo, uint8 [C, 3].
+
+    Saturated hues a golden angle apart, light and dark in turn; a background is nearly black.
+
+    Args:
+        names: of the classes.
+    """
+    palette = np.zeros((len(names), 3), np.uint8)
+    for id, name in enumerate(names):
+        hue, value = (0.02 + 0.618034 * id) % 1, (1.0, 0.78, 0.9)[id % 3]
+        colour = colorsys.hsv_to_rgb(hue, (0.85, 1.0, 0.65)[id % 3], value)
+        palette[id] = (32, 34, 40) if is_background(id, name) else [round(255 * v) for v in colour]
+    return palette
+
+
+def is_background(id: int, name: str) -> bool:
+    """Whether a class is what no other class is, by its id and name."""
+    return id == 0 and name.strip("_ ").lower() in ("background", "nothing", "none", "void")
+
+
 def read_classes(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     """Read classes.txt, whose line k is class k, as `name` or `name r g b`.
 
@@ -43,10 +66,10 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
             f"{path} names {len(lines)} classes: 2 to {IGNORE} are possible, including background "
             "(line 1 = id 0)"
         )
-    palette = bit_palette(len(lines))
+    named = [_name_and_colour(line) for line in lines]
+    palette = clear_palette([name for name, _ in named])
     names = []
-    for number, line in enumerate(lines):
-        name, colour = _name_and_colour(line)
+    for number, (name, colour) in enumerate(named):
         if not name:
             raise UserError(
                 f"{path}, line {number + 1} is blank: line k names class k, so no line may be left "

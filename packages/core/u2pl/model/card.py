@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from u2pl.data.classes import bit_palette
+from u2pl.data.classes import clear_palette
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.networks.config import NetworkConfig
 
@@ -65,5 +65,5 @@ class Card(BaseModel):
         return self
 
     def colours(self) -> list[Colour]:
-        """The palette, or VOC's colours without one."""
-        return self.palette or [tuple(row) for row in bit_palette(len(self.classes)).tolist()]
+        """The palette, or colours of its own without one."""
+        return self.palette or [tuple(row) for row in clear_palette(self.classes).tolist()]

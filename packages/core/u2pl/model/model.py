@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from u2pl.counting import OnProgress
+from u2pl.data.classes import is_background
 from u2pl.data.opening import open_source
 from u2pl.data.reading import read_rgb, to_rgb
 from u2pl.data.source import Source
@@ -58,7 +59,8 @@ class Prediction:
 
     def overlay(self, alpha: float = 0.5) -> Image.Image:
         """The image under its classes' colours, with a thin line around each region."""
-        return Image.fromarray(overlay(self.image, self.ids, self.palette, alpha))
+        background = is_background(0, self.classes[0])
+        return Image.fromarray(overlay(self.image, self.ids, self.palette, alpha, background))
 
     def shares(self) -> dict[str, float]:
         """Share of the image of each class that occurs."""

@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
+import numpy as np
 import torch
 
 from u2pl.counting import OnProgress
 from u2pl.data.reading import read_size
 from u2pl.errors import UserError
 from u2pl.model.model import Model, View
-from u2pl.report.overlays import colour_mask, overlay, write_ids, write_picture
+from u2pl.report.overlays import colour_key, colour_mask, write_ids, write_picture
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"}
 )
 FOLDERS = ("ids", "colour", "overlay")
+#: Which colour is which class.
+KEY = "classes.png"
 
 
 class Failure(NamedTuple):
@@ -37,6 +40,8 @@ def predict_files(
 ) -> list[Failure]:
     """Write ids/NAME.png (with palette), colour/NAME.png and overlay/NAME.jpg for every image.
 
+    classes.png says which colour is which class.
+
     Args:
         model: on any device.
         inputs: files, or folders that are searched with their sub-folders, whose names are kept.
@@ -51,7 +56,8 @@ def predict_files(
     """
     model.protocol(**view)  # a change that makes no sense is an error before anything is written
     named, palette = find_images(inputs, out), model.palette
-    failures = []
+    failures: list[Failure] = []
+    write_picture(colour_key(model.classes, palette), out / KEY)
     for done, (name, path) in enumerate(named.items(), 1):
         try:
             found = model.predict(path, **view)
@@ -67,7 +73,7 @@ def predict_files(
         else:
             write_ids(found.ids, palette, out / "ids" / f"{name}.png")
             write_picture(colour_mask(found.ids, palette), out / "colour" / f"{name}.png")
-            write_picture(overlay(found.image, found.ids, palette), out / "overlay" / f"{name}.jpg")
+            write_picture(np.asarray(found.overlay()), out / "overlay" / f"{name}.jpg")
         if progress is not None:
             progress(done, len(named))
     return failures
@@ -84,7 +90,7 @@ def find_images(inputs: Sequence[Path], out: Path) -> dict[str, Path]:
     found: dict[Path, tuple[Path, Path]] = {}
     for given in inputs:
         if given.is_dir():
-            below = _images_below(given, [(out / folder).resolve() for folder in FOLDERS])
+            below = _images_below(given, [(out / folder).resolve() for folder in (*FOLDERS, KEY)])
         elif given.is_file():
             below = [Path(given.name)]
         else:

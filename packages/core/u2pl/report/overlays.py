@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from u2pl.files import make_folder, replace_file
 from u2pl.notation import IGNORE
@@ -21,15 +22,23 @@ def colour_mask(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 def overlay(
-    image: np.ndarray, ids: np.ndarray, palette: np.ndarray, alpha: float = 0.5
+    image: np.ndarray,
+    ids: np.ndarray,
+    palette: np.ndarray,
+    alpha: float = 0.5,
+    background: bool = False,
 ) -> np.ndarray:
     """The image blended with its classes' colours, each region outlined in the full colour.
+
+    A background is left as it is, with a white line where it meets the others, so that lines are
+    seen on dark and on light photos.
 
     Args:
         image: uint8 [H, W, 3].
         ids: class ids [H, W], 255 = ignore.
         palette: uint8 [C, 3].
         alpha: weight of the colours.
+        background: whether class 0 is one.
 
     Returns: uint8 [H, W, 3].
     """
@@ -37,7 +46,34 @@ def overlay(
     mixed = (image * np.float32(1 - alpha) + colours * np.float32(alpha) + np.float32(0.5)).astype(
         np.uint8
     )
-    return np.where(_borders(ids)[..., None], colours, mixed)
+    border = _borders(ids)[..., None]
+    drawn = np.where(border, colours, mixed)
+    if not background:
+        return drawn
+    line = np.where(border, np.uint8(255), image)
+    return np.where((ids == 0)[..., None], line, drawn)
+
+
+def colour_key(classes: Sequence[str], palette: np.ndarray) -> np.ndarray:
+    """A sheet with the colour and the name of each class, uint8 [H, W, 3].
+
+    Args:
+        classes: names by id.
+        palette: uint8 [C, 3].
+    """
+    font, row, edge, rows = ImageFont.load_default(15), 26, 12, 40
+    columns = -(-len(classes) // rows)
+    labels = [f"{id}  {name}" for id, name in enumerate(classes)]
+    widest = round(max(map(font.getlength, labels))) + 44
+    height = min(rows, len(classes)) * row
+    sheet = Image.new("RGB", (columns * widest + 2 * edge, height + 2 * edge), (255, 255, 255))
+    draw = ImageDraw.Draw(sheet)
+    for id, label in enumerate(labels):
+        left, top = edge + id // rows * widest, edge + id % rows * row
+        colour = tuple(palette[id].tolist())
+        draw.rectangle((left, top + 3, left + 26, top + 21), colour, outline=(128, 132, 138))
+        draw.text((left + 36, top + 3), label, (32, 33, 36), font)
+    return np.asarray(sheet)
 
 
 def write_ids(ids: np.ndarray, palette: np.ndarray, path: Path) -> None:

@@ -44,11 +44,13 @@ def mask(ids_HW: np.ndarray, palette: np.ndarray) -> str:
     return _png(colour_mask(np.asarray(small), palette))
 
 
-def overlaid(image_HW3: np.ndarray, ids_HW: np.ndarray, palette: np.ndarray) -> str:
-    """The image under its classes' colours, as a JPEG."""
+def overlaid(
+    image_HW3: np.ndarray, ids_HW: np.ndarray, palette: np.ndarray, background: bool
+) -> str:
+    """The image under its classes' colours, as a JPEG; see `overlay`."""
     small = np.asarray(_fitted(Image.fromarray(image_HW3), Image.Resampling.LANCZOS))
     ids = Image.fromarray(ids_HW).resize((small.shape[1], small.shape[0]), Image.Resampling.NEAREST)
-    return _jpeg(Image.fromarray(overlay(small, np.asarray(ids), palette)))
+    return _jpeg(Image.fromarray(overlay(small, np.asarray(ids), palette, background=background)))
 
 
 def heat(share_HW: np.ndarray) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from u2pl.data.classes import bit_palette, read_classes
+from u2pl.data.classes import clear_palette, read_classes
 from u2pl.data.ids import hold_out
 from u2pl.data.reading import check_range, check_size, read_ids, read_rgb
 from u2pl.data.source import Source
@@ -208,7 +208,7 @@ def _classes(
         feature: Any = table.features.get("classes")
         names = getattr(getattr(feature, "feature", feature), "names", None)
         if names:
-            return tuple(names), bit_palette(len(names))
+            return tuple(names), clear_palette(names)
     raise UserError(
         f"hf:{name} does not name its classes: write hf:{name}?classes=FILE with one name per "
         "line, line 1 = id 0"

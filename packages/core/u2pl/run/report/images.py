@@ -8,10 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from u2pl.counting import OnProgress
+from u2pl.data.classes import is_background
 from u2pl.data.opening import open_source
 from u2pl.errors import UserError
 from u2pl.evaluate.inference import evaluating, predict_probabilities
 from u2pl.evaluate.scoring import decoded
+from u2pl.model.model import Model
 from u2pl.notation import IGNORE
 from u2pl.report import pictures
 from u2pl.report.page import Picture, Shown
@@ -77,7 +79,7 @@ def gallery(run: Finding, progress: OnProgress | None) -> tuple[list[Shown], str
                             example.image.permute(1, 2, 0).numpy(),
                             example.label.numpy(),
                             prob.numpy(),
-                            model.palette,
+                            model,
                             id,
                         ),
                     )
@@ -95,8 +97,9 @@ def gallery(run: Finding, progress: OnProgress | None) -> tuple[list[Shown], str
 
 
 def _pictures(
-    image: np.ndarray, truth: np.ndarray, prob: np.ndarray, palette: np.ndarray, id: str
+    image: np.ndarray, truth: np.ndarray, prob: np.ndarray, model: Model, id: str
 ) -> list[Picture]:
+    palette, background = model.palette, is_background(0, model.classes[0])
     ids = prob.argmax(0).astype(np.uint8)
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -np.nansum(prob * np.log(prob), axis=0) / math.log(max(2, len(prob)))
@@ -104,7 +107,9 @@ def _pictures(
         Picture(pictures.photo(image), "image", f"{id}, the image"),
         Picture(pictures.mask(truth, palette), "truth", f"{id}, its true mask"),
         Picture(
-            pictures.overlaid(image, ids, palette), "prediction", f"{id}, the predicted classes"
+            pictures.overlaid(image, ids, palette, background),
+            "prediction",
+            f"{id}, the predicted classes",
         ),
         Picture(pictures.heat(prob.max(0)), "confidence", f"{id}, the network's confidence"),
         Picture(pictures.heat(entropy), "entropy", f"{id}, the network's doubt"),
