@@ -7,11 +7,12 @@ import shlex
 
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
 from u2pl import distributed
 from u2pl.cli.console import ConsoleReporter, standard_output
 from u2pl.cli.errors import fail
-from u2pl.cli.requests import EvaluateRequest, PredictRequest, ReportRequest
+from u2pl.cli.requests import EvaluateRequest, ImportRequest, PredictRequest, ReportRequest
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score, subset_mious
 from u2pl.evaluate.counts import COUNTS, load_counts
@@ -19,9 +20,11 @@ from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.evaluate.statistics import FEW, bootstrap_interval
 from u2pl.files import write_json
+from u2pl.model.card import Card
 from u2pl.model.folder import find_folder
-from u2pl.model.model import choose_device, load
+from u2pl.model.model import Model, choose_device, load
 from u2pl.model.predict_files import predict_files
+from u2pl.model.released import import_released, known_classes
 from u2pl.report.tables import score_table
 from u2pl.run.app import App
 from u2pl.run.baseline import find_baseline
@@ -74,6 +77,39 @@ def show_result(app: App, run: Run, console: Console) -> None:
         )
     else:
         lines.insert(0, f"\n{summary['split']}, {spent}; not scored: there is no mask to score on")
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def import_file(app: App, request: ImportRequest) -> None:
+    """Write a model folder from a released checkpoint, and print what was taken."""
+    console = standard_output()
+    if request.to.exists():
+        raise UserError(f"{request.to} exists: choose another folder with --to")
+    found = import_released(request.file, request.prefix, request.output_stride)
+    names, palette = known_classes(request.classes, found.classes)
+    card = Card(
+        app=app.name,
+        method=f"imported from {request.file.name}",
+        network=found.config,
+        classes=names,
+        palette=palette.tolist(),
+    )
+    Model(found.network, card).save(request.to)
+    table = Table("part", "tensors")
+    for part, count in found.taken.items():
+        table.add_row(part, str(count))
+    table.add_row("left out", str(len(found.left)))
+    console.print(table)
+    if found.left:
+        console.print(f"left out: {', '.join(found.left[:5])}", soft_wrap=True, markup=False)
+    network = found.config
+    lines = [
+        f"{network.encoder} under {network.decoder}, output stride {network.output_stride}, "
+        f"{found.classes} classes",
+        f"next: {app.name} predict {shlex.quote(str(request.to))} IMAGE_OR_FOLDER --out "
+        "predictions",
+    ]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 

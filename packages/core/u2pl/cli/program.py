@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from u2pl.cli.errors import guarded, say_error, say_starting
 from u2pl.cli.requests import (
     EvaluateRequest,
+    ImportRequest,
     NoRequest,
     PredictRequest,
     ReportRequest,
@@ -83,6 +84,14 @@ def new_program(app: App) -> typer.Typer:
 
         body(app, request)
 
+    @command(program, ImportRequest, name="import")
+    def import_file(request: ImportRequest) -> None:
+        """Turn a released checkpoint (MiT under SegFormer's or DAFormer's head) into a model."""
+        say_starting()
+        from u2pl.cli.commands import import_file as body
+
+        body(app, request)
+
     @command(program, ReportRequest)
     def report(request: ReportRequest) -> None:
         """Write report.html of a run anew: scores, curves, pictures; also while it goes on."""
@@ -127,6 +136,7 @@ def command(
     program: typer.Typer,
     request: type[Asked],
     *,
+    name: str | None = None,
     left_out: tuple[str, ...] = (),
     instead: Mapping[str, object] | None = None,
 ) -> Callable[[Callable[[Asked], int | None]], Callable[..., None]]:
@@ -135,6 +145,7 @@ def command(
     Args:
         program: to add it to.
         request: a dataclass; see `u2pl.run.request`.
+        name: of the command, if it is not that of the function.
         left_out: fields that the command does not offer.
         instead: annotations that replace those of some fields.
     """
@@ -163,7 +174,7 @@ def command(
             ]
         )
         run.__annotations__ = hints
-        program.command(name=body.__name__, help=inspect.getdoc(body))(run)
+        program.command(name=name or body.__name__, help=inspect.getdoc(body))(run)
         return run
 
     return add

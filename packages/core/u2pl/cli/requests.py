@@ -79,6 +79,26 @@ class PredictRequest(ModelRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImportRequest:
+    """What `import` can be asked."""
+
+    file: Annotated[Path, typer.Argument(help="a .pth or .safetensors file")]
+    to: Annotated[Path, typer.Option(help="folder to write the model to; must not exist")]
+    classes: Annotated[
+        str | None,
+        typer.Option(help="cityscapes, voc or a classes.txt; by their number if left out"),
+    ] = None
+    prefix: Annotated[
+        str | None,
+        typer.Option(help="which network, if the file holds several: what its keys begin with"),
+    ] = None
+    output_stride: Annotated[
+        int | None,
+        typer.Option(help="of the encoder's last map, 16 or 32; 32 if left out, AFA's is 16"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportRequest:
     """What `report` can be asked."""
 

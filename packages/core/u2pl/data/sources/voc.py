@@ -9,7 +9,7 @@ from u2pl.data.file_source import FileSource, IdList, files_by_id
 from u2pl.data.ids import read_lines
 from u2pl.errors import UserError
 
-_CLASSES = (
+NAMES = (
     "background",
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
@@ -30,8 +30,8 @@ class Voc(FileSource):
     def __init__(self, path: str | Path, protocol: str = "classic") -> None:
         root = _devkit(Path(path).expanduser())
         self.name = "voc"
-        self.classes = _CLASSES
-        self.things = _CLASSES[1:]
+        self.classes = NAMES
+        self.things = NAMES[1:]
         self.palette = bit_palette(len(self.classes))
         self.protocol = protocol
         self.images = files_by_id(root / "JPEGImages", (".jpg", ".jpeg"))
