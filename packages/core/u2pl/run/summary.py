@@ -8,6 +8,8 @@ import torch
 from accelerate import Accelerator
 
 from u2pl.evaluate.confusion import Score, subset_mious
+from u2pl.evaluate.counts import COUNTS, load_counts
+from u2pl.evaluate.statistics import bootstrap_interval
 from u2pl.files import write_json
 from u2pl.methods.method import AnyMethod
 from u2pl.model.model import load
@@ -45,7 +47,7 @@ def write_summary(
         "seconds": round(history.seconds, 1),
         "network": result,
         "encoder_weights": weights._asdict() if weights else None,
-        **(_scores(task, history, result) if history.evaluations else {}),
+        **(_scores(folder, task, history, result) if history.evaluations else {}),
         **circumstances(accelerator),
     }
     write_json(folder / SUMMARY, summary)
@@ -59,12 +61,14 @@ def draw_pictures(folder: Path, task: Task, device: torch.device) -> None:
     gallery(rows, source.classes, source.palette, folder / PICTURES)
 
 
-def _scores(task: Task, history: History, result: str) -> dict[str, object]:
+def _scores(folder: Path, task: Task, history: History, result: str) -> dict[str, object]:
     """The last evaluation and the best one."""
     last, best = history.evaluations[-1], history.best
     assert best is not None
+    counts = load_counts(folder / COUNTS).networks[result]
     return {
         "miou_last": last.scores[result].miou,
+        "miou_interval": bootstrap_interval(counts.images),
         "miou_best": best.scores[result].miou,
         "step_best": best.step,
         "per_class_iou": last.scores[result].per_class_iou,
