@@ -43,7 +43,7 @@ program.add_typer(detector, name="detector")
 @command(
     detector,
     SemiRequest,
-    left_out=("method", "deterministic"),
+    left_out=("method", "init", "deterministic"),
     instead={
         "preset": Annotated[str | None, typer.Option(help="demo, light or resnet50, see `show`")],
         "out": Annotated[
