@@ -47,9 +47,10 @@ def test_the_examples_run(
     photos(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     code = "\n".join(blocks)
-    assert code.count("steps=400") == 2
+    assert code.count("steps=400") == 3
+    code = code.replace("steps=400, init", "steps=3, cpu=True, set=SMALL, init")
     code = code.replace("steps=400)", "steps=3, cpu=True, set=SMALL)")
     code = code.replace("steps=400, set={", "steps=3, cpu=True, set=SMALL | {")
     script = tmp_path / "examples.py"
@@ -63,5 +64,6 @@ def test_the_examples_run(
     assert found["run"].summary["options"]["train"]["lr"] == 3e-4
     assert found["score"].miou == found["run"].scores["student"].miou
     assert (tmp_path / "shared" / "model.safetensors").is_file()
+    assert found["tuned"].summary["origin"]["name"] == "shared"
     assert (tmp_path / "overlay.jpg").is_file()
     assert "did you mean u2plplus?" in capsys.readouterr().out

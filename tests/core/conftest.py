@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 
 from u2pl import distributed
 from u2pl.model.card import Card
+from u2pl.model.folder import folder_files
 from u2pl.model.model import Model
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
@@ -161,6 +164,34 @@ def model(tiny: Callable[..., Segmentor], card: Card) -> Model:
     mean = network.eval()(noise).logits.mean(dim=(0, 2, 3))
     network.classifier[-1].bias -= mean
     return Model(network, card)
+
+
+@pytest.fixture
+def cached(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Model, str], str]:
+    """`cached(model, "user/name")` is in the hub's cache, as its `main`; returns the commit.
+
+    Laid out as huggingface_hub does it: blobs, and links to them in a folder for each commit.
+    """
+    cache = tmp_path_factory.mktemp("hub")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+    def put(model: Model, name: str) -> str:
+        root = cache / f"models--{name.replace('/', '--')}"
+        files = folder_files(model.network, model.card, name)
+        commit = hashlib.sha1(b"".join(files.values())).hexdigest()
+        for folder in ("blobs", "refs", f"snapshots/{commit}"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        (root / "refs" / "main").write_text(commit)
+        for file, content in files.items():
+            blob = root / "blobs" / hashlib.sha256(content).hexdigest()
+            blob.write_bytes(content)
+            (root / "snapshots" / commit / file).symlink_to(Path("../../blobs") / blob.name)
+        return commit
+
+    return put
 
 
 @pytest.fixture

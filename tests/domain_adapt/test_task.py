@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,9 @@ def test_notes_tell_of_random_features_and_of_what_the_source_never_shows(
     notes = task(broken).notes(None, None)
     assert any("compares with an encoder of random weights" in note for note in notes)
     assert "no mask of day holds bus: it cannot be learnt" in notes
+    shared = replace(task(broken), request=replace(task(broken).request, init="user/net"))
+    (note,) = (each for each in shared.notes(None, None) if "feature distance" in each)
+    assert note.endswith("compares with the encoder of user/net, instead of ImageNet's")
     off = {"method_feature_distance.weight": 0, "method_rare_classes.enabled": "false"}
     assert task(broken, **off).notes(None, None) == []
 

@@ -86,6 +86,11 @@ class AdaptTask(Task):
                     "neither domain says which of its classes are things (meta.toml): there is no "
                     "feature distance"
                 )
+            elif self.request.init is not None:
+                yield (
+                    f"the feature distance compares with the encoder of {self.request.init}, "
+                    "instead of ImageNet's"
+                )
             elif self.recipe.network.encoder_weights == RANDOM:
                 yield (
                     "the feature distance compares with an encoder of random weights: "

@@ -44,7 +44,7 @@ program.add_typer(detector, name="detector")
 @command(
     detector,
     SemiRequest,
-    left_out=("method", "baseline", "track", "deterministic"),
+    left_out=("method", "init", "baseline", "track", "deterministic"),
     instead={
         "preset": Annotated[str | None, typer.Option(help="demo, light or resnet50, see `show`")],
         "out": Annotated[

@@ -19,7 +19,7 @@ from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.evaluate.scoring import load_example
 from u2pl.files import write_json
 from u2pl.maps import resize_image, shrink_factor, top_class
-from u2pl.model.folder import find_folder
+from u2pl.model.folder import locate
 from u2pl.model.model import choose_device, load
 from u2pl.networks.segmentor import Segmentor
 from u2pl.notation import IGNORE
@@ -36,7 +36,8 @@ COLUMNS = ("CAM", "refined", "certain labels", "masks")
 def score_maps(request: MapsRequest) -> None:
     """Print and save the scores of maps, pseudo-labels and predictions, on images with masks."""
     console = standard_output()
-    model = load(request.checkpoint, choose_device(request.cpu))
+    place = locate(request.checkpoint)
+    model = load(place.folder, choose_device(request.cpu))
     if model.network.tagger is None:
         raise UserError(
             f"{request.checkpoint} has no image-level classifier, so no activation maps: give a "
@@ -73,14 +74,14 @@ def score_maps(request: MapsRequest) -> None:
                 known = label != IGNORE
                 counts[name].update(label.where(known, 0), truth.where(known, IGNORE))
     scores = {name: count.scores() for name, count in counts.items()}
-    share, folder = 100 * certain / pixels, find_folder(request.checkpoint)
-    where = f"{folder} on {len(ids)} tagged images of {source.name} {split}"
+    share = 100 * certain / pixels
+    where = f"{place.name} on {len(ids)} tagged images of {source.name} {split}"
     line = f"{where}; {share:.1f} % of the pixels have a certain label"
     console.print(line, soft_wrap=True, highlight=False, markup=False)
     console.print(score_table(source.classes, scores))
     facts = {"data": source.name, "fingerprint": source.fingerprint(), "images": len(ids)}
     found = {name: score._asdict() for name, score in scores.items()}
-    write_json(folder / f"cams-{split}.json", {**facts, "certain": share, **found})
+    write_json(place.beside / f"cams-{split}.json", {**facts, "certain": share, **found})
 
 
 def labels_of(

@@ -143,6 +143,12 @@ def test_without_words_there_is_help() -> None:
         (["evaluate", "nowhere", "--mode", "x"], "'x' is not one of 'whole', 'center-crop'"),
         (["predict", "nowhere", "a.png"], "Missing option '--out'"),
         (["predict", "nowhere", "--out", "a"], "Missing argument 'images'"),
+        (["export", "nowhere"], "Missing option '--to'"),
+        (["export", "nowhere", "--to", "a"], "no trained network at nowhere: no such folder"),
+        (["export", "nowhere", "--best", "--to", "a"], "--best: nowhere has no best/"),
+        (["push", "nowhere"], "Missing argument 'name'"),
+        (["push", "nowhere", "me/net"], "no trained network at nowhere: no such folder"),
+        (["train", "plain", "--init", "nowhere"], "no trained network at nowhere: no such folder"),
         (["show"], "Missing argument 'method'"),
         (["show", "plain", "--preset", "lite"], "no preset 'lite' (did you mean light?)"),
     ],
@@ -154,7 +160,17 @@ def test_every_command_of_an_app_refuses_in_one_line(words: list[str], says: str
 
 def test_an_app_has_these_commands() -> None:
     text = CliRunner().invoke(toy, ["--help"]).output
-    names = ("train", "doctor", "evaluate", "predict", "methods", "presets", "show")
+    names = (
+        "train",
+        "doctor",
+        "evaluate",
+        "predict",
+        "export",
+        "push",
+        "methods",
+        "presets",
+        "show",
+    )
     assert all(f" {name} " in text for name in names)
 
 
@@ -163,7 +179,10 @@ def test_help_does_not_wait_for_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("command", ["train", "doctor", "evaluate x", "predict x y --out z"])
+@pytest.mark.parametrize(
+    "command",
+    ["train", "doctor", "evaluate x", "predict x y --out z", "export x --to y", "push x y"],
+)
 def test_a_person_reads_a_word_before_anything_heavy_is_loaded(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +195,8 @@ def test_a_person_reads_a_word_before_anything_heavy_is_loaded(
             assert said == ["starting"], name
             return lambda *_: None
 
-    monkeypatch.setitem(sys.modules, "u2pl.cli.commands", Bodies("u2pl.cli.commands"))
+    for module in ("u2pl.cli.commands", "u2pl.cli.sharing"):
+        monkeypatch.setitem(sys.modules, module, Bodies(module))
     assert CliRunner().invoke(toy, command.split()).exit_code == 0
 
 

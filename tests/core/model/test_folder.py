@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
+from torch import Tensor
 
 from u2pl.errors import UserError
 from u2pl.model.card import FORMAT, Card, Normalisation
@@ -35,6 +37,8 @@ CARD = Card(
     scores={"miou": 41.25},
     versions={"torch": "2"},
 )
+#: Does something to a model's folder.
+Damage = Callable[[Path], object]
 
 
 def build(seed: int) -> Segmentor:
@@ -233,52 +237,169 @@ def test_nothing_there(tmp_path: Path, folder: Path) -> None:
     refuse(folder, "it has no config.json")
 
 
-@pytest.mark.parametrize("size", [0, 7, 1000, -100])
-def test_truncated_weights(folder: Path, size: int) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:size])
-    refuse(folder, "damaged or truncated")
+def with_weights(change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Damage:
+    """Other tensors in the file."""
+
+    def damage(folder: Path) -> None:
+        path = folder / "model.safetensors"
+        save_file(change(load(path.read_bytes())), path)
+
+    return damage
 
 
-def test_weights_of_another_network(folder: Path) -> None:
-    state = load_file(folder / "model.safetensors")
-    save_file(
-        {key: tensor for key, tensor in state.items() if key != "classifier.bias"},
-        folder / "model.safetensors",
-    )
-    refuse(folder, "does not fit.*first: classifier.bias")
-    save_file(state | {"stray": torch.zeros(1)}, folder / "model.safetensors")
-    refuse(folder, "first: stray")
-    save_file(state | {"classifier.bias": torch.zeros(4)}, folder / "model.safetensors")
-    refuse(folder, "first: classifier.bias")
+def with_bytes(change: Callable[[bytes], bytes]) -> Damage:
+    """Other bytes in the file."""
+
+    def damage(folder: Path) -> None:
+        path = folder / "model.safetensors"
+        path.write_bytes(change(path.read_bytes()))
+
+    return damage
 
 
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        ({"format": FORMAT + 1}, f"newer than {FORMAT}.*upgrade"),
-        ({"format": None}, "no format number"),
-        ({"format": 0}, "no format number"),
-        ({"classes": []}, "classes: .*at least 1 item"),
-        ({"classes": CLASSES[:2], "palette": []}, "does not fit"),
-        ({"classes": CLASSES[:2]}, "palette has 3 colours for 2 classes"),
-        ({"network": {"decoder": "fancy"}}, "network.decoder"),
-        ({"network": {"encoder": "resnet0"}}, "no encoder of timm"),
-        ({"network": None}, "network: "),
-        ({"normalisation": None}, "does not describe a network"),
-        ({"normalisation": {"mean": [0.5], "std": []}}, "normalisation.mean"),
-        ({"clases": CLASSES}, "clases: .*copy the folder again or upgrade u2pl"),
-    ],
-)
-def test_configs_that_describe_nothing_known(
-    folder: Path, change: dict[str, Any], match: str
-) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | change))
-    refuse(folder, match)
+def with_config(**changes: Any) -> Damage:
+    """Other entries in the config; `network__width` is that of its network."""
+
+    def damage(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        for name, value in changes.items():
+            *parents, key = name.split("__")
+            inner = config
+            for parent in parents:
+                inner = inner[parent]
+            inner[key] = value
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return damage
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '"a"', "\xff"])
-def test_config_that_is_no_config(folder: Path, text: str) -> None:
-    (folder / "config.json").write_text(text, encoding="latin-1")
-    refuse(folder, "config.json")
+def with_text(text: str) -> Damage:
+    """Something else than a config."""
+    return lambda folder: (folder / "config.json").write_text(text, encoding="latin-1")
+
+
+def a_pickle(archive: bool) -> Damage:
+    def damage(folder: Path) -> None:
+        path = folder / "model.safetensors"
+        torch.save(load(path.read_bytes()), path, _use_new_zipfile_serialization=archive)
+
+    return damage
+
+
+def a_folder(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+
+
+def header(text: str) -> bytes:
+    return len(text).to_bytes(8, "little") + text.encode()
+
+
+def spoilt(value: float) -> Damage:
+    """One number in one tensor."""
+
+    def change(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        state["encoder.model.bn1.running_mean"][0] = value
+        return state
+
+    return with_weights(change)
+
+
+BIAS, NORM = "classifier.bias", "encoder.model.bn1.num_batches_tracked"
+FAR = '{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}'
+
+HOSTILE: dict[str, tuple[Damage, str]] = {
+    # the weights' file
+    "empty": (with_bytes(lambda held: held[:0]), "damaged or truncated"),
+    "seven bytes": (with_bytes(lambda held: held[:7]), "damaged or truncated"),
+    "cut in its header": (with_bytes(lambda held: held[:1000]), "damaged or truncated"),
+    "cut in its tensors": (with_bytes(lambda held: held[:-100]), "damaged or truncated"),
+    "more behind its tensors": (with_bytes(lambda held: held + b"x" * 9), "damaged or truncated"),
+    "a header of exabytes": (with_bytes(lambda held: b"\xff" * 8 + held[8:]), "damaged or trunc"),
+    "a header that is no JSON": (with_bytes(lambda _: header("{" * 99)), "damaged or truncated"),
+    "tensors behind the end": (with_bytes(lambda _: header(FAR)), "damaged or truncated"),
+    "a folder": (a_folder, "damaged or truncated|has no model.safetensors"),
+    "a pickle": (a_pickle(False), "is a pickle by another name, which could run code"),
+    "an archive of pickles": (a_pickle(True), "is a pickle by another name"),
+    # its tensors
+    "one is missing": (
+        with_weights(lambda state: {k: v for k, v in state.items() if k != BIAS}),
+        f"does not fit.*first: {BIAS}$",
+    ),
+    "one is unknown": (
+        with_weights(lambda state: state | {"stray": torch.zeros(1)}),
+        "first: stray",
+    ),
+    "none": (with_weights(lambda _: {"stray": torch.zeros(1)}), "does not fit"),
+    "another shape": (
+        with_weights(lambda state: state | {BIAS: torch.zeros(4)}),
+        rf"first: {BIAS} \(F32 \[4\], not F32 \[3\]\)",
+    ),
+    "half precision": (
+        with_weights(lambda state: state | {BIAS: torch.zeros(3).half()}),
+        rf"first: {BIAS} \(F16 \[3\], not F32 \[3\]\)",
+    ),
+    "a count in fractions": (
+        with_weights(lambda state: state | {NORM: torch.tensor(0.0)}),
+        rf"first: {NORM} \(F32 \[\], not I64 \[\]\)",
+    ),
+    "not a number": (
+        spoilt(float("nan")),
+        "not finite, in 1 tensors; first: encoder.model.bn1",
+    ),
+    "infinity": (spoilt(float("inf")), "not finite, in 1 tensors"),
+    # the config's text
+    "no text": (with_text(""), "config.json is not readable JSON"),
+    "half a text": (with_text("{"), "config.json is not readable JSON"),
+    "no UTF-8": (with_text("\xff"), "config.json is not readable JSON"),
+    "brackets without end": (with_text("[" * 99_999), "config.json is not readable JSON"),
+    "a list": (with_text("[1]"), "no format number"),
+    "a word": (with_text('"a"'), "no format number"),
+    # its entries
+    "a newer format": (with_config(format=FORMAT + 1), f"newer than {FORMAT}.*upgrade"),
+    "no format": (with_config(format=None), "no format number"),
+    "format 0": (with_config(format=0), "no format number"),
+    "no classes": (with_config(classes=[]), "classes: .*at least 1 item"),
+    "fewer classes": (with_config(classes=CLASSES[:2], palette=[]), "does not fit"),
+    "fewer classes than colours": (with_config(classes=CLASSES[:2]), "palette has 3 colours for 2"),
+    "a million classes": (
+        with_config(classes=[str(k) for k in range(10**6)], palette=[]),
+        "does not fit",
+    ),
+    "a colour beyond white": (with_config(palette=[[0, 0, 999]] * 3), "palette.0.2: .*255"),
+    "an unknown decoder": (with_config(network={"decoder": "fancy"}), "network.decoder"),
+    "an unknown encoder": (with_config(network__encoder="resnet0"), "no encoder of timm"),
+    "an encoder that is huge": (with_config(network__encoder="vit_giant_patch14_224"), "vit_giant"),
+    "no network": (with_config(network=None), "network: "),
+    "a width of terabytes": (with_config(network__width=10**6), "does not fit"),
+    "a width beyond counting": (with_config(network__width=10**9), "describes no network"),
+    "a width beyond 64 bits": (with_config(network__width=10**30), "describes no network|width"),
+    "no width": (with_config(network__width=-1), "network.width"),
+    "a head of terabytes": (with_config(network__embed_dim=10**9), "does not fit"),
+    "tags without end": (with_config(network__tag_classes=10**9), "does not fit"),
+    "padding of gigapixels": (
+        with_config(network__atrous_rates=[1, 2, 10**9]),
+        "network.atrous_rates.2: .*1000",
+    ),
+    "no normalisation": (with_config(normalisation=None), "does not describe a network"),
+    "normalisation of one colour": (
+        with_config(normalisation={"mean": [0.5], "std": []}),
+        "normalisation.mean",
+    ),
+    "division by zero": (with_config(normalisation__std=[1, 1, 0]), "normalisation.std.2"),
+    "a mean that is no number": (
+        with_config(normalisation__mean=[0, 0, float("nan")]),
+        "normalisation.mean.2",
+    ),
+    "a word that is new": (
+        with_config(clases=CLASSES),
+        "clases: .*copy the folder again or upgrade u2pl",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_what_is_damaged_or_hostile_is_one_line(folder: Path, what: str) -> None:
+    damage, says = HOSTILE[what]
+    damage(folder)
+    refuse(folder, says)

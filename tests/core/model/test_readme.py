@@ -1,6 +1,11 @@
 from __future__ import annotations
 
-from u2pl.model.card import Card, Normalisation
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from u2pl.model.card import Card, EncoderWeights, Normalisation, Origin
 from u2pl.model.readme import readme
 from u2pl.networks.config import NetworkConfig
 
@@ -35,3 +40,58 @@ def test_it_says_what_is_not_known() -> None:
     text = readme(Card(network=NetworkConfig(), classes=("sky", "sea")))
     assert "with u2pl on data not stated." in text
     assert "Not evaluated." in text and "Protocol: not stated" in text
+
+
+def header(**values: Any) -> dict[str, Any]:
+    """What the hub reads of a card."""
+    network = values.pop("network", NetworkConfig(decoder="daformer", encoder="mit_b0"))
+    text = readme(Card(network=network, classes=("sky", "sea"), **values))
+    found: dict[str, Any] = ModelCard(text).data.to_dict()
+    return found
+
+
+def test_the_hub_reads_scores_and_what_it_is() -> None:
+    scores: dict[str, Any] = {"miou": 41.25, "pixel_accuracy": 80.5, "per_class_iou": [1.0, None]}
+    words = 'my "phötos": 1 val, whole image, single scale'
+    found = header(method="u2plplus", scores=scores, evaluation=words)
+    assert (found["library_name"], found["pipeline_tag"]) == ("u2pl", "image-segmentation")
+    assert {"semantic-segmentation", "u2plplus", "mit_b0"} <= set(found["tags"])
+    (index,) = found["model-index"]
+    (result,) = index["results"]
+    assert result["task"] == {"type": "image-segmentation", "name": "whole image, single scale"}
+    data = 'my "phötos": 1'
+    assert result["dataset"] == {"type": data, "name": data, "split": "val"}
+    assert {metric["type"]: metric["value"] for metric in result["metrics"]} == {
+        "mean_iou": 41.25,
+        "accuracy": 80.5,
+    }
+
+
+@pytest.mark.parametrize("scores", [{}, {"miou": None, "step": 3}])
+def test_without_scores_the_hub_is_told_none(scores: dict[str, Any]) -> None:
+    assert "model-index" not in header(scores=scores)
+
+
+def test_the_licence_of_weights_follows_them() -> None:
+    weights = EncoderWeights(name="mit_b0.imagenet at 9ce53d104d92", sha256="0")
+    later = Origin(name="runs/a", sha256="1", encoder_weights=weights)
+    for begun in ({"encoder_weights": weights}, {"origin": later}):
+        found = header(**begun)
+        assert (found["license"], "nvidia" in found["license_name"]) == ("other", True)
+    plain = NetworkConfig(encoder="resnet101")
+    for other in ({}, {"network": plain, "encoder_weights": weights}):
+        assert "license" not in header(**other)
+
+
+def test_what_it_began_with_is_said_and_linked_if_it_is_on_the_hub() -> None:
+    for name, base in ((f"user/name@{'0a' * 20}", "user/name"), ("user/name", None)):
+        origin = Origin(name=name, sha256="1")
+        assert header(origin=origin).get("base_model") == base
+        text = readme(Card(network=NetworkConfig(), classes=("sky", "sea"), origin=origin))
+        assert f"Training began with {name}." in text
+
+
+def test_its_commands_name_the_hub_if_it_is_there() -> None:
+    text = readme(Card(network=NetworkConfig(), classes=("sky", "sea")), "user/name")
+    assert "predict user/name IMAGE" in text and 'u2pl.load("user/name")' in text
+    assert "FOLDER" not in text

@@ -21,7 +21,7 @@ from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.evaluate.statistics import FEW, bootstrap_interval
 from u2pl.files import write_json
 from u2pl.model.card import Card
-from u2pl.model.folder import find_folder
+from u2pl.model.folder import locate
 from u2pl.model.model import Model, choose_device, load
 from u2pl.model.predict_files import predict_files
 from u2pl.model.released import import_released, known_classes
@@ -158,8 +158,8 @@ def evaluate(app: App, request: EvaluateRequest) -> dict[str, Score]:
     """Print and write down the scores of a network, a column for each evaluation variant."""
     console = standard_output()
     choose_threads()
-    model = load(request.checkpoint, choose_device(request.cpu))
-    folder = find_folder(request.checkpoint)
+    found = locate(request.checkpoint)
+    model = load(found.folder, choose_device(request.cpu))
     if not (request.data or model.card.source):
         raise UserError(
             f"{request.checkpoint} does not say which data it was trained on: add --data"
@@ -178,7 +178,7 @@ def evaluate(app: App, request: EvaluateRequest) -> dict[str, Score]:
     }
     name = model.card.scores.get("network", "network")
     console.print(
-        f"{folder} ({name}) on {source.name}, split {split} ({len(ids)} images, data "
+        f"{found.name} ({name}) on {source.name}, split {split} ({len(ids)} images, data "
         f"{source.fingerprint()}):",
         soft_wrap=True,
         markup=False,
@@ -198,7 +198,7 @@ def evaluate(app: App, request: EvaluateRequest) -> dict[str, Score]:
             **({"subset_miou": subsets[words]} if source.subsets else {}),
         }
         label = re.sub(r"[^a-z0-9]+", "-", f"{source.name} {split} {words}".lower())
-        write_json(folder / f"evaluation-{label}.json", result)
+        write_json(found.beside / f"evaluation-{label}.json", result)
     return scores
 
 

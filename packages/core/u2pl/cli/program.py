@@ -14,9 +14,11 @@ from typer.core import TyperGroup
 from u2pl.cli.errors import guarded, say_error, say_starting
 from u2pl.cli.requests import (
     EvaluateRequest,
+    ExportRequest,
     ImportRequest,
     NoRequest,
     PredictRequest,
+    PushRequest,
     ReportRequest,
     ShowRequest,
 )
@@ -107,6 +109,29 @@ def new_program(app: App) -> typer.Typer:
         from u2pl.cli.commands import predict as body
 
         body(request)
+
+    @command(program, ExportRequest)
+    def export(request: ExportRequest) -> None:
+        """Copy a trained network to a folder that others can use, with --onnx for any runtime.
+
+        The folder holds weights, options and a model card; `predict`, `evaluate`, `train --init`
+        and u2pl.load take it.
+        """
+        say_starting()
+        from u2pl.cli.sharing import export as body
+
+        body(app, request)
+
+    @command(program, PushRequest)
+    def push(request: PushRequest) -> None:
+        """Publish a trained network on the Hugging Face hub, with its model card.
+
+        Log in once with `hf auth login`. Pushed again, it becomes a new revision.
+        """
+        say_starting()
+        from u2pl.cli.sharing import push as body
+
+        body(app, request)
 
     @command(program, NoRequest)
     def methods(request: NoRequest) -> None:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from u2pl.errors import UserError
+
 if TYPE_CHECKING:
     from u2pl.model.model import View
 
 SCORED = typer.Argument(
-    help="a run folder (its last model), a folder with model.safetensors, or RUN/best"
+    help="a run folder (its last model), a folder with model.safetensors, RUN/best, or a name on "
+    "the hub: user/name or user/name@revision"
 )
 CPU = typer.Option("--cpu", help="do not use a GPU")
 
@@ -103,6 +106,60 @@ class ReportRequest:
     """What `report` can be asked."""
 
     run: Annotated[Path, typer.Argument(help="folder of a run, finished or not")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareRequest:
+    """A network that is to go elsewhere."""
+
+    checkpoint: Annotated[Path, SCORED]
+    best: Annotated[
+        bool,
+        typer.Option(
+            "--best", help="the network with the highest mIoU of a run, instead of the last one"
+        ),
+    ] = False
+
+    @property
+    def network(self) -> Path:
+        """Where the network lies; UserError if there is no best one."""
+        best = self.checkpoint / "best"
+        if self.best and not best.is_dir():
+            raise UserError(
+                f"--best: {self.checkpoint} has no best/, for it is no run or nothing was scored; "
+                "leave --best out"
+            )
+        return best if self.best else self.checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest(ShareRequest):
+    """What `export` can be asked."""
+
+    to: Annotated[
+        Path, typer.Option(help="folder for model.safetensors, config.json and README.md")
+    ]
+    onnx: Annotated[
+        bool,
+        typer.Option(
+            "--onnx",
+            help="also model.onnx, for runtimes without PyTorch: uint8 RGB in, probabilities and "
+            "class ids out, for any size and batch; needs uv sync --extra onnx",
+        ),
+    ] = False
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace the model that is in --to")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushRequest(ShareRequest):
+    """What `push` can be asked."""
+
+    name: Annotated[str, typer.Argument(help="user/name, or a name of your own on the hub")]
+    private: Annotated[
+        bool, typer.Option("--private", help="for nobody but you, if the name is new")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)

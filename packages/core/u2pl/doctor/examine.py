@@ -161,8 +161,8 @@ def _say_recipe(
 def _build(task: Task, diagnosis: Diagnosis) -> tuple[AnyMethod | None, str]:
     """The method, and a line on its network.
 
-    If the encoder's weights cannot be had it starts from random ones, so that the rest can still be
-    tried.
+    If the weights to begin with cannot be had it starts from random ones, so that the rest can
+    still be tried.
     """
     network = task.recipe.sections.network
     weights = (
@@ -171,7 +171,10 @@ def _build(task: Task, diagnosis: Diagnosis) -> tuple[AnyMethod | None, str]:
         else f"weights loaded from {network.encoder_weights}"
     )
     try:
-        return task.build_method(), f"network: {network.decoder} on {network.encoder}, {weights}"
+        method, beginning = task.begin()
+        if beginning is not None:
+            weights = "; ".join(beginning.lines)
+        return method, f"network: {network.decoder} on {network.encoder}, {weights}"
     except UserError as error:
         diagnosis.fix([str(error)])
     try:

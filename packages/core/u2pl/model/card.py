@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, model_validator
 
 from u2pl.data.classes import clear_palette
 from u2pl.evaluate.protocol import EvaluationProtocol
@@ -11,7 +13,9 @@ from u2pl.networks.config import NetworkConfig
 #: Version of the schema; raised when an older version of this code could not read it.
 FORMAT = 2
 
-Colour = tuple[int, int, int]
+Level = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[Level, Level, Level]
+Deviation = Annotated[FiniteFloat, Field(gt=0)]
 
 
 class Normalisation(BaseModel):
@@ -19,8 +23,8 @@ class Normalisation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    std: tuple[Deviation, Deviation, Deviation]
 
 
 class EncoderWeights(BaseModel):
@@ -30,6 +34,16 @@ class EncoderWeights(BaseModel):
 
     name: str  # the hub's full name with its tag, or a file's name
     sha256: str  # over the tensors
+
+
+class Origin(BaseModel):
+    """The network that training began with, instead of pretrained weights of the encoder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str  # a folder, or the hub's name with its commit
+    sha256: str  # over the tensors
+    encoder_weights: EncoderWeights | None = None  # that its own training began with
 
 
 class Card(BaseModel):
@@ -52,7 +66,8 @@ class Card(BaseModel):
     protocol: EvaluationProtocol = EvaluationProtocol()
     crop: int | None = None  # of training, in pixels
     scores: dict[str, JsonValue] = Field(default_factory=dict)
-    encoder_weights: EncoderWeights | None = None  # None: random, or not known
+    encoder_weights: EncoderWeights | None = None  # None: random, as in `origin`, or not known
+    origin: Origin | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     normalisation: Normalisation | None = None  # of the images' colours
 
@@ -63,6 +78,11 @@ class Card(BaseModel):
                 f"palette has {len(self.palette)} colours for {len(self.classes)} classes"
             )
         return self
+
+    @property
+    def pretrained(self) -> EncoderWeights | None:
+        """The pretrained weights that all began with, this training or one before it."""
+        return self.encoder_weights or (self.origin.encoder_weights if self.origin else None)
 
     def colours(self) -> list[Colour]:
         """The palette, or colours of its own without one."""

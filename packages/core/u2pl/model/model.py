@@ -24,8 +24,10 @@ from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.inference import evaluating, predict_probabilities
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.evaluate.scoring import evaluate
+from u2pl.files import replace_file
 from u2pl.model.card import Card
 from u2pl.model.folder import load_folder, save_folder
+from u2pl.model.onnx_file import OnnxCheck, to_onnx
 from u2pl.networks.segmentor import Segmentor
 from u2pl.report.overlays import colour_mask, overlay
 
@@ -103,6 +105,16 @@ class Model:
     def save(self, folder: str | Path) -> None:
         """Write model.safetensors, config.json and README.md; a folder there is replaced whole."""
         save_folder(Path(folder), self.network, self.card)
+
+    def save_onnx(self, path: str | Path) -> OnnxCheck:
+        """Write the network as an ONNX file, and compare the two; needs uv sync --extra onnx.
+
+        Returns: the largest difference of a probability, and the share of equal pixels.
+        Raises UserError, and writes nothing, if the file would compute something else.
+        """
+        content, check = to_onnx(self.network, self.card)
+        replace_file(Path(path), lambda beside: beside.write_bytes(content))
+        return check
 
     def protocol(self, **view: Unpack[View]) -> EvaluationProtocol:
         """The protocol it was trained with, with some changes; UserError if they make no sense."""
@@ -203,10 +215,11 @@ class Model:
 
 
 def load(path: str | Path, device: torch.device | str | None = None) -> Model:
-    """A model from a folder that training or `Model.save` has written.
+    """A model from a folder that training or `Model.save` has written, or from the hub.
 
     Args:
-        path: the folder, its model.safetensors, or a run folder (its `last/`).
+        path: the folder, its model.safetensors, a run folder (its `last/`), or, if there is no such
+            folder, a name on the hub: `user/name` or `user/name@revision`.
         device: a GPU if there is one and nothing else is asked for.
 
     Raises UserError if there is nothing, or anything in it is damaged, too new or does not fit.

@@ -1,4 +1,4 @@
-"""The README.md of a model's folder, written from its card."""
+"""The README.md of a model's folder, written from its card; its header is what the hub reads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from u2pl.model.card import Card
+from u2pl.model.hub import repository_of
 
 #: Entries of a card that have a place of their own in the text.
 PLACED = {
@@ -13,30 +14,107 @@ PLACED = {
     "scores", "normalisation",
 }  # fmt: skip
 
+#: Scores that the hub shows: their names there, and what to call them.
+METRICS = {
+    "miou": ("mean_iou", "mIoU in percent"),
+    "pixel_accuracy": ("accuracy", "pixel accuracy in percent"),
+}
 
-def readme(card: Card) -> str:
-    """Markdown: what the network is, how well it does under which protocol, and how to use it."""
+#: How the hub names NVIDIA's licence for the pretrained weights of `mit_b0` to `mit_b5`.
+NVIDIA = {
+    "license": "other",
+    "license_name": "nvidia-source-code-license-for-segformer",
+    "license_link": "https://github.com/NVlabs/SegFormer/blob/master/LICENSE",
+}
+
+
+def readme(card: Card, name: str = "FOLDER") -> str:
+    """Markdown: what the network is, how well it does under which protocol, and how to use it.
+
+    Args:
+        card: of the network.
+        name: what to type for its folder; a name on the hub if it is there.
+    """
     network = card.network
     method, data = card.method or "u2pl", card.data or "data not stated"
     details = card.model_dump(mode="json", exclude=PLACED, exclude_none=True)
+    licence = (
+        ["## Licence", "Training began with weights that NVIDIA licenses for non-commercial use."]
+        if _from_nvidia(card)
+        else []
+    )
     paragraphs = [
-        "---\nlibrary_name: u2pl\npipeline_tag: image-segmentation\n---",
+        _header(card),
         f"# {network.encoder} {network.decoder}, {len(card.classes)} classes",
-        f"A semantic segmentation network trained with {_line(method)} on {_line(data)}.",
+        f"A semantic segmentation network trained with {_line(method)} on {_line(data)}."
+        + (f" Training began with {_line(card.origin.name)}." if card.origin else ""),
         "## Scores",
         _table(card.scores) or "Not evaluated.",
         "Protocol: " + _line(card.evaluation or "not stated"),
         "## Use",
-        f"```\n{card.app} predict FOLDER IMAGE --out DIR\n```",
-        '```python\nimport u2pl\n\nmodel = u2pl.load("FOLDER")\n'
+        f"```\n{card.app} predict {name} IMAGE --out DIR\n```",
+        f'```python\nimport u2pl\n\nmodel = u2pl.load("{name}")\n'
         'prediction = model.predict("IMAGE")  # .ids, .overlay()\n```',
-        "FOLDER is this folder.",
+        *(["FOLDER is this folder."] if name == "FOLDER" else []),
+        *licence,
         "## Classes",
         "\n".join(f"{index}. {_line(name)}" for index, name in enumerate(card.classes)),
         "## Details",
         _table({"network": network.model_dump(mode="json")} | details),
     ]
     return "\n\n".join(paragraphs).rstrip("\n") + "\n"
+
+
+def _header(card: Card) -> str:
+    """YAML for the hub; values are written as JSON, which is YAML too."""
+    tags = ["semantic-segmentation", "pytorch", card.method, card.network.encoder]
+    entries: dict[str, object] = {
+        "library_name": "u2pl",
+        "pipeline_tag": "image-segmentation",
+        "tags": [tag for tag in tags if tag],
+        **(NVIDIA if _from_nvidia(card) else {}),
+        **_base(card),
+        **_results(card),
+    }
+    lines = (f"{key}: {_yaml(value)}" for key, value in entries.items())
+    return "\n".join(["---", *lines, "---"])
+
+
+def _base(card: Card) -> dict[str, object]:
+    """What it was trained on from, if that is on the hub."""
+    repository = repository_of(card.origin.name) if card.origin else None
+    return {"base_model": repository} if repository else {}
+
+
+def _results(card: Card) -> dict[str, object]:
+    """The scores as the hub's `model-index`; nothing without one."""
+    metrics = [
+        {"type": kind, "value": card.scores[key], "name": words}
+        for key, (kind, words) in METRICS.items()
+        if isinstance(card.scores.get(key), (int, float))
+    ]
+    if not metrics:
+        return {}
+    # the words of `evaluation`: the data's name and the split, then the protocol
+    scored, _, protocol = card.evaluation.partition(", ")
+    data = scored.removesuffix(f" {card.split}") or "data not stated"
+    result = {
+        "task": {"type": "image-segmentation", "name": protocol or "semantic segmentation"},
+        "dataset": {"type": data, "name": data, "split": card.split},
+        "metrics": metrics,
+    }
+    name = " ".join(filter(None, [card.method or "u2pl", card.network.encoder, data]))
+    return {"model-index": [{"name": name, "results": [result]}]}
+
+
+def _from_nvidia(card: Card) -> bool:
+    """Whether training began with NVIDIA's weights of a Mix Transformer."""
+    return card.pretrained is not None and card.network.encoder.startswith("mit_b")
+
+
+def _yaml(value: object) -> str:
+    plain = isinstance(value, str) and all(c.isalnum() or c in "-_" for c in value)
+    return str(value) if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _table(values: Mapping[str, object]) -> str:

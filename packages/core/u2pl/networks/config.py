@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,9 @@ from u2pl.networks.parts import DecoderFacts, decoder_file, decoder_names
 
 #: Value of `encoder_weights` for random initialisation.
 RANDOM = "none"
+
+#: A dilation, or a factor on one; a convolution pads by as many pixels.
+Rate = Annotated[int, Field(gt=0, le=1000)]
 
 
 class NetworkConfig(BaseModel):
@@ -48,12 +51,12 @@ class NetworkConfig(BaseModel):
         description="stride of the encoder's last feature map; 8 (U2PL) or 16 for deeplabv3plus, "
         "32 (U2PL+ sec. 4.2) or 16 for daformer, 16 (U2PL+ sec. 4.3) or 32 for segformer",
     )
-    atrous_rates: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
+    atrous_rates: tuple[Rate, Rate, Rate] = Field(
         default_factory=lambda fields: _facts(fields).atrous_rates,
         description="dilation rates of the three 3x3 branches of ASPP (DeepLabv3+: 12, 24, 36 at "
         "stride 8 and 6, 12, 18 at stride 16; daformer: 6, 12, 18); segformer has no ASPP",
     )
-    multi_grid: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
+    multi_grid: tuple[Rate, Rate, Rate] = Field(
         (1, 1, 1),
         description="factors on the dilation of the last stage's three blocks, for ResNets of 50 "
         "layers or more: 1, 2, 4 in DeepLabv3 and in U2PL's released network; 1, 1, 1 = off",

@@ -99,7 +99,7 @@ class Segmentor(nn.Module):
 
     def encode(self, image_B3HW: Tensor) -> list[Tensor]:
         """The encoder's four maps of the padded image."""
-        self._check_batch(len(image_B3HW))
+        self._check_batch(image_B3HW.shape[0])
         maps: list[Tensor] = self.encoder(self.prepare(image_B3HW))
         return maps
 
@@ -113,7 +113,7 @@ class Segmentor(nn.Module):
             size: (H, W) of the images.
             embed: as for `forward`.
         """
-        height, width = (-(-side // OUTPUT_STRIDE) for side in size)
+        height, width = ((side + OUTPUT_STRIDE - 1) // OUTPUT_STRIDE for side in size)
         fused = self.decoder(features)
         feature, logits = self._classify(fused)
         logits = logits[..., :height, :width]
@@ -156,10 +156,9 @@ class Segmentor(nn.Module):
         image = image_B3HW.to(self.mean.dtype)
         if not image_B3HW.is_floating_point():
             image = image / 255
-        height, width = image.shape[-2:]
-        return F.pad(
-            (image - self.mean) / self.std, (0, -width % self.divisor, 0, -height % self.divisor)
-        )
+        # of numbers that are not negative: ONNX rounds a negative quotient the other way
+        down, right = (self.divisor - 1 - (side - 1) % self.divisor for side in image.shape[-2:])
+        return F.pad((image - self.mean) / self.std, (0, right, 0, down))
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Parameters that are not pretrained: those of the decoder and all heads."""

@@ -85,12 +85,26 @@ class Recipe:
 
     @classmethod
     def of_request(cls, app: App, request: Request) -> Recipe:
-        """The recipe of a request; without a preset the one of its data."""
+        """The recipe of a request; without a preset the one of its data.
+
+        With `init`, no pretrained weights are loaded.
+        """
         from u2pl.data.demo.scenes import DEMOS
 
         scheme = str(next(iter(request.data_values.values()))).partition(":")[0]
         usual = "demo" if scheme in DEMOS else app.presets.get(scheme, USUAL)
-        return cls.of(app, request.method, request.preset or usual, request.set, request.steps)
+        chosen = request.preset or usual
+        recipe = cls.of(app, request.method, chosen, request.set, request.steps)
+        if request.init is None:
+            return recipe
+        weights = recipe.sections.network.encoder_weights
+        asked = any(each.partition("=")[0] == "network.encoder_weights" for each in request.set)
+        if asked and weights != RANDOM:
+            raise UserError(
+                f"--init {request.init} and network.encoder_weights={weights} both say what to "
+                "begin with: leave one of them out"
+            )
+        return recipe.from_random_weights()
 
     @property
     def network(self) -> NetworkConfig:

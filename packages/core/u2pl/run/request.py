@@ -36,6 +36,13 @@ class Request:
         list[str],
         typer.Option(help="section.key=value, repeatable; `show` lists all options"),
     ] = field(default_factory=list)
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="begin with a trained network instead of ImageNet weights: a run, a model folder "
+            "or a name on the hub (user/name); its last layer is new if the classes are others"
+        ),
+    ] = None
     steps: Annotated[
         int | None, typer.Option(min=1, help="optimizer steps, instead of the preset's")
     ] = None

@@ -15,6 +15,7 @@ from u2pl.methods.method import AnyMethod
 from u2pl.model.model import load
 from u2pl.model.pictures import picture_rows
 from u2pl.report.gallery import gallery
+from u2pl.run.start import read_origin
 from u2pl.run.task import Task
 from u2pl.training.loop import History
 from u2pl.training.provenance import circumstances
@@ -36,6 +37,7 @@ def write_summary(
         accelerator: it was run with.
     """
     result, weights = next(iter(method.networks())), method.student.encoder.weights
+    origin = read_origin(folder)
     summary = {
         "method": task.request.method,
         **task.facts(),
@@ -47,6 +49,7 @@ def write_summary(
         "seconds": round(history.seconds, 1),
         "network": result,
         "encoder_weights": weights._asdict() if weights else None,
+        "origin": origin.model_dump(mode="json") if origin else None,
         **(_scores(folder, task, history, result) if history.evaluations else {}),
         **circumstances(accelerator),
     }

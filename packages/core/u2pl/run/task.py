@@ -30,6 +30,7 @@ from u2pl.networks.config import NetworkConfig
 from u2pl.run.app import App
 from u2pl.run.recipe import Recipe
 from u2pl.run.request import Request
+from u2pl.run.start import Beginning, Start
 from u2pl.training.config import DataConfig
 
 # Increase whenever a method's `prepare` finds something else in the same images.
@@ -178,6 +179,7 @@ class Task(ABC):
             "method_name": request.method,
             "preset": self.recipe.preset,
             **request.data_values,
+            **({} if request.init is None else {"init": request.init}),
             **{key: facts[key] for key in ("data_fingerprint", "split", *self.own_facts())},
             "seed": request.seed,
             "steps": self.total,
@@ -216,11 +218,28 @@ class Task(ABC):
             )
         return list(dict.fromkeys(notes))
 
-    def build_method(self) -> AnyMethod:
-        """The network of the run's seed, and the method around it."""
+    def begin(self) -> tuple[AnyMethod, Beginning | None]:
+        """The method as a run begins with it, and what its network began with; None without `init`.
+
+        Raises:
+            UserError: What `init` names is no network that can be begun with.
+        """
+        if self.request.init is None:
+            return self.build_method(), None
+        start = Start.load(self.request.init, self.network(), tuple(self.classes))
+        return self.build_method(start), start.beginning
+
+    def build_method(self, start: Start | None = None) -> AnyMethod:
+        """The network of the run's seed, filled with what it starts from, and the method around it.
+
+        A run that is resumed needs no start: all is in its state.
+        """
         torch.manual_seed(self.request.seed)
         recipe, classes = self.recipe, len(self.classes)
-        return recipe.kind(recipe.options, build_segmentor(self.network(), classes), classes)
+        network = build_segmentor(self.network(), classes)
+        if start is not None:
+            start.fill(network)
+        return recipe.kind(recipe.options, network, classes)
 
     def prepare(self, method: AnyMethod) -> None:
         """Let the method look at the labelled images, if it wants to.
@@ -282,5 +301,6 @@ class Task(ABC):
         return self.recipe.network
 
     def from_random_weights(self) -> Self:
-        """The same task with an encoder that is not pretrained."""
-        return replace(self, recipe=self.recipe.from_random_weights())
+        """The same task with a network that is not pretrained."""
+        request = replace(self.request, init=None)
+        return replace(self, request=request, recipe=self.recipe.from_random_weights())

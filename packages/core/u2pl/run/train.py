@@ -32,6 +32,7 @@ from u2pl.run.recipe import USUAL, OptionRow, Recipe
 from u2pl.run.report.page import write_report
 from u2pl.run.request import Request
 from u2pl.run.run import Run
+from u2pl.run.start import ORIGIN, Beginning, read_origin
 from u2pl.run.summary import PICTURES, draw_pictures, write_summary
 from u2pl.run.task import Task
 from u2pl.run.tracking import check_trackers, tracking
@@ -50,6 +51,7 @@ from u2pl.training.loop import (
 from u2pl.training.memory import keep_freed_memory
 from u2pl.training.provenance import precision, versions
 from u2pl.training.run_folder import (
+    CONFIG,
     forget_unbegun,
     latest_folder,
     next_folder,
@@ -146,17 +148,20 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     if scored.ids:
         check_scored(scored.source, scored.ids)
     task.check()
-    method, dataset = task.build_method(), task.dataset()
-    check_method(method, task.recipe.sections.train, device.type == "cuda")
     folder = _folder(task)
-    if not (request.resume and has_checkpoint(folder)):  # what it finds is part of the state
+    # of a run that goes on, all is in its state: what it began with, and what `prepare` has found
+    going_on = request.resume and has_checkpoint(folder)
+    method, beginning = (task.build_method(), None) if going_on else task.begin()
+    dataset = task.dataset()
+    check_method(method, task.recipe.sections.train, device.type == "cuda")
+    if not going_on:
         task.prepare(method.to(device))
     distributed.barrier()  # every process has read the folders before the first one makes one
     if main:
-        open_folder(folder, task.config(), request.resume)
+        open_folder(folder, _config(task, folder, beginning), request.resume)
         if task.recipe.preset == USUAL and request.preset is None:
             reporter.options(task.recipe.rows())
-        for line in announcement(task, method, folder, accelerator):
+        for line in announcement(task, method, folder, accelerator, beginning):
             reporter.say(line)
     distributed.barrier()
 
@@ -205,7 +210,11 @@ def resume_command(task: Task, folder: Path) -> str:
 
 
 def announcement(
-    task: Task, method: AnyMethod, folder: Path, accelerator: Accelerator
+    task: Task,
+    method: AnyMethod,
+    folder: Path,
+    accelerator: Accelerator,
+    beginning: Beginning | None = None,
 ) -> list[str]:
     """What is about to happen, in a few lines."""
     request, train = task.request, task.recipe.sections.train
@@ -221,6 +230,7 @@ def announcement(
         f"{train.batch}, seed {request.seed}, on {device}",
         f"learning rate {lr:g} for the encoder, {head_lr:g} for the rest ({train.lr:g} at a batch "
         f"of {train.reference_batch})",
+        *(beginning.lines if beginning is not None else ()),
         *(f"note: {note}" for note in (*task.notes(method, scored), *slow(accelerator))),
         f"writing to {folder}",
     ]
@@ -259,6 +269,24 @@ def _folder(task: Task) -> Path:
     return latest_folder(runs, stem, task.config()) if request.resume else next_folder(runs, stem)
 
 
+def _config(task: Task, folder: Path, beginning: Beginning | None) -> dict[str, object]:
+    """What config.json says, with what the run begins with.
+
+    Raises UserError if a run that has no state yet was started from the same name with other
+    weights; with a state it does not matter what has become of them.
+    """
+    config = task.config()
+    if beginning is None:
+        return config
+    origin = beginning.origin
+    if task.request.resume and (folder / CONFIG).is_file() and read_origin(folder) != origin:
+        raise UserError(
+            f"--resume: {origin.name} has changed since the run in {folder} was started from it; "
+            "start again with another --out"
+        )
+    return {**config, ORIGIN: origin.model_dump(mode="json")}
+
+
 def _keep(
     task: Task, folder: Path, kind: str, network: nn.Module, facts: dict[str, JsonValue]
 ) -> None:
@@ -281,6 +309,7 @@ def _keep(
         crop=task.recipe.sections.data.crop,
         scores=facts,
         encoder_weights=EncoderWeights(**weights._asdict()) if weights else None,
+        origin=read_origin(folder),
         versions=versions(),
     )
     save_folder(folder / kind, network, card)

@@ -12,8 +12,9 @@ from u2pl.errors import UserError
 from u2pl.files import write_json
 
 CONFIG, JOURNAL, SUMMARY = "config.json", "journal.jsonl", "summary.json"
-#: Entries that may change when a run is resumed; all others must be equal.
-FREE = ("command", "workers", "log_every", "checkpoint_every")
+#: Entries that may change when a run is resumed; all others must be equal. What a run began with
+#: (`origin`) is in its state.
+FREE = ("command", "workers", "log_every", "checkpoint_every", "origin")
 #: Stands for an entry that a config does not have.
 ABSENT: Any = object()
 
