@@ -15,7 +15,7 @@ from PIL import Image
 from harness.commands import logged_steps, losses
 from u2pl.counting import silently
 from u2pl.data.classes import bit_palette
-from u2pl.data.sources.voc import _CLASSES
+from u2pl.data.sources.voc import NAMES
 from u2pl.run.train import make_task
 from u2pl_ws.app import APP
 from u2pl_ws.requests import WeakRequest
@@ -49,7 +49,7 @@ def devkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
             root / "JPEGImages" / f"{name}.jpg"
         )
         objects = "".join(
-            f"<object><name>{_CLASSES[c]}</name><difficult>0</difficult></object>" for c in shown
+            f"<object><name>{NAMES[c]}</name><difficult>0</difficult></object>" for c in shown
         )
         (root / "Annotations" / f"{name}.xml").write_text(
             f"<annotation><filename>{name}.jpg</filename>{objects}</annotation>"
