@@ -175,7 +175,6 @@ class Task(ABC):
         request, facts = self.request, self.facts()
         return {
             "app": self.app.name,
-            "command": self.command(),
             "method_name": request.method,
             "preset": self.recipe.preset,
             **request.data_values,

@@ -275,7 +275,7 @@ def _config(task: Task, folder: Path, beginning: Beginning | None) -> dict[str, 
     Raises UserError if a run that has no state yet was started from the same name with other
     weights; with a state it does not matter what has become of them.
     """
-    config = task.config()
+    config = {**task.config(), "command": task.command()}
     if beginning is None:
         return config
     origin = beginning.origin
