@@ -102,6 +102,13 @@ def test_what_was_recorded_of_something_else_does_not(
     assert find_baseline(app, method_folder(plain, tmp_path)) is None
 
 
+def test_nothing_is_recorded_of_runs_that_began_with_a_network(plain: Run, tmp_path: Path) -> None:
+    folder, app = method_folder(plain, tmp_path), recorded(APP, tmp_path, plain)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"init": "user/name"}))
+    assert find_baseline(app, folder) is None
+
+
 def test_options_that_are_newer_than_the_record_are_passed_over(plain: Run, tmp_path: Path) -> None:
     config = json.loads((plain.folder / "config.json").read_text())
     kept = {"train": {"lr": config["options"]["train"]["lr"]}}

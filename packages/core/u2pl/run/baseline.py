@@ -96,9 +96,13 @@ def _beside(path: Path, config: dict[str, object], baseline: str) -> Baseline | 
 
 
 def _recorded(app: App, config: dict[str, Any]) -> Baseline | None:
-    """What the app recorded of the same data, seed and options; newer options are passed over."""
+    """What the app recorded of the same data, seed and options; newer options are passed over.
+
+    None of a run that began with a trained network: no recorded one did.
+    """
     path = app.folder / RECORDED
-    for entry in json.loads(path.read_text(encoding="utf-8")) if path.exists() else []:
+    recorded = path.exists() and "init" not in config
+    for entry in json.loads(path.read_text(encoding="utf-8")) if recorded else []:
         known = _within(config, entry)
         if not _changed(known, {key: entry[key] for key in known}):
             scores = {name: Score(**score) for name, score in entry["networks"].items()}
