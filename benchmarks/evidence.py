@@ -16,15 +16,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
+
+from u2pl.errors import UserError
+from u2pl.run.app import find_app
+from u2pl.run.run import Run
+from u2pl.run.sweep.execution import Failure, Interrupted, execute, state_of
+from u2pl.run.sweep.plan import Planned, Sweep, plan
 
 ROOT = Path(__file__).parent.parent
 #: Points of a learning curve that are kept in the results file.
@@ -52,16 +56,12 @@ class Variant:
     """A method with some options of its own."""
 
     method: str
-    options: tuple[str, ...]
+    set: tuple[str, ...] = ()
     boxes: bool = False  # with those of the study's detector
 
 
 #: Pseudo-labels weighted by rank statistics.
-WEIGHTED = ("--set", "method.pixel_weight.kind=rank_statistics")
-
-
-#: Methods of u2pl-semi without a warm start.
-COLD = ("suponly", "unimatch", "cps")
+WEIGHTED = ("method.pixel_weight.kind=rank_statistics",)
 #: The folder of a study's detector beside its runs, and its file of boxes; the score from which
 #: they are used. So small a detector gives few boxes the papers' 0.85.
 DETECTOR, BOXES, SCORE = "detector", "boxes.json", 0.5
@@ -69,36 +69,30 @@ DETECTOR, BOXES, SCORE = "detector", "boxes.json", 0.5
 HOSTS = ("unimatch", "augseg", "u2pl")
 
 #: The two options for few labels, and the contrast switched off.
-VIEW, NO_VIEW = (("--set", f"method.strong_view.kind={kind}") for kind in ("photometric", "none"))
-WEIGHT, NO_WEIGHT = (
-    ("--set", f"method.unsupervised.confidence={value}") for value in ("0.968", "0")
-)
-NO_CONTRAST = ("--set", "method.lambda_c=0")
+VIEW, NO_VIEW = (f"method.strong_view.kind={kind}" for kind in ("photometric", "none"))
+WEIGHT, NO_WEIGHT = (f"method.unsupervised.confidence={value}" for value in ("0.968", "0"))
+NO_CONTRAST = "method.lambda_c=0"
 
 #: Runs that are not a method as its preset has it; any other name is a method's.
 VARIANTS = {
     # with and without the two options for few labels, whatever the preset says
-    "u2plplus-paper": Variant("u2plplus", (*NO_VIEW, *NO_WEIGHT)),
-    "u2plplus-both": Variant("u2plplus", (*VIEW, *WEIGHT)),
-    "u2plplus-strong-view": Variant("u2plplus", (*VIEW, *NO_WEIGHT)),
-    "u2plplus-careful": Variant("u2plplus", (*NO_VIEW, *WEIGHT)),
-    "cutmix-paper": Variant("cutmix", NO_VIEW),
-    "u2plplus-no-contrast": Variant("u2plplus", NO_CONTRAST),
-    "u2plplus-heavy-contrast": Variant("u2plplus", ("--set", "method.lambda_c=1")),
-    "u2plplus-both-no-contrast": Variant("u2plplus", (*VIEW, *WEIGHT, *NO_CONTRAST)),
+    "u2plplus-paper": Variant("u2plplus", (NO_VIEW, NO_WEIGHT)),
+    "u2plplus-both": Variant("u2plplus", (VIEW, WEIGHT)),
+    "u2plplus-strong-view": Variant("u2plplus", (VIEW, NO_WEIGHT)),
+    "u2plplus-careful": Variant("u2plplus", (NO_VIEW, WEIGHT)),
+    "cutmix-paper": Variant("cutmix", (NO_VIEW,)),
+    "u2plplus-no-contrast": Variant("u2plplus", (NO_CONTRAST,)),
+    "u2plplus-heavy-contrast": Variant("u2plplus", ("method.lambda_c=1",)),
+    "u2plplus-both-no-contrast": Variant("u2plplus", (VIEW, WEIGHT, NO_CONTRAST)),
     # a feature's label from the corner of its 4 x 4 pixels
-    "u2plplus-both-corner": Variant(
-        "u2plplus", (*VIEW, *WEIGHT, "--set", "method.contrast.pixel=released")
-    ),
+    "u2plplus-both-corner": Variant("u2plplus", (VIEW, WEIGHT, "method.contrast.pixel=released")),
     # the control: only labelled pixels that are classified right become negative keys
-    "u2plplus-correct-labeled": Variant(
-        "u2plplus", ("--set", "method.contrast.bank=correct_labeled")
-    ),
+    "u2plplus-correct-labeled": Variant("u2plplus", ("method.contrast.bank=correct_labeled",)),
     # pseudo-labels weighted, by prototypes without and with pixels inside boxes
     **{f"{host}-weighted": Variant(host, WEIGHTED) for host in HOSTS},
     **{f"{host}-boxes": Variant(host, WEIGHTED, boxes=True) for host in HOSTS},
     # the released code's teacher, which at first follows the student closely
-    "u2plplus-ramp": Variant("u2plplus", ("--set", "method.teacher.ramp=true")),
+    "u2plplus-ramp": Variant("u2plplus", ("method.teacher.ramp=true",)),
 }
 
 
@@ -152,7 +146,7 @@ def photos(
             seeds(3, *variants),
             seeds(3, "u2plplus-both-no-contrast"),
         ]
-    return Study((*options, f"--warm={warm_start}"), tuple(chain(*runs)))
+    return Study((*options, "--set", f"method.warm_start={warm_start}"), tuple(chain(*runs)))
 
 
 DEMO = ("--preset", "demo", "--data", "demo")
@@ -272,68 +266,58 @@ STUDIES = {
 }
 
 
-def command(
-    study: Study, method: str, seed: int, data: str | None, weights: str | None, folder: Path
-) -> list[str]:
-    """The training command of one run."""
-    own = {"semi": semi_options, "domain_adapt": adapt_options, "weak": weak_options}[study.app]
-    variant = VARIANTS.get(method, Variant(method, ()))
-    method = variant.method
-    options = [*own(study, method, data), *variant.options]
-    if variant.boxes:
-        boxes = folder.parent / DETECTOR / BOXES
-        options += ["--set", f"data.boxes={boxes}", "--set", f"data.box_threshold={SCORE}"]
-    if weights is not None or (study.app != "semi" and "network.encoder=mit_b0" in options):
-        options += ["--set", f"network.encoder_weights={weights or 'none'}"]
-    method = "source_only" if method == UPPER_BOUND else method
-    line = ["python", f"apps/{study.app}/cli.py", "train", method, "--seed", str(seed)]
-    return [*line, *options, *study.device, *place(folder)]
+def planned(name: str, data: str | None, weights: str | None) -> dict[tuple[str, int], Planned]:
+    """The runs of a study by variant and seed, in the order of execution.
 
-
-def semi_options(study: Study, method: str, data: str | None) -> list[str]:
-    """Options of a semi-supervised run; some methods have no warm start."""
-    options = [option for option in study.options if not option.startswith("--warm=")]
-    warm = [option[7:] for option in study.options if option.startswith("--warm=")]
-    if method not in COLD:
-        options += [part for value in warm for part in ("--set", f"method.warm_start={value}")]
-    return options + (["--data", data] if data is not None else [])
-
-
-def adapt_options(study: Study, method: str, data: str | None) -> list[str]:
-    """Options of an adaptation; source_only has few of the other methods' options."""
-    known = ("method.teacher",) if method in ("source_only", UPPER_BOUND) else ("method.",)
-    options = without(
-        study.options, lambda value: value.startswith("method.") and not value.startswith(known)
-    )
+    Args:
+        name: of the study.
+        data: its data source, unless it is built in.
+        weights: file of the pretrained encoder.
+    """
+    study, folder = STUDIES[name], run_folder(name)
+    common = options_of(study.options)
     if data is not None:
-        options += ["--source", data, "--target", data]
-    if method == UPPER_BOUND and data is None:
-        options += ["--source", "demo-target"]
-    elif method == UPPER_BOUND:
-        target_split = options[options.index("--target-split") + 1]
-        options[options.index("--source-split") + 1] = target_split
-    return options
+        names = ("source", "target") if study.app == "domain_adapt" else ("data",)
+        common |= dict.fromkeys(names, data)
+    if data is not None and study.app == "weak":
+        common["tags"] = f"{data}/tags.csv"
+    if weights is not None or (study.app != "semi" and "network.encoder=mit_b0" in common["set"]):
+        common["set"] = [*common["set"], f"network.encoder_weights={weights or 'none'}"]
+    common["cpu"] = not study.gpu
+    variants = {variant: own_options(variant, common, folder) for variant, _ in study.runs}
+    seeds = tuple(dict.fromkeys(seed for _, seed in study.runs))
+    runs = plan(find_app(study.app), Sweep(common, variants, seeds, folder))
+    found = {(each.variant, each.request.seed): each for each in runs}
+    return {each: found[each] for each in study.runs}
 
 
-def weak_options(study: Study, method: str, data: str | None) -> list[str]:
-    """Options of a run on tags; only u2plplus has a host."""
-    options = without(
-        study.options, lambda value: value.startswith("method.host") and method != "u2plplus"
-    )
-    return options + (["--data", data, "--tags", f"{data}/tags.csv"] if data is not None else [])
+def own_options(name: str, common: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What a variant has of its own, the folder being that of the study's runs."""
+    if name == UPPER_BOUND:  # the target's list of the same data; of the demo, the other scene
+        split = common.get("target_split")
+        own = {"source_split": split} if split else {"source": "demo-target"}
+        return {"method": "source_only", **own}
+    variant = VARIANTS.get(name, Variant(name))
+    boxes = [f"data.boxes={folder / DETECTOR / BOXES}", f"data.box_threshold={SCORE}"]
+    return {"method": variant.method, "set": [*variant.set, *(boxes if variant.boxes else [])]}
 
 
-def without(options: tuple[str, ...], dropped: Callable[[str], bool]) -> list[str]:
-    """Options without each `--set` whose assignment is to be dropped."""
-    pairs = pairwise(options)
-    first = {i for i, (name, value) in enumerate(pairs) if name == "--set" and dropped(value)}
-    return [option for i, option in enumerate(options) if i not in first and i - 1 not in first]
+def options_of(words: Iterable[str]) -> dict[str, Any]:
+    """Options by name, from what would be typed."""
+    found: dict[str, Any] = {"set": []}
+    given = iter(words)
+    for flag in given:
+        name, value = flag.removeprefix("--").replace("-", "_"), next(given)
+        if name == "set":
+            found["set"].append(value)
+        else:
+            found[name] = int(value) if name == "steps" else value
+    return found
 
 
-def place(folder: Path) -> list[str]:
-    """The folder of a run; an interrupted run is resumed."""
-    resume = ["--resume"] if (ROOT / folder / "resume.safetensors").exists() else []
-    return ["--out", str(folder), *resume]
+def command(study: Study, planned: Planned) -> str:
+    """What to type for a run, without installing anything."""
+    return " ".join(["python", f"apps/{study.app}/cli.py", *planned.words(resume=False)])
 
 
 def run(line: list[str], quiet: bool = False) -> None:
@@ -351,7 +335,7 @@ def score_maps(study: Study, folder: Path) -> dict[str, Any]:
     """Scores of the maps and labels that a run on tags learnt from, on some training images."""
     line = ["apps/weak/cli.py", "cams", str(folder), "--limit", "150", *study.device]
     run(line, quiet=True)
-    file = next((ROOT / folder / "last").glob("cams-*.json"))
+    file = next((folder / "last").glob("cams-*.json"))
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 
@@ -360,7 +344,7 @@ def score(study: Study, folder: Path, split: str) -> dict[str, Any]:
     """The result of a run on another list of the scored data."""
     line = [f"apps/{study.app}/cli.py", "evaluate", str(folder), "--split", split, *study.device]
     run(line, quiet=True)
-    files = sorted((ROOT / folder / "last").glob("evaluation-*.json"))
+    files = sorted((folder / "last").glob("evaluation-*.json"))
     found: list[dict[str, Any]] = [json.loads(path.read_text()) for path in files]
     return next(each for each in found if each["split"] == split)
 
@@ -386,16 +370,17 @@ def _rounded(value: Any) -> Any:
 
 def detector_commands(name: str, data: str | None, weights: str | None) -> list[list[str]]:
     """Training of a study's detector, its boxes, and how right they and confident pixels are."""
-    study, folder = STUDIES[name], run_folder(name, "suponly", 0).parent / DETECTOR
-    labeled = study.options[study.options.index("--labeled") + 1]
+    study, folder = STUDIES[name], run_folder(name) / DETECTOR
+    labeled = options_of(study.options)["labeled"]
     line = ["python", "apps/semi/cli.py", "detector"]
     options = ["--data", data or "demo", "--labeled", labeled, "--steps", "1500"]
     options += ["--set", "data.crop=192", "--set", "data.workers=1"]
     if weights is not None:
         options += ["--set", f"network.encoder_weights={weights}"]
-    pixels = ["--run", str(run_folder(name, "suponly", 0)), "--threshold", str(SCORE)]
+    pixels = ["--run", str(run_folder(name) / "suponly-seed0"), "--threshold", str(SCORE)]
+    resume = ["--resume"] if (folder / "resume.safetensors").exists() else []
     return [
-        [*line, "train", *options, *study.device, *place(folder)],
+        [*line, "train", *options, *study.device, "--out", str(folder), *resume],
         [*line, "predict", str(folder), "--out", str(folder / BOXES), *study.device],
         [*line, "evaluate", str(folder), *pixels, "--split", "train", "--limit", "400", "--cpu"],
     ]
@@ -403,61 +388,63 @@ def detector_commands(name: str, data: str | None, weights: str | None) -> list[
 
 def find_boxes(name: str, data: str | None, weights: str | None) -> None:
     """Train the study's detector, unless its boxes exist, and write its file of results."""
-    folder = run_folder(name, "suponly", 0).parent / DETECTOR
-    if (ROOT / folder / BOXES).exists():
+    folder = run_folder(name) / DETECTOR
+    if (folder / BOXES).exists():
         return
-    train(name, "suponly", 0, data, weights)  # its confident pixels are compared
+    # its confident pixels are compared
+    suponly = planned(name, data, weights)["suponly", 0]
+    if train(STUDIES[name], [suponly], 1, lambda _: None):
+        sys.exit(f"{suponly.name} failed, and the boxes are compared with it")
     lines = detector_commands(name, data, weights)
     for line in lines:
         print(" ".join(line), flush=True)
         run(line[1:])
-    summary = json.loads((ROOT / folder / "summary.json").read_text())
-    (file,) = (ROOT / folder).glob("precision-*-train.json")
+    summary = Run(folder).summary
+    (file,) = folder.glob("precision-*-train.json")
     commands = [" ".join(part for part in line if part != "--resume") for line in lines]
     found = {"commands": commands, **summary, "train": json.loads(file.read_text())}
     text = without_places(json.dumps(found), data, weights)
-    (ROOT / "results" / name / "detector.json").write_text(text + "\n")
+    (Path("results") / name / "detector.json").write_text(text + "\n")
 
 
-def run_folder(name: str, method: str, seed: int) -> Path:
-    """Where a run is written, relative to the repository."""
-    return Path("runs") / "evidence" / name / f"{method}-{seed}"
+def run_folder(name: str) -> Path:
+    """Where the runs of a study are written, relative to the repository."""
+    return Path("runs") / "evidence" / name
 
 
-def train(name: str, method: str, seed: int, data: str | None, weights: str | None) -> list[str]:
-    """Train one run to its end, unless it has been, and return the command."""
-    folder = run_folder(name, method, seed)
-    line = command(STUDIES[name], method, seed, data, weights, folder)
-    if (ROOT / folder / "summary.json").exists():
-        return line
-    if (ROOT / folder).exists() and not (ROOT / folder / "resume.safetensors").exists():
-        shutil.rmtree(ROOT / folder)  # interrupted before its first checkpoint
-    print(" ".join(line), flush=True)
-    run(line[1:])
-    return line
+def result_file(name: str, planned: Planned) -> Path:
+    """What is kept of a run, relative to the repository."""
+    return Path("results") / name / f"{planned.name}.json"
 
 
-def measure(name: str, method: str, seed: int, data: str | None, weights: str | None) -> None:
-    """Train one run to its end and write its file, unless the file exists."""
-    study, result = STUDIES[name], ROOT / "results" / name / f"{method}-seed{seed}.json"
-    if result.exists():
-        print(f"{result.relative_to(ROOT)} exists")
-        return
-    if method in VARIANTS and VARIANTS[method].boxes:
-        find_boxes(name, data, weights)
-    folder = run_folder(name, method, seed)
-    line = train(name, method, seed, data, weights)
-    summary = json.loads((ROOT / folder / "summary.json").read_text())
+def train(
+    study: Study, runs: Iterable[Planned], jobs: int, done: Callable[[Planned], None]
+) -> list[Failure]:
+    """Train runs to their end, unless they have been; `done` is called for each of them."""
+    app = find_app(study.app)
+    states = [(each, state_of(app, each)) for each in runs]
+    for each, state in states:
+        if state == "finished":
+            done(each)
+    return execute(app, states, jobs, lambda line: print(line, flush=True), done)
+
+
+def write_result(name: str, planned: Planned, data: str | None, weights: str | None) -> None:
+    """Write the file of a finished run."""
+    study, folder, result = STUDIES[name], planned.folder, result_file(name, planned)
     also = {split: score(study, folder, split) for split in study.splits}
-    summary |= {"method": method} | ({"also": also} if also else {})
+    summary = Run(folder).summary | {"method": planned.variant} | ({"also": also} if also else {})
     summary |= {"maps": score_maps(study, folder)} if study.app == "weak" else {}
-    whole = " ".join(part for part in line if part != "--resume")
-    found = {"command": whole, **summary, "curves": curves(ROOT / folder / "journal.jsonl")}
+    found = {
+        "command": command(study, planned),
+        **summary,
+        "curves": curves(folder / "journal.jsonl"),
+    }
     result.parent.mkdir(parents=True, exist_ok=True)
     text = without_places(json.dumps(found), data, weights)
     result.with_suffix(".part").write_text(text + "\n")
     result.with_suffix(".part").rename(result)
-    (ROOT / folder / "resume.safetensors").unlink(missing_ok=True)
+    (folder / "resume.safetensors").unlink(missing_ok=True)
 
 
 def without_places(text: str, *paths: str | None) -> str:
@@ -485,24 +472,42 @@ def main() -> None:
     )
     parser.add_argument("--print", action="store_true", help="print the commands, train nothing")
     args = parser.parse_args()
+    os.chdir(ROOT)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        sys.exit(measure(args))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except Interrupted as stopped:
+        sys.exit(stopped.code)
+
+
+def measure(args: argparse.Namespace) -> int:
+    """Do what was asked for; returns the exit code."""
+    name, study, given = args.study, STUDIES[args.study], (args.data, args.weights)
     runs = [
-        (method, seed)
-        for method, seed in STUDIES[args.study].runs
-        if args.only is None or method in args.only
+        each
+        for each in planned(name, *given).values()
+        if args.only is None or each.variant in args.only
     ]
     if args.print:
-        for method, seed in runs:
-            folder = run_folder(args.study, method, seed)
-            study = STUDIES[args.study]
-            print(" ".join(command(study, method, seed, args.data, args.weights, folder)))
-        return
-    with ThreadPoolExecutor(args.jobs) as pool:
-        jobs = [
-            pool.submit(measure, args.study, method, seed, args.data, args.weights)
-            for method, seed in runs
-        ]
-        for job in jobs:
-            job.result()
+        print("\n".join(command(study, each) for each in runs))
+        return 0
+    missing = [each for each in runs if not result_file(name, each).exists()]
+    print(f"{len(runs) - len(missing)} of {len(runs)} results exist", flush=True)
+    failures: list[Failure] = []
+    for boxes, group in groupby(missing, key=lambda each: has_boxes(each.variant)):
+        if boxes:
+            find_boxes(name, *given)
+        failures += train(study, group, args.jobs, lambda each: write_result(name, each, *given))
+    for failure in failures:
+        print(f"{failure.name} failed: {failure.reason}")
+    return 1 if failures else 0
+
+
+def has_boxes(name: str) -> bool:
+    """Whether a variant needs the boxes of the study's detector."""
+    return name in VARIANTS and VARIANTS[name].boxes
 
 
 if __name__ == "__main__":

@@ -10,10 +10,14 @@ import argparse
 import json
 import statistics
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from evidence import VARIANTS
+
+from u2pl.run.compare.finished import ROLES, Role, network_of
+from u2pl.run.compare.gains import Spread, paired
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results.md"
@@ -40,8 +44,6 @@ ORDER = (
 RIVALS = ("suponly", "source_only", "daformer")
 #: What its variants are compared with.
 WHOLE = "u2plplus"
-#: The averaged network of a method, if it is not called teacher.
-AVERAGED = {"suponly": "ema", "source_only": "ema", "upper_bound": "ema", "cps": "average"}
 
 Run = dict[str, Any]
 
@@ -75,20 +77,18 @@ def studies() -> dict[str, list[Run]]:
     return {name: runs for name, runs in found.items() if runs}
 
 
-def spread(values: list[float], sign: str = "") -> str:
+def spread(values: Iterable[float], sign: str = "") -> str:
     """Mean ± standard deviation; of one value the mean alone."""
-    if not values:
-        return ""
-    mean = f"{statistics.mean(values):{sign}.2f}"
-    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+    found = Spread.of(list(values))
+    return found.words(sign) if found is not None else ""
 
 
-def by_seed(runs: list[Run], method: str, network: str) -> dict[int, float]:
+def by_seed(runs: list[Run], method: str, role: Role) -> dict[int, float]:
     """Final mIoU of one of a method's networks, by seed."""
     return {
         run["seed"]: run["networks"][network]["miou"]
         for run in runs
-        if run["method"] == method and network in run["networks"]
+        if run["method"] == method and (network := network_of(role, run["networks"]))
     }
 
 
@@ -106,27 +106,19 @@ def study_table(runs: list[Run]) -> list[str]:
     heads.append("minutes")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for method in methods:
-        student, averaged = (
-            by_seed(runs, method, "student"),
-            by_seed(runs, method, averaged_of(method)),
-        )
-        pairs = [
-            (rival, own, by_seed(runs, rival, network))
-            for rival in rivals
-            for own, network in ((student, "student"), (averaged, averaged_of(rival)))
-        ]
+        own = {role: by_seed(runs, method, role) for role in ROLES}
         gains = [
             ""
             if rival == method
-            else spread([value - other[seed] for seed, value in own.items() if seed in other], "+")
-            for rival, own, other in pairs
+            else spread(paired(own[role], by_seed(runs, rival, role)).values(), "+")
+            for rival in rivals
+            for role in ROLES
         ]
         minutes = statistics.mean(run["seconds"] for run in runs if run["method"] == method) / 60
         cells = [
             method,
-            str(len(student)),
-            spread(list(student.values())),
-            spread(list(averaged.values())),
+            str(len(own["student"])),
+            *(spread(own[role].values()) for role in ROLES),
             *gains,
             f"{minutes:.1f}",
         ]
@@ -138,15 +130,10 @@ def variant_lines(runs: list[Run]) -> list[str]:
     """What the names of variants stand for."""
     found = [name for name in VARIANTS if any(run["method"] == name for run in runs)]
     lines = [
-        f"- `{name}` is `{' '.join([VARIANTS[name].method, *VARIANTS[name].options])}`."
+        f"- `{name}` is `{' --set '.join([VARIANTS[name].method, *VARIANTS[name].set])}`."
         for name in found
     ]
     return ["", *lines] if lines else []
-
-
-def averaged_of(method: str) -> str:
-    """The network that averages the student of a method."""
-    return AVERAGED.get(method, "teacher")
 
 
 def further_table(runs: list[Run]) -> list[str]:
@@ -193,11 +180,7 @@ def tag_table(runs: list[Run]) -> list[str]:
     for method in [method for method in ORDER if any(run["method"] == method for run in runs)]:
         own = [run for run in runs if run["method"] == method]
         student, rival = by_seed(runs, method, "student"), by_seed(runs, hosts[0], "student")
-        gains = (
-            []
-            if method == hosts[0]
-            else [value - rival[seed] for seed, value in student.items() if seed in rival]
-        )
+        gains = {} if method == hosts[0] else paired(student, rival)
         cells = [
             method,
             str(len(own)),
@@ -205,8 +188,8 @@ def tag_table(runs: list[Run]) -> list[str]:
         ]
         cells += [
             spread([run["maps"]["certain"] for run in own]),
-            spread(list(student.values())),
-            spread(gains, "+"),
+            spread(student.values()),
+            spread(gains.values(), "+"),
         ]
         minutes = statistics.mean(run["seconds"] for run in own) / 60
         lines.append(f"| {' | '.join([*cells, f'{minutes:.1f}'])} |")

@@ -47,7 +47,7 @@ def test_the_examples_run(
     photos(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     code = "\n".join(blocks)
     assert code.count("steps=400") == 3
     code = code.replace("steps=400, init", "steps=3, cpu=True, set=SMALL, init")
@@ -63,6 +63,8 @@ def test_the_examples_run(
     assert np.array_equal(prediction.probabilities.argmax(0), prediction.ids)
     assert found["run"].summary["options"]["train"]["lr"] == 3e-4
     assert found["score"].miou == found["run"].scores["student"].miou
+    assert {row.variant for row in found["found"].rows} == {"u2plplus", "suponly"}
+    assert (tmp_path / "gains.csv").is_file()
     assert (tmp_path / "shared" / "model.safetensors").is_file()
     assert found["tuned"].summary["origin"]["name"] == "shared"
     assert (tmp_path / "overlay.jpg").is_file()

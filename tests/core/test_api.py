@@ -10,6 +10,7 @@ import pytest
 
 import u2pl
 from core.toy.app import APP, ToyRequest
+from harness.runs import write_run
 from u2pl import api
 from u2pl.cli.console import ConsoleReporter
 from u2pl.run.app import APPS
@@ -46,6 +47,21 @@ def test_train_takes_the_options_of_the_command(started: list[tuple[Any, ...]]) 
     assert started == [(APP, request, None)]
     u2pl.train("u2pl-toy")
     assert started[1][:2] == (APP, ToyRequest()) and isinstance(started[1][2], ConsoleReporter)
+
+
+def test_compare_takes_runs_and_folders_alone_or_in_a_list(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(APPS, "toy", "core.toy.app")
+    one, other = (
+        write_run(tmp_path / method, method=method, images=40) for method in ("plain", "other")
+    )
+    for given in (tmp_path, str(tmp_path), [Run(one), other], (one, str(other))):
+        found = u2pl.compare(given)
+        assert isinstance(found, u2pl.Comparison)
+        assert {row.variant for row in found.rows} == {"plain", "other"}
+    assert u2pl.compare(Run(one)).rows[0].seeds == (0,)
+    assert u2pl.compare(tmp_path, against="other").reference.name == "other"
 
 
 @pytest.mark.parametrize(

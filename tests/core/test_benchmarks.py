@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from argparse import Namespace
 from collections.abc import Iterator
@@ -14,9 +15,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from harness.runs import write_run
 from u2pl.methods.pixel_contrast import PixelContrast
 from u2pl.run.app import App, find_app
-from u2pl.run.recipe import Recipe
 from u2pl.run.request import Request
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,20 +87,66 @@ def test_a_stage_that_does_not_exist_is_an_error_that_names_it(
 
 
 def test_the_commands_of_every_study_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    evidence, accepted = import_module("evidence"), 0
-
-    def resolve(app: App, request: Request) -> int:
-        nonlocal accepted
-        Recipe.of_request(app, request)
-        accepted += 1
-        return 0
-
-    monkeypatch.setattr("u2pl.cli.commands.train", resolve)
+    evidence, asked = import_module("evidence"), list[Request]()
+    monkeypatch.setattr("u2pl.cli.commands.train", lambda _, request: asked.append(request))
     for name, study in evidence.STUDIES.items():
         program = import_module(f"{find_app(study.app).package}.app").program
         given = (None, None) if "demo" in name else ("DATA", "WEIGHTS.safetensors")
-        for method in {method for method, _ in study.runs}:
-            line = evidence.command(study, method, 0, *given, Path("runs/evidence"))
-            result = CliRunner().invoke(program, line[2:])
-            assert result.exit_code == 0, f"{shlex.join(line)}: {result.output}"
-    assert accepted > len(evidence.STUDIES)
+        runs = evidence.planned(name, *given)
+        assert list(runs) == list(study.runs)  # each checked as far as it needs no data
+        for run in {run.variant: run for run in runs.values()}.values():
+            line = evidence.command(study, run)
+            result = CliRunner().invoke(program, shlex.split(line)[2:])
+            assert result.exit_code == 0, f"{line}: {result.output}"
+            assert asked.pop() == run.request
+
+
+def test_a_study_adds_to_its_variants_what_each_takes() -> None:
+    evidence = import_module("evidence")
+    runs = evidence.planned("voc-animals-65", "DATA", "W.safetensors")
+    warm, boxes = "method.warm_start=0.5", "runs/evidence/voc-animals-65/detector/boxes.json"
+    assert warm in runs["u2pl", 0].request.set and warm not in runs["cps", 0].request.set
+    assert f"data.boxes={boxes}" in runs["u2pl-boxes", 2].request.set
+    assert not any("boxes" in each for each in runs["u2pl-weighted", 0].request.set)
+    adapt = evidence.planned("camvid-dusk", "DATA", "W.safetensors")
+    assert adapt["upper_bound", 0].request.source_split == "train_dusk"
+    assert adapt["daformer", 0].request.source_split == "train_day"
+    assert evidence.planned("adapt-demo", None, None)["upper_bound", 0].request.source == (
+        "demo-target"
+    )
+    assert all(run.request.cpu for run in runs.values())
+    assert not any(
+        run.request.cpu for run in evidence.planned("camvid-dusk-gpu", "D", "W").values()
+    )
+
+
+def test_a_study_writes_what_its_runs_found_and_skips_what_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    evidence = import_module("evidence")
+    study = evidence.Study(("--preset", "demo"), (("suponly", 0), ("u2plplus", 1)))
+    monkeypatch.setitem(evidence.STUDIES, "small", study)
+    monkeypatch.chdir(tmp_path)
+    trained: list[str] = []
+
+    def execute(app: App, runs: Any, jobs: int, say: Any, done: Any) -> list[Any]:
+        for run, state in runs:
+            assert state == "new" and jobs == 2
+            write_run(run.folder, app=app.name, method=run.request.method, seed=run.request.seed)
+            (run.folder / "resume.safetensors").touch()
+            trained.append(run.name)
+            done(run)
+        return []
+
+    monkeypatch.setattr(evidence, "execute", execute)
+    given = {"study": "small", "data": None, "weights": None, "only": None, "print": False}
+    assert evidence.measure(Namespace(**given, jobs=2)) == 0
+    assert evidence.measure(Namespace(**given, jobs=2)) == 0
+    assert trained == ["suponly-seed0", "u2plplus-seed1"]
+    found = json.loads((tmp_path / "results" / "small" / "u2plplus-seed1.json").read_text())
+    assert found["command"] == (
+        "python apps/semi/cli.py train u2plplus --preset demo --seed 1 --out "
+        "runs/evidence/small/u2plplus-seed1 --cpu"
+    )
+    assert found["method"] == "u2plplus" and found["curves"]["lr"] == [0.1]
+    assert not list((tmp_path / "runs").rglob("resume.safetensors"))

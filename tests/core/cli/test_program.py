@@ -141,6 +141,15 @@ def test_without_words_there_is_help() -> None:
         (["evaluate"], "Missing argument 'checkpoint'"),
         (["evaluate", "nowhere"], "no trained network at nowhere"),
         (["evaluate", "nowhere", "--mode", "x"], "'x' is not one of 'whole', 'center-crop'"),
+        (["compare"], "Missing argument 'runs'"),
+        (["compare", "nowhere"], "there is no folder nowhere"),
+        (["sweep"], "there is nothing to train: name methods"),
+        (["sweep", "--methods", "plain"], "name a folder for the runs with --out"),
+        (["sweep", "--methods", "plan", "--out", "a"], "no method 'plan' (did you mean plain?)"),
+        (["sweep", "--methods", "plain", "--seeds", "a", "--out", "a"], "--seeds: write seeds as"),
+        (["sweep", "nowhere.toml"], "nowhere.toml cannot be read as a sweep"),
+        (["sweep", "--jobs", "0"], "Invalid value for '--jobs'"),
+        (["sweep", "--seed", "0"], "No such option: --seed"),
         (["predict", "nowhere", "a.png"], "Missing option '--out'"),
         (["predict", "nowhere", "--out", "a"], "Missing argument 'images'"),
         (["export", "nowhere"], "Missing option '--to'"),
@@ -160,17 +169,8 @@ def test_every_command_of_an_app_refuses_in_one_line(words: list[str], says: str
 
 def test_an_app_has_these_commands() -> None:
     text = CliRunner().invoke(toy, ["--help"]).output
-    names = (
-        "train",
-        "doctor",
-        "evaluate",
-        "predict",
-        "export",
-        "push",
-        "methods",
-        "presets",
-        "show",
-    )
+    names = ("train", "doctor", "report", "compare", "sweep", "evaluate", "predict", "export")
+    names += ("push", "methods", "presets", "show")
     assert all(f" {name} " in text for name in names)
 
 
@@ -181,7 +181,16 @@ def test_help_does_not_wait_for_torch() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "doctor", "evaluate x", "predict x y --out z", "export x --to y", "push x y"],
+    [
+        "train",
+        "doctor",
+        "evaluate x",
+        "predict x y --out z",
+        "export x --to y",
+        "push x y",
+        "compare x",
+        "sweep --methods x",
+    ],
 )
 def test_a_person_reads_a_word_before_anything_heavy_is_loaded(
     command: str, monkeypatch: pytest.MonkeyPatch
@@ -195,7 +204,7 @@ def test_a_person_reads_a_word_before_anything_heavy_is_loaded(
             assert said == ["starting"], name
             return lambda *_: None
 
-    for module in ("u2pl.cli.commands", "u2pl.cli.sharing"):
+    for module in ("u2pl.cli.commands", "u2pl.cli.sharing", "u2pl.cli.comparing"):
         monkeypatch.setitem(sys.modules, module, Bodies(module))
     assert CliRunner().invoke(toy, command.split()).exit_code == 0
 

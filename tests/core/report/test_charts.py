@@ -13,6 +13,7 @@ from u2pl.report.charts import (
     Band,
     Series,
     class_strip,
+    interval_chart,
     line_chart,
     matrix_chart,
     number,
@@ -102,6 +103,27 @@ def test_a_matrix_says_what_is_taken_for_what():
         "25.0 % of b is taken for a",
         "75.0 % of b is right",
     ]
+
+
+def test_intervals_are_drawn_in_place_and_cut_at_the_axis():
+    chart = drawn(interval_chart("gain", 1.0, (-2.0, 2.0), inner=(0.0, 2.0), outer=(-9.0, 1.5)))
+    (dot,), (band,), (zero, line) = (list(chart.iter(kind)) for kind in ("circle", "rect", "path"))
+    middle, unit = 90.0, (180 - 14) / 4
+    assert float(dot.get("cx")) == pytest.approx(middle + unit, abs=0.1)
+    assert float(band.get("x")) == pytest.approx(middle, abs=0.1)
+    assert float(band.get("width")) == pytest.approx(2 * unit, abs=0.1)
+    assert zero.get("d").startswith(f"M{middle} ")
+    start, end = re.match(r"M([\d.]+) 11H([\d.]+)", line.get("d")).groups()
+    assert (float(start), float(end)) == pytest.approx((7, middle + 1.5 * unit), abs=0.1)
+    assert line.get("d").count("l") == 2 and line.get("d").count("v") == 1  # an arrow and a stop
+    (svg,) = chart.iter("svg")
+    assert svg.get("aria-label") == "gain" == next(chart.iter("title")).text
+
+
+def test_a_value_without_intervals_is_a_dot():
+    chart = drawn(interval_chart(HOSTILE, 0.0, (-1.0, 1.0)))
+    assert len(list(chart.iter("circle"))) == 1 and not list(chart.iter("rect"))
+    assert next(chart.iter("svg")).get("aria-label") == HOSTILE
 
 
 def test_names_cannot_break_out():

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from u2pl.cli.errors import guarded, say_error, say_starting
 from u2pl.cli.requests import (
+    CompareRequest,
     EvaluateRequest,
     ExportRequest,
     ImportRequest,
@@ -21,6 +22,8 @@ from u2pl.cli.requests import (
     PushRequest,
     ReportRequest,
     ShowRequest,
+    SweepRequest,
+    sweep_request,
 )
 from u2pl.run.app import App
 from u2pl.run.request import TRAIN_ONLY, Request, default_of, parameters
@@ -101,6 +104,22 @@ def new_program(app: App) -> typer.Typer:
         from u2pl.cli.commands import report as body
 
         body(app, request)
+
+    @command(program, CompareRequest)
+    def compare(request: CompareRequest) -> None:
+        """Compare runs: scores over seeds, paired gains over a baseline, and how sure they are."""
+        say_starting()
+        from u2pl.cli.comparing import compare as body
+
+        body(app, request)
+
+    @command(program, sweep_request(app.request))
+    def sweep(request: SweepRequest) -> int:
+        """Train methods and variants with several seeds and compare them; repeated, it goes on."""
+        say_starting()
+        from u2pl.cli.comparing import sweep as body
+
+        return body(app, request)
 
     @command(program, PredictRequest)
     def predict(request: PredictRequest) -> None:

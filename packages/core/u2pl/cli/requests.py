@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from u2pl.errors import UserError
+from u2pl.run.request import Request, default_of
+from u2pl.run.sweep.options import shared_options
 
 if TYPE_CHECKING:
     from u2pl.model.model import View
@@ -160,6 +164,69 @@ class PushRequest(ShareRequest):
     private: Annotated[
         bool, typer.Option("--private", help="for nobody but you, if the name is new")
     ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest:
+    """What `compare` can be asked."""
+
+    runs: Annotated[list[Path], typer.Argument(help="folders of runs, or folders that hold runs")]
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="the variant to compare with, by its name in the table; the method that learns "
+            "from labels alone, if left out"
+        ),
+    ] = None
+    markdown: Annotated[Path | None, typer.Option(help="file to write the tables to")] = None
+    csv: Annotated[Path | None, typer.Option(help="file to write the numbers to")] = None
+    html: Annotated[Path | None, typer.Option(help="file to write a page with charts to")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRequest:
+    """What `sweep` can be asked, besides the options of `train` that its runs share."""
+
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="TOML file: methods, seeds, tables of variants, options of train"),
+    ] = None
+    methods: Annotated[
+        str | None, typer.Option(help="such as suponly,u2plplus; instead of those of the file")
+    ] = None
+    seeds: Annotated[
+        str | None, typer.Option(help="such as 0-2 or 0,1,5; instead of those of the file")
+    ] = None
+    out: Annotated[
+        Path | None,
+        typer.Option(help="folder for the runs and their comparison; runs/FILE if left out"),
+    ] = None
+    jobs: Annotated[
+        int, typer.Option(min=1, help="runs at once; with more than one, each has one thread")
+    ] = 1
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the commands, train nothing")
+    ] = False
+
+
+def sweep_request(request: type[Request]) -> type[SweepRequest]:
+    """What `sweep` of an app can be asked.
+
+    Args:
+        request: what its `train` can be asked.
+    """
+    hints = get_type_hints(request, include_extras=True)
+    shared: list[tuple[str, Any, Any]] = [
+        (
+            name,
+            hints[name],
+            dataclasses.field(default_factory=partial(default_of, request, name)),
+        )
+        for name in shared_options(request)
+    ]
+    return dataclasses.make_dataclass(
+        "SweepRequest", shared, bases=(SweepRequest,), frozen=True, kw_only=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

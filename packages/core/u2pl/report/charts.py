@@ -94,6 +94,54 @@ def line_chart(
     return drawing + (key(names) if len(names) > 1 or names[0] not in name else Markup(""))
 
 
+def interval_chart(
+    name: str,
+    value: float,
+    bounds: tuple[float, float],
+    inner: tuple[float, float] | None = None,
+    outer: tuple[float, float] | None = None,
+) -> Markup:
+    """A value with one or two intervals on an axis that has 0, to stand in a row of a table.
+
+    What leaves the axis ends in an arrow.
+
+    Args:
+        name: what is shown, for screen readers and for whoever points at it.
+        value: the dot.
+        bounds: lowest and highest value of the axis, the same for all rows.
+        inner: drawn as a broad band.
+        outer: drawn as a line with ends.
+    """
+    width, height, room = 180, 22, 7
+    low, high = bounds
+
+    def place(x: float) -> float:
+        return room + (min(max(x, low), high) - low) / (high - low) * (width - 2 * room)
+
+    parts = [Markup('<path class="grid" d="M{:.1f} 1V{}"/>').format(place(0), height - 1)]
+    if inner is not None:
+        start, end = map(place, inner)
+        parts.append(
+            Markup('<rect class="inner" x="{:.1f}" y="6" width="{:.1f}" height="10"/>').format(
+                start, max(end - start, 1)
+            )
+        )
+    if outer is not None:
+        start, end = map(place, outer)
+        left = "m4 -4l-4 4l4 4" if outer[0] < low else "m0 -5v10"
+        right = "m-4 -4l4 4l-4 4" if outer[1] > high else "m0 -5v10"
+        parts.append(
+            Markup('<path class="outer" d="M{:.1f} 11H{:.1f}M{:.1f} 11{}M{:.1f} 11{}"/>').format(
+                start, end, start, left, end, right
+            )
+        )
+    parts.append(Markup('<circle class="dot" cx="{:.1f}" cy="11" r="3.5"/>').format(place(value)))
+    return Markup(
+        '<svg class="interval" viewBox="0 0 {} {}" role="img" aria-label="{}"><title>{}</title>{}'
+        "</svg>"
+    ).format(width, height, name, name, Markup("").join(parts))
+
+
 def key(names: Sequence[str]) -> Markup:
     """Names of lines with their colours."""
     entries = [

@@ -1,0 +1,200 @@
+"""Variants: runs that differ in the seed alone, and what each is called."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from u2pl.errors import UserError
+from u2pl.run.app import App
+from u2pl.run.compare.finished import Finished
+from u2pl.run.recipe import METHOD, Recipe
+from u2pl.training.run_folder import FREE, SUMMARY
+
+#: Entries of config.json that make no variant: what is the same for all runs or follows from the
+#: options, and the seed.
+_APART = ("app", "command", "method_name", "preset", "seed", "options")
+#: Follow from what was typed; they name a variant only if nothing that was typed does.
+_DERIVED = ("data_fingerprint", "tags_fingerprint", "split", "boxes")
+_DRAWN = re.compile(r", seed \d+, stratified \(.*\)$")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Runs that differ in the seed alone.
+
+    Args:
+        name: the method, and the options in which it differs from other variants of the method.
+        runs: in the order of their seeds; each seed once.
+    """
+
+    name: str
+    runs: tuple[Finished, ...]
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.runs[0].method
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the runs."""
+        return tuple(run.seed for run in self.runs)
+
+    @property
+    def by_seed(self) -> dict[int, Finished]:
+        """The runs by their seeds."""
+        return {run.seed: run for run in self.runs}
+
+
+def find_variants(app: App, runs: Sequence[Finished]) -> tuple[list[Variant], list[str]]:
+    """Runs grouped into variants in their order, and what a person should know about the names.
+
+    Of several runs of a variant with the same seed the newest counts, which is said.
+
+    Args:
+        app: that trained them.
+        runs: of any methods.
+    """
+    groups: dict[str, list[Finished]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps([run.method, traits(run)], sort_keys=True), []).append(run)
+    kept, said = [], []
+    for group in groups.values():
+        newest: dict[int, Finished] = {}
+        for run in sorted(group, key=lambda run: (run.folder / SUMMARY).stat().st_mtime):
+            if run.seed in newest:
+                said.append(
+                    f"{newest[run.seed].folder} is left out: {run.folder} is a newer run of the "
+                    "same method, options and seed"
+                )
+            newest[run.seed] = run
+        kept.append(tuple(newest[seed] for seed in sorted(newest)))
+    names, legend = variant_names(app, [group[0] for group in kept])
+    return [Variant(*each) for each in zip(names, kept, strict=True)], [*said, *legend]
+
+
+def traits(run: Finished) -> dict[str, Any]:
+    """What makes a run the variant that it is, by the name under which it would be typed."""
+    config, weights = run.config, run.summary.get("encoder_weights")
+    found = {key: value for key, value in config.items() if key not in _APART}
+    found["split"] = split_words(run)
+    found |= {
+        key: value
+        for key, value in flat(config["options"]).items()
+        if key.rpartition(".")[2] not in FREE and key != "train.steps"
+    }
+    if weights is not None:  # the same file may lie in another place
+        found["network.encoder_weights"] = weights_words(run)
+    return found
+
+
+def split_words(run: Finished) -> str:
+    """The training split, without what a seed drew."""
+    return _DRAWN.sub(", drawn by the seed", str(run.config["split"]))
+
+
+def weights_words(run: Finished) -> str:
+    """The pretrained weights that training began with."""
+    weights = run.summary.get("encoder_weights")
+    return f"{Path(weights['name']).name} ({weights['sha256'][:8]})" if weights else "none"
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options by their dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def variant_names(app: App, runs: Sequence[Finished]) -> tuple[list[str], list[str]]:
+    """A name for each of some runs of different variants, and a legend.
+
+    A method with a single variant is called by its name. Of several variants, each is called by
+    what differs among them, except where it has the usual value: that of the method's recipe or, of
+    what methods share, the most frequent one.
+    """
+    known = [traits(run) for run in runs]
+    names, legend = [run.method for run in runs], []
+    for method in dict.fromkeys(names):
+        mine = [i for i, run in enumerate(runs) if run.method == method]
+        if len(mine) == 1:
+            continue
+        keys = _telling([known[i] for i in mine])
+        usual = {key: _usual(app, key, [runs[i] for i in mine], known) for key in keys}
+        short = all(_short_is_clear([each.get(key) for each in known]) for key in keys)
+        labels = _labels(keys)
+        for i in mine:
+            told = [
+                f"{labels[key]}={value_words(known[i].get(key), short)}"
+                for key in keys
+                if known[i].get(key) != usual[key]
+            ]
+            names[i] = ", ".join([method, *told])
+        meant = [
+            f"{labels[key]}={value_words(usual[key], short)}"
+            for key in keys
+            if any(known[i].get(key) == usual[key] for i in mine)
+        ]
+        if meant:
+            legend.append(f"unless a name says otherwise, {method} has {', '.join(meant)}")
+    return names, legend
+
+
+def _telling(variants: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of what differs; what follows from other entries only if it is needed."""
+    keys = dict.fromkeys(key for each in variants for key in each)
+    differing = [key for key in keys if len({_text(each.get(key)) for each in variants}) > 1]
+    differing.sort(key=lambda key: not key.startswith(f"{METHOD}."))
+    typed = [key for key in differing if key not in _DERIVED]
+    told = {tuple(_text(each.get(key)) for key in typed) for each in variants}
+    return typed if len(told) == len(variants) else differing
+
+
+def _usual(
+    app: App, key: str, mine: Sequence[Finished], everyone: Sequence[Mapping[str, Any]]
+) -> Any:
+    """The value that goes without saying."""
+    if key.startswith(f"{METHOD}."):
+        try:
+            own = Recipe.of(app, mine[0].method, str(mine[0].config["preset"]))
+        except UserError:  # a method or a preset from elsewhere
+            pass
+        else:
+            if key in (values := flat(own.dump())):
+                return values[key]
+    texts = Counter(_text(each[key]) for each in everyone if key in each)
+    return json.loads(texts.most_common(1)[0][0])
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _labels(keys: Sequence[str]) -> dict[str, str]:
+    """How each key is written: without its section, where that is clear."""
+    ends = [key.partition(".")[2] or key for key in keys]
+    return {key: end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)}
+
+
+def _short_is_clear(values: Sequence[Any]) -> bool:
+    """Whether values are told apart by their short words."""
+    return len({value_words(each) for each in values}) == len({_text(each) for each in values})
+
+
+def value_words(value: Any, short: bool = True) -> str:
+    """A value as one would type it; of a path the name."""
+    if isinstance(value, str):
+        return Path(value).name if short and value.startswith(("/", "./", "../", "~")) else value
+    if isinstance(value, float):
+        return f"{value:g}" if short else repr(value)
+    return json.dumps(value)
