@@ -72,7 +72,8 @@ def train(task: Task, method: Method[Any], out: Path, scored: bool) -> History:
 
     def score(networks: dict[str, nn.Module], progress: Any) -> Any:
         classes = len(task.classes)
-        return evaluate(networks, part.source, part.ids, task.protocol, "cpu", classes, progress)
+        counts = evaluate(networks, part.source, part.ids, task.protocol, "cpu", classes, progress)
+        return {name: count.score() for name, count in counts.items()}
 
     run = Job(
         method=method,

@@ -403,3 +403,18 @@ def test_what_is_damaged_or_hostile_is_one_line(folder: Path, what: str) -> None
     damage, says = HOSTILE[what]
     damage(folder)
     refuse(folder, says)
+
+
+@pytest.mark.parametrize("first", [b"\x80", b"PK"])
+def test_a_length_that_looks_like_a_pickle_is_none(
+    network: Segmentor, folder: Path, first: bytes
+) -> None:
+    """The length of the header comes first, and may be any number."""
+    path = folder / "model.safetensors"
+    held = path.read_bytes()
+    size = int.from_bytes(held[:8], "little")
+    wanted = next(n for n in range(size, size + 2**16) if n.to_bytes(8, "little").startswith(first))
+    longer = held[8 : 8 + size].ljust(wanted)  # blanks after the header are allowed
+    path.write_bytes(wanted.to_bytes(8, "little") + longer + held[8 + size :])
+    assert path.read_bytes().startswith(first)
+    assert same(load_folder(folder)[0], network)

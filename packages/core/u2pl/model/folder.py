@@ -220,7 +220,9 @@ def _header(path: Path) -> dict[str, tuple[list[int], str]]:
     """Shape and type of each tensor of a file, without reading any."""
     try:
         with open(path, "rb") as file:
-            if file.read(2).startswith(PICKLES):
+            start = file.read(9)
+            # safetensors: eight bytes of length, which may look like anything, then JSON
+            if start.startswith(PICKLES) and start[8:] != b"{":
                 raise UserError(
                     f"{path} is a pickle by another name, which could run code: it is not opened; "
                     "get the safetensors file"

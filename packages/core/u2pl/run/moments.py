@@ -19,11 +19,11 @@ from torch import Tensor
 
 from u2pl.errors import UserError
 from u2pl.evaluate.inference import evaluating
-from u2pl.evaluate.scoring import load_example
+from u2pl.evaluate.scoring import Example, load_example
 from u2pl.files import make_folder, replace_file
 from u2pl.maps import resize_image, shrink_factor
 from u2pl.methods.method import AnyMethod
-from u2pl.notation import PADDING
+from u2pl.notation import IGNORE, PADDING
 from u2pl.run.task import Part, Task
 from u2pl.schedules import Progress
 
@@ -41,7 +41,7 @@ class Look(NamedTuple):
     id: str
     role: str  # labelled, target, ...
     image: np.ndarray  # uint8 [h, w, 3]
-    truth: np.ndarray  # uint8 [h, w], 255 = unknown
+    truth: np.ndarray  # uint8 [h, w], 255 = unknown: training opens no masks but the labelled ones
     maps: dict[str, np.ndarray]  # [h, w]: uint8 class ids, float from 0 to 1, or bool
 
 
@@ -68,7 +68,7 @@ def keep_moment(folder: Path, task: Task, method: AnyMethod, progress: Progress)
     """
     chosen = list(_chosen(task))
     side = min(task.recipe.sections.data.crop, SHOWN)
-    examples = [_shrunk(*load_example(part.source, id), side) for part, id in chosen]
+    examples = [_shrunk(*_example(part, id), side) for part, id in chosen]
     height, width = (max(label.shape[axis] for _, label in examples) for axis in (0, 1))
     device = method.device
     image = torch.tensor(PADDING, dtype=torch.uint8).view(1, 3, 1, 1)
@@ -134,6 +134,14 @@ def _chosen(task: Task) -> Iterator[tuple[Part, str]]:
         count = min(count, len(part.ids))
         for i in range(count):
             yield part, part.ids[i * len(part.ids) // count]
+
+
+def _example(part: Part, id: str) -> Example:
+    """An image, with its mask if the run learns from it."""
+    if part.masked:
+        return load_example(part.source, id)
+    image = torch.from_numpy(np.array(part.source.image(id))).permute(2, 0, 1)
+    return Example(image, torch.full_like(image[0], IGNORE))
 
 
 def _shrunk(image_3HW: Tensor, label_HW: Tensor, side: int) -> tuple[Tensor, Tensor]:

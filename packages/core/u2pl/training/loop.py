@@ -272,6 +272,8 @@ def fit(
                 # images of many sizes: nothing is tuned or compiled for them
                 with accelerator.autocast(), _autotuning(False), set_stance("force_eager"):
                     _score(job, method, history, journal, reporter, main)
+                    if main and job.look is not None:
+                        job.look(progress)
             stopping = stop.asked(step)
             if scored or stopping or history.step % config.checkpoint_every == 0:
                 keep_state()
@@ -343,8 +345,6 @@ def _score(
     """Score the networks, if possible; keep the first as `last`, and as `best` if it is."""
     networks = method.networks()
     result = next(iter(networks))
-    if main and job.look is not None:
-        job.look(Progress(history.step - 1, job.total, job.seed))
     if job.evaluate is None:
         if main:
             job.keep("last", networks[result], {"step": history.step, "network": result})

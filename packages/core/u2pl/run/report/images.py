@@ -128,8 +128,7 @@ def moments(run: Finding, palette: np.ndarray) -> list[Watched]:
     for i, look in enumerate(picked[-1].looks):
         mine = [Picture(pictures.photo(look.image), "image", f"{look.id}, the image")]
         if (look.truth != IGNORE).any():
-            known = "truth" if look.role in ("labelled", "source") else "truth (not learnt from)"
-            mine.append(Picture(pictures.mask(look.truth, palette), known, f"{look.id}, truth"))
+            mine.append(Picture(pictures.mask(look.truth, palette), "truth", f"{look.id}, truth"))
         over = [
             Shown(
                 f"after {moment.step} steps",
