@@ -138,6 +138,7 @@ def test_of_several_networks_one_is_chosen_by_its_prefix(tmp_path: Path) -> None
         (lambda s: s.pop("decode_head.linear_fuse.bn.running_var"), "1 tensors are missing"),
         (lambda s: s.update({"backbone.norm1.weight": torch.ones(9)}), "1 have another shape"),
         (lambda s: [s.pop(k) for k in list(s) if ".block3.1." in k], "no Mix Transformer has"),
+        (lambda s: s.pop("decode_head.linear_pred.weight"), "the segformer head is not whole"),
         (lambda s: s.pop("backbone.patch_embed1.proj.weight"), "no Mix Transformer under"),
         (lambda s: s.pop("decode_head.linear_fuse.conv.weight"), "no Mix Transformer under"),
     ],
@@ -149,6 +150,15 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path, spoil: Any, says: str) ->
     with pytest.raises(UserError, match=says) as error:
         import_released(tmp_path / "a.pth")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("decoder", "stride"), [("daformer", 8), ("segformer", 7)])
+def test_a_stride_that_the_decoder_does_not_run_at_is_one_line(
+    tmp_path: Path, decoder: str, stride: int
+) -> None:
+    torch.save(released(network(decoder), decoder, "backbone.", "decode_head."), tmp_path / "a.pth")
+    with pytest.raises(UserError, match=rf"^--output-stride {stride}: "):
+        import_released(tmp_path / "a.pth", stride=stride)
 
 
 def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:

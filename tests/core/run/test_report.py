@@ -11,6 +11,7 @@ import torch
 
 from core.toy.app import APP, ToyRequest
 from harness.browser import look
+from u2pl.cli.commands import doubt_words, gain_words
 from u2pl.errors import UserError
 from u2pl.evaluate.counts import COUNTS, load_counts
 from u2pl.evaluate.statistics import bootstrap_interval
@@ -19,6 +20,9 @@ from u2pl.run.report.finding import Finding
 from u2pl.run.report.page import REPORT, write_report
 from u2pl.run.run import Run
 from u2pl.run.train import train
+from u2pl.training.config import TrainConfig
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,7 @@ class Page(HTMLParser):
 
 
 def page(run: Run) -> Page:
-    return Page(write_report(APP, run.folder).read_text(encoding="utf-8"))
+    return Page(write_report(APP, run.folder, CPU).read_text(encoding="utf-8"))
 
 
 def test_training_ends_with_a_report_that_needs_no_other_file(trained: Run) -> None:
@@ -96,9 +100,28 @@ def test_it_says_score_interval_and_how_to_make_it_again(trained: Run) -> None:
     low, high = bootstrap_interval(counts.images)
     assert f"{low:.1f} to {high:.1f}" in found.text
     assert "u2pl-toy train plain --preset light --most-images 4" in found.text
-    assert "minimum number of" in found.text or "optimizer" in found.text  # what options mean
+    meaning = TrainConfig.model_fields["batch"].description
+    assert meaning is not None and meaning in found.text
     for name in trained.summary["classes"]:
         assert name in found.text
+
+
+def test_the_terminal_says_when_few_images_were_scored(run: Run) -> None:
+    assert run.summary["scored"] == 80 and doubt_words(run) == ""
+    change(run.folder / "summary.json", "scored", 4)
+    low, high = run.summary["miou_interval"]
+    expected = f"only 4 images are scored: 95 % interval {low:.1f} to {high:.1f};"
+    assert doubt_words(Run(run.folder)).startswith(expected)
+
+
+def test_the_terminal_says_what_the_method_adds(run: Run) -> None:
+    assert gain_words(APP, run) == ""  # the baseline itself
+    method = Run(as_method(run, "other").folder)  # what was read before is kept
+    assert "is not known: train plain too" in gain_words(APP, method)
+    as_method(method, "plain", "two")
+    better = max(score.miou for score in method.scores.values())
+    gain = method.summary["miou_last"] - better
+    assert gain_words(APP, method).startswith(f"{gain:+.2f} mIoU over plain (")
 
 
 def test_the_gallery_begins_with_the_worst_images(trained: Run) -> None:
@@ -133,10 +156,10 @@ def test_what_differs_in_more_than_the_method_is_no_baseline(
     method = as_method(run, "other")
     base = as_method(method, "plain", "two")
     change(base.folder / "config.json", key, value)
-    assert Finding(APP, method.folder).baseline is None
+    assert Finding(APP, method.folder, CPU).baseline is None
     # a damaged neighbour is passed over
     (base.folder / "config.json").write_text("{")
-    assert Finding(APP, method.folder).baseline is None
+    assert Finding(APP, method.folder, CPU).baseline is None
 
 
 def test_a_run_that_goes_on_can_be_looked_at(run: Run) -> None:
@@ -191,7 +214,7 @@ def test_what_cannot_be_read_is_one_line(
     else:
         (run.folder / file).write_text(content)
     with pytest.raises(UserError, match=says):
-        write_report(APP, run.folder)
+        write_report(APP, run.folder, CPU)
     assert (run.folder / REPORT).read_bytes() == before
 
 
@@ -203,7 +226,7 @@ def test_moments_show_the_same_images_each_time(trained: Run) -> None:
     assert len(first) == 4
     for one, other in zip(first, last, strict=True):
         assert (one.image == other.image).all() and (one.truth == other.truth).all()
-        assert one.maps["label"].shape == one.truth.shape == one.image.shape[:2]
+        assert one.maps["prediction"].shape == one.truth.shape == one.image.shape[:2]
         assert one.maps["entropy"].dtype.kind == "f"
 
 
@@ -223,5 +246,5 @@ def test_looking_changes_nothing_of_a_run(trained: Run, tmp_path: Path) -> None:
 def test_a_browser_shows_it_well(trained: Run, run: Run) -> None:
     as_method(run, "plain", "two")
     method = as_method(run, "other")
-    write_report(APP, method.folder)
+    write_report(APP, method.folder, CPU)
     look(method.folder / REPORT, images=80)

@@ -130,8 +130,7 @@ class Cam(Method[TagBatch]):
             "activation": cam.amax(dim=1),
             "refined": refined.to(torch.uint8),
             "label": label.to(torch.uint8),
-            "prediction": shown["label"],
-            "entropy": shown["entropy"],
+            **shown,
         }
 
     def weights(self) -> dict[str, float]:

@@ -15,10 +15,9 @@ from u2pl.cli.errors import fail
 from u2pl.cli.requests import EvaluateRequest, ImportRequest, PredictRequest, ReportRequest
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score, subset_mious
-from u2pl.evaluate.counts import COUNTS, load_counts
 from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.protocol import EvaluationProtocol
-from u2pl.evaluate.statistics import FEW, bootstrap_interval
+from u2pl.evaluate.statistics import FEW
 from u2pl.files import write_json
 from u2pl.model.card import Card
 from u2pl.model.folder import locate
@@ -119,7 +118,7 @@ def report(app: App, request: ReportRequest) -> None:
     console = standard_output()
     choose_threads()
     with ConsoleReporter(console).counting("drawing the report") as progress:
-        path = write_report(app, request.run, progress)
+        path = write_report(app, request.run, choose_device(request.cpu), progress)
     console.print(f"report: {path}", soft_wrap=True, highlight=False, markup=False)
 
 
@@ -143,14 +142,13 @@ def gain_words(app: App, run: Run) -> str:
 
 def doubt_words(run: Run) -> str:
     """The interval of the score, if few images were scored."""
-    path = run.folder / COUNTS
-    counts = load_counts(path).networks.get(run.summary["network"]) if path.exists() else None
-    if counts is None or len(counts.images) >= FEW:
+    images, interval = run.summary.get("scored"), run.summary.get("miou_interval")
+    if not images or images >= FEW or interval is None:  # runs of older versions do not say it
         return ""
-    low, high = bootstrap_interval(counts.images)
+    low, high = interval
     return (
-        f"only {len(counts.images)} images are scored: 95 % interval {low:.1f} to {high:.1f}; "
-        "score more of them before you compare"
+        f"only {images} images are scored: 95 % interval {low:.1f} to {high:.1f}; score more of "
+        "them before you compare"
     )
 
 

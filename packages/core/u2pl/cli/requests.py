@@ -110,6 +110,7 @@ class ReportRequest:
     """What `report` can be asked."""
 
     run: Annotated[Path, typer.Argument(help="folder of a run, finished or not")]
+    cpu: Annotated[bool, CPU] = False
 
 
 @dataclass(frozen=True, kw_only=True)

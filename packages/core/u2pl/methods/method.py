@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -22,7 +21,7 @@ from u2pl.methods.supervised_loss import SUPERVISED, SupervisedConfig
 from u2pl.networks.encoder import Encoder
 from u2pl.networks.segmentor import Segmentor, SegOutput
 from u2pl.notation import IGNORE
-from u2pl.pseudo.partition import Partition, entropy
+from u2pl.pseudo.partition import Partition, doubt
 from u2pl.schedules import Progress
 
 #: Input of a training step: a named tuple of tensors.
@@ -117,9 +116,9 @@ class Method(nn.Module, Generic[Batch], ABC):
         """
         output = self.labeler()(image_B3HW)
         prob = upsample(output.logits, image_B3HW.shape[-2:]).float().softmax(dim=1)
-        doubt = entropy(prob) / math.log(max(2, prob.shape[1]))
         label = self.pseudo_label(prob, output).to(torch.uint8)
-        return {"label": label, "entropy": doubt, **self.marks(prob, valid_BHW, progress)}
+        name = "label" if self.uses_unlabeled else "prediction"
+        return {name: label, "entropy": doubt(prob), **self.marks(prob, valid_BHW, progress)}
 
     def labeler(self) -> nn.Module:
         """The network whose labels of images without masks are learned from."""

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import ValidationError
 from torch import Tensor
 
 from u2pl.data.city_classes import CityClasses
 from u2pl.data.classes import bit_palette, read_classes
 from u2pl.data.sources.voc import NAMES as VOC_CLASSES
-from u2pl.errors import UserError
+from u2pl.errors import UserError, explain
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import RANDOM, NetworkConfig
 from u2pl.networks.encoders.mit import VARIANTS, timm_key
@@ -93,7 +94,7 @@ def import_released(path: Path, prefix: str | None = None, stride: int | None = 
     Args:
         path: .pth (read without running code) or .safetensors.
         prefix: which of several networks in the file, by what its keys begin with.
-        stride: of the encoder's last map, which no tensor tells; the decoder's usual one if None.
+        stride: of the encoder's last map, which no tensor tells; 32 if None.
 
     Raises:
         UserError: The file cannot be read, is of another architecture, or does not fit.
@@ -103,15 +104,22 @@ def import_released(path: Path, prefix: str | None = None, stride: int | None = 
     encoder = _below(state, encoder_prefix)
     own_head = _below(state, head_prefix)
     name = _variant(encoder, path)
-    width = next(v.shape[0] for k, v in own_head.items() if re.match(head.linear, k))
-    classes = own_head[f"{head.output}.weight"].shape[0]
-    given = {"output_stride": stride} if stride else {"output_stride": 32}
-    config = NetworkConfig.model_validate(
-        {
-            "decoder": head.decoder, "encoder": name, "encoder_weights": RANDOM,
-            "width": width, "embed_dim": 0, **given,
-        }
-    )  # fmt: skip
+    linear = [v for k, v in own_head.items() if re.fullmatch(rf"{head.linear}\.weight", k)]
+    output = own_head.get(f"{head.output}.weight")
+    if not linear or output is None:
+        raise UserError(f"{path}: the {head.decoder} head is not whole; download the file again")
+    width, classes = linear[0].shape[0], output.shape[0]
+    try:
+        config = NetworkConfig(
+            decoder=head.decoder,
+            encoder=name,
+            encoder_weights=RANDOM,
+            width=width,
+            embed_dim=0,
+            output_stride=stride or 32,
+        )
+    except ValidationError as error:
+        raise UserError(f"--output-stride {stride}: {explain(error)}") from None
     network = build_segmentor(config, classes)
     ours = {f"encoder.model.{timm_key(key)}": value for key, value in encoder.items()}
     found = dict(_head_tensors(head, own_head))

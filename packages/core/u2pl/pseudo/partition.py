@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,6 +22,11 @@ class Partition(NamedTuple):
 def entropy(prob_BCHW: Tensor) -> Tensor:
     """H(p) = -sum_c p_c log p_c in nats, float32 (U2PL Eq 5, U2PL+ Eq 11)."""
     return torch.special.entr(prob_BCHW.float()).sum(dim=1)
+
+
+def doubt(prob_BCHW: Tensor) -> Tensor:
+    """The entropy relative to that of even odds, float32 [B, H, W] in [0, 1]."""
+    return entropy(prob_BCHW) / math.log(max(2, prob_BCHW.shape[1]))
 
 
 def upper_percentile(

@@ -19,8 +19,8 @@ from u2pl.training.run_folder import CONFIG, SUMMARY, differences, next_folder, 
 
 #: File of an app's package: what its baseline scores on the built-in demo.
 RECORDED = "recorded.json"
-#: What may differ between a run and its baseline.
-_OWN = ("method_name", "preset", "options.method", "command")
+#: What may differ between a run and its baseline, besides the method's own options.
+_OWN = ("method_name", "preset", "command")
 
 
 class Baseline(NamedTuple):

@@ -41,6 +41,7 @@ def write_summary(
     summary = {
         "method": task.request.method,
         **task.facts(),
+        "scored": len(task.scored.ids),
         "preset": task.recipe.preset,
         "options": task.recipe.dump(),
         "seed": task.request.seed,

@@ -13,6 +13,7 @@ from PIL import Image
 
 from u2pl.errors import UserError, did_you_mean
 from u2pl.evaluate.confusion import Score
+from u2pl.run.recipe import flat_values
 from u2pl.training.journal import Entries
 from u2pl.training.loop import Reporter
 
@@ -139,7 +140,10 @@ def tracking(
         yield tracked
     finally:
         for tracker in tracked.trackers:
-            tracker.finish()
+            try:
+                tracker.finish()
+            except Exception as error:  # as while the run went on
+                reporter.note(f"{tracker.name} could not be finished: {error}")
 
 
 def _start(name: str, folder: Path, config: Mapping[str, Any]) -> GeneralTracker:
@@ -148,17 +152,13 @@ def _start(name: str, folder: Path, config: Mapping[str, Any]) -> GeneralTracker
     try:
         tracker: GeneralTracker = kind(folder.name, **place)
         tracker.start()
-        tracker.store_init_configuration(dict(_flat(config)))
+        tracker.store_init_configuration(
+            {
+                key: value if isinstance(value, (bool, int, float)) else str(value)
+                for key, value in flat_values(config).items()
+            }
+        )
     except Exception as error:  # no login, no network, another version: its own words say it
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"--track {name} does not start: {reason}") from error
     return tracker
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Options by dotted name, as numbers and text."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, (bool, int, float)) else str(value)

@@ -196,7 +196,7 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
         raise
     if main:
         with reporter.counting("drawing the report") as drawing:
-            write_report(task.app, folder, drawing)
+            write_report(task.app, folder, device, drawing)
     distributed.barrier()
     return Run(folder)
 

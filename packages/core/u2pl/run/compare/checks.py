@@ -7,7 +7,8 @@ from typing import Any
 
 from u2pl.errors import UserError
 from u2pl.run.compare.finished import Finished, Found
-from u2pl.run.compare.variants import Variant, flat, split_words, value_words, weights_words
+from u2pl.run.compare.variants import Variant, split_words, value_words, weights_words
+from u2pl.run.recipe import flat_values
 from u2pl.training.run_folder import FREE
 
 #: Names in a list, and values of a line, before the rest is counted.
@@ -130,7 +131,8 @@ def _aspects(runs: Sequence[Finished]) -> Iterator[tuple[str, Callable[[Finished
     yield "pretrained weights", weights_words
     yield "begun with (--init)", lambda run: str(run.config.get("init", "none"))
     options = [
-        flat({k: v for k, v in run.config["options"].items() if k in _SHARED}) for run in runs
+        flat_values({k: v for k, v in run.config["options"].items() if k in _SHARED})
+        for run in runs
     ]
     for key in dict.fromkeys(key for each in options for key in each):
         if key not in _TOLD and key.rpartition(".")[2] not in FREE:
@@ -159,7 +161,7 @@ _CIRCUMSTANCES = {
 
 
 def _option(run: Finished, key: str) -> str:
-    return value_words(flat(run.config["options"]).get(key))
+    return value_words(flat_values(run.config["options"]).get(key))
 
 
 def _commit(run: Finished) -> str:

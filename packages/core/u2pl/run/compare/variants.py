@@ -13,7 +13,7 @@ from typing import Any
 from u2pl.errors import UserError
 from u2pl.run.app import App
 from u2pl.run.compare.finished import Finished
-from u2pl.run.recipe import METHOD, Recipe
+from u2pl.run.recipe import METHOD, Recipe, flat_values
 from u2pl.training.run_folder import FREE, SUMMARY
 
 #: Entries of config.json that make no variant: what is the same for all runs or follows from the
@@ -86,7 +86,7 @@ def traits(run: Finished) -> dict[str, Any]:
     found["split"] = split_words(run)
     found |= {
         key: value
-        for key, value in flat(config["options"]).items()
+        for key, value in flat_values(config["options"]).items()
         if key.rpartition(".")[2] not in FREE and key != "train.steps"
     }
     if weights is not None:  # the same file may lie in another place
@@ -103,17 +103,6 @@ def weights_words(run: Finished) -> str:
     """The pretrained weights that training began with."""
     weights = run.summary.get("encoder_weights")
     return f"{Path(weights['name']).name} ({weights['sha256'][:8]})" if weights else "none"
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options by their dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def variant_names(app: App, runs: Sequence[Finished]) -> tuple[list[str], list[str]]:
@@ -170,7 +159,7 @@ def _usual(
         except UserError:  # a method or a preset from elsewhere
             pass
         else:
-            if key in (values := flat(own.dump())):
+            if key in (values := flat_values(own.dump())):
                 return values[key]
     texts = Counter(_text(each[key]) for each in everyone if key in each)
     return json.loads(texts.most_common(1)[0][0])

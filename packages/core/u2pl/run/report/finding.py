@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from u2pl.evaluate.counts import COUNTS, Counts, ScoredImages, load_counts
 from u2pl.model.model import Model, load
 from u2pl.run.app import App
@@ -24,10 +26,12 @@ class Finding:
     Args:
         app: that trained it.
         folder: of a run, finished or not.
+        device: of the network.
     """
 
     app: App
     folder: Path
+    device: torch.device
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -54,7 +58,8 @@ class Finding:
     @cached_property
     def model(self) -> Model | None:
         """The last network; None before the first evaluation."""
-        return load(self.folder / "last") if (self.folder / "last").exists() else None
+        last = self.folder / "last"
+        return load(last, self.device) if last.exists() else None
 
     @cached_property
     def moments(self) -> list[Moment]:

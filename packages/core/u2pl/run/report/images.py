@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from u2pl.counting import OnProgress
 from u2pl.data.classes import is_background
@@ -15,6 +16,7 @@ from u2pl.evaluate.inference import evaluating, predict_probabilities
 from u2pl.evaluate.scoring import decoded
 from u2pl.model.model import Model
 from u2pl.notation import IGNORE
+from u2pl.pseudo.partition import doubt
 from u2pl.report import pictures
 from u2pl.report.page import Picture, Shown
 from u2pl.run.moments import Look
@@ -78,7 +80,7 @@ def gallery(run: Finding, progress: OnProgress | None) -> tuple[list[Shown], str
                         _pictures(
                             example.image.permute(1, 2, 0).numpy(),
                             example.label.numpy(),
-                            prob.numpy(),
+                            prob,
                             model,
                             id,
                         ),
@@ -97,12 +99,11 @@ def gallery(run: Finding, progress: OnProgress | None) -> tuple[list[Shown], str
 
 
 def _pictures(
-    image: np.ndarray, truth: np.ndarray, prob: np.ndarray, model: Model, id: str
+    image: np.ndarray, truth: np.ndarray, prob_CHW: Tensor, model: Model, id: str
 ) -> list[Picture]:
     palette, background = model.palette, is_background(0, model.classes[0])
-    ids = prob.argmax(0).astype(np.uint8)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        entropy = -np.nansum(prob * np.log(prob), axis=0) / math.log(max(2, len(prob)))
+    ids = prob_CHW.argmax(0).to(torch.uint8).numpy()
+    confidence, entropy = prob_CHW.amax(0).numpy(), doubt(prob_CHW[None])[0].numpy()
     return [
         Picture(pictures.photo(image), "image", f"{id}, the image"),
         Picture(pictures.mask(truth, palette), "truth", f"{id}, its true mask"),
@@ -111,7 +112,7 @@ def _pictures(
             "prediction",
             f"{id}, the predicted classes",
         ),
-        Picture(pictures.heat(prob.max(0)), "confidence", f"{id}, the network's confidence"),
+        Picture(pictures.heat(confidence), "confidence", f"{id}, the network's confidence"),
         Picture(pictures.heat(entropy), "entropy", f"{id}, the network's doubt"),
     ]
 

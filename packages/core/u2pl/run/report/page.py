@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+import torch
 
 from u2pl.counting import OnProgress
 from u2pl.errors import UserError
@@ -15,7 +15,7 @@ from u2pl.report.curves import POINTS, figures, score_figure
 from u2pl.report.overlays import IGNORE_COLOUR
 from u2pl.report.page import render, write_page
 from u2pl.run.app import App
-from u2pl.run.recipe import OptionRow, flat_keys
+from u2pl.run.recipe import OptionRow, flat_keys, flat_values
 from u2pl.run.report.finding import Finding
 from u2pl.run.report.images import gallery, moments, moments_text
 from u2pl.run.report.scores import confusions, notes, score_table, tiles
@@ -24,12 +24,15 @@ from u2pl.training.run_folder import CONFIG
 REPORT = "report.html"
 
 
-def write_report(app: App, folder: Path, progress: OnProgress | None = None) -> Path:
+def write_report(
+    app: App, folder: Path, device: torch.device, progress: OnProgress | None = None
+) -> Path:
     """Write report.html of a run, finished or still going on, and return its path.
 
     Args:
         app: that trained it.
         folder: of the run.
+        device: that the last network predicts the pictures on.
         progress: called with (pictures drawn, pictures to draw).
 
     Raises:
@@ -38,7 +41,7 @@ def write_report(app: App, folder: Path, progress: OnProgress | None = None) -> 
     """
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} holds no run: it has no {CONFIG}; give the folder of a run")
-    run, path = Finding(app, folder), folder / REPORT
+    run, path = Finding(app, folder, device), folder / REPORT
     if run.config.get("app") != app.name:
         raise UserError(
             f"{folder} is a run of {run.config.get('app')}, not of {app.name}; type "
@@ -93,18 +96,8 @@ def described_options(run: Finding) -> list[OptionRow]:
         meanings |= dict(flat_keys(kind.Config, "method."))
     except UserError:  # a method from elsewhere
         pass
-    values = _flat(run.config["options"])
-    return [OptionRow(key, str(value), meanings.get(key, "")) for key, value in values]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat += _flat(value, f"{prefix}{key}.")
-        else:
-            flat.append((f"{prefix}{key}", value))
-    return flat
+    values = flat_values(run.config["options"])
+    return [OptionRow(key, str(value), meanings.get(key, "")) for key, value in values.items()]
 
 
 def _subtitle(run: Finding) -> str:
