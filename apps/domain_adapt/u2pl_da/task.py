@@ -108,9 +108,9 @@ class AdaptTask(Task):
         source, target = self.source, self.target
         bare = [id for id in source.ids if not source.source.has_mask(id)]
         if bare:
+            advice = source.source.where_masks_lack("add their masks, or list others")
             raise UserError(
-                f"--source {source.text}: images without mask: {first_three(bare)}: add their "
-                "masks, or list others"
+                f"--source {source.text}: images without mask: {first_three(bare)}: {advice}"
             )
         if source.source.fingerprint() == target.source.fingerprint():
             leaked = sorted(set(source.ids) & set(self.scored.ids))
@@ -185,9 +185,8 @@ def _source(request: AdaptRequest) -> Part:
     if request.source_split is None:
         ids = [id for id in sorted({*ids, *data.held_out}) if data.has_mask(id)]
         if not ids:
-            raise UserError(
-                f"--source {request.source}: no image has a mask: the source is the labelled domain"
-            )
+            advice = data.where_masks_lack("the source is the labelled domain")
+            raise UserError(f"--source {request.source}: no image has a mask: {advice}")
     return Part("source", request.source, data, split, ids, masked=True)
 
 

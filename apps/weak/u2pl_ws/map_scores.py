@@ -48,9 +48,8 @@ def score_maps(request: MapsRequest) -> None:
     split = request.split or source.train_split
     ids = [id for id in source.split(split) if source.has_mask(id)]
     if not ids:
-        raise UserError(
-            f"{source.name}: no image of {split} has a mask: there is nothing to score with"
-        )
+        advice = source.where_masks_lack("there is nothing to score with")
+        raise UserError(f"{source.name}: no image of {split} has a mask: {advice}")
     text, counting = request.data or model.card.source or "", ConsoleReporter(console).counting
     tags, _ = find_tags(source, text, request.tags, ids, counting)
     try:

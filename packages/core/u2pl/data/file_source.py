@@ -60,9 +60,8 @@ class FileSource(Source):
         ids that are no classes.
         """
         if id not in self.masks:
-            raise UserError(
-                f"{self.name}: image {id!r} has no mask: add one, or use the image without label"
-            )
+            advice = self.where_masks_lack("add one, or use the image without label")
+            raise UserError(f"{self.name}: image {id!r} has no mask: {advice}")
         file, image = self.masks[id], self._image_file(id)
         return self.match_size(self.decode_mask(file), file, image)
 

@@ -33,6 +33,8 @@ class Source(ABC):
     held_out: tuple[str, ...] = ()
     #: Decisions that the source took by itself; commands print them once.
     notes: tuple[str, ...] = ()
+    #: Files that look like masks and belong to no image, in words; empty if there are none.
+    strays: str = ""
     #: What follows the id in file names, before the suffix.
     id_ending: str = ""
     #: File or folder of the images' tags, for `read_tags`.
@@ -75,6 +77,14 @@ class Source(ABC):
     def read_list(self, path: Path) -> list[str]:
         """Read the ids in a user's file; UserError if it is empty or names unknown images."""
         return check_ids(read_lines(path), self.ids(), str(path), self.id_ending)
+
+    def where_masks_lack(self, advice: str) -> str:
+        """What to do about a missing mask: look at those that belong to no image, if there are any.
+
+        Args:
+            advice: what to do if there are none.
+        """
+        return self.strays or advice
 
     def unknown_split(self, name: str) -> UserError:
         """The error for a split that does not exist."""

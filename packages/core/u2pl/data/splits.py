@@ -71,9 +71,9 @@ def _count(which: str, source: Source) -> int | None:
         return None
     available = len(_pool(source))
     if not available:
+        advice = source.where_masks_lack("add masks, or name a split or a file of ids")
         raise UserError(
-            f"no image of {source.name}'s split {source.label_pool!r} has a mask: add masks, or "
-            "name a split or a file of ids"
+            f"no image of {source.name}'s split {source.label_pool!r} has a mask: {advice}"
         )
     if re.fullmatch(r"[+-]?\d+", which):
         count = int(which)
@@ -155,10 +155,8 @@ def _classes_in(source: Source, id: str) -> frozenset[int]:
 def _check_labeled(source: Source, labeled: list[str], which: str) -> None:
     bare = [id for id in labeled if not source.has_mask(id)]
     if bare:
-        raise UserError(
-            f"labeled {which}: images without mask: {first_three(bare)}: add their masks or take "
-            "them out"
-        )
+        advice = source.where_masks_lack("add their masks or take them out")
+        raise UserError(f"labeled {which}: images without mask: {first_three(bare)}: {advice}")
     scored = set(source.split("val")) if "val" in source.splits() else set()
     leaked = [id for id in labeled if id in scored]
     if leaked:

@@ -63,7 +63,8 @@ def test_every_masked_image_listed_means_no_val(make_folder: MakeFolder) -> None
 def test_stray_masks_are_noted(make_folder: MakeFolder) -> None:
     root = make_folder({"a": [0], "b": [1]}, train="a\n", val="b\n")
     (root / "masks" / "b.png").rename(root / "masks" / "b_mask.png")
-    assert Folder(root).notes == ("masks without an image of the same name: 'b_mask' (1)",)
+    (note,) = Folder(root).notes
+    assert "such as b_mask.png: its image is called b, so leave '_mask' out" in note
 
 
 def test_incomplete_folders_say_what_to_do(make_folder: MakeFolder, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from u2pl.data.classes import read_classes
 from u2pl.data.file_source import FileSource, IdList, files_by_id
-from u2pl.data.ids import IMAGE_SUFFIXES, first_three, hold_out, match_id, read_lines
+from u2pl.data.ids import IMAGE_SUFFIXES, hold_out, match_id, read_lines
 from u2pl.data.meta import read_meta
+from u2pl.data.stray_masks import stray_words
 from u2pl.errors import UserError
 
 
@@ -44,9 +45,9 @@ class Folder(FileSource):
         )
         masks = files_by_id(root / "masks", (".png",))
         self.masks = {id: file for id, file in masks.items() if id in self.images}
-        stray = [id for id in masks if id not in self.images]
-        if stray:
-            self.notes += (f"masks without an image of the same name: {first_three(stray)}",)
+        self.strays = stray_words(root, self.images)
+        if self.strays:
+            self.notes += (self.strays,)
         self.lists = {
             file.stem: IdList(str(file), read_lines(file))
             for file in sorted((root / "splits").glob("*.txt"))

@@ -87,9 +87,10 @@ def tags_from_masks(source: Source, ids: Sequence[str], progress: OnProgress | N
     """
     bare = [id for id in ids if not source.has_mask(id)]
     if bare:
+        advice = source.where_masks_lack("tag these by hand")
         raise UserError(
             f"{source.name}: {len(bare)} of {len(ids)} images have no mask: {first_three(bare)}: "
-            "tag these by hand"
+            f"{advice}"
         )
     counts = class_counts(source, ids, progress)
     return {
