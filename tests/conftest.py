@@ -59,6 +59,14 @@ def _no_network() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _started_by_name() -> Iterator[None]:
+    """Commands are printed alike, however the tests were started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is counted once and kept is kept for this session only."""
     with pytest.MonkeyPatch.context() as patch:

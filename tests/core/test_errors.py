@@ -5,7 +5,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from u2pl.errors import did_you_mean, explain
+from u2pl.errors import SYNONYMS, did_you_mean, explain
+from u2pl.methods.discovery import known_methods, load_method
+from u2pl.run.app import APPS, find_app
+from u2pl.run.recipe import Sections, flat_keys
+from u2pl.run.request import flag, parameters
 
 
 @pytest.mark.parametrize(
@@ -42,3 +46,42 @@ def test_the_first_complaint_is_one_line(values: dict[str, Any], line: str) -> N
     said = explain(caught.value, "method.")
     assert said.startswith(line) and "\n" not in said
     assert explain(caught.value) == said.removeprefix("method.")
+
+
+def test_synonyms_are_real_options() -> None:
+    """Each is an option of every app's methods, or of some; each flag is one of `train`."""
+    for name in APPS:
+        app = find_app(name)
+        keys = {key for key, _ in flat_keys(app.task_module.SECTIONS)}
+        own = {
+            key
+            for method in known_methods(app.methods)
+            for key, _ in flat_keys(
+                load_method(f"{app.package}.methods", app.methods, method).Config, "method."
+            )
+        }
+        flags = {flag(word, info) for word, info in parameters(app.request).items()}
+        for word, meant in SYNONYMS.items():
+            if meant.startswith("--"):
+                assert meant in flags, word
+            elif not meant.startswith("method."):
+                assert meant in keys, word
+            else:
+                assert meant in own or name == "weak", word  # which has no teacher
+            assert word not in flags and f"--{word}" not in flags, word
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        *(("train.learning_rate", "train.lr"), ("learning-rate", "train.lr")),
+        *(("batch_size", "train.batch"), ("train.batch_size", "train.batch")),
+        *(("epochs", "train.epochs"), ("image_size", "data.crop"), ("num_workers", "data.workers")),
+        *(("backbone", "network.encoder"), ("pretrained", "network.encoder_weights")),
+        *(("ema", "method.teacher.momentum"), ("momentum", "method.teacher.momentum")),
+    ],
+)
+def test_a_word_of_the_field_is_near_to_what_it_means(word: str, meant: str) -> None:
+    known = [key for key, _ in flat_keys(Sections)] + ["method.teacher.momentum"]
+    assert did_you_mean(word, known, 0.75) == f" (did you mean {meant}?)"
+    assert meant not in did_you_mean(word, ["out", "steps"])

@@ -85,8 +85,9 @@ def test_a_run_leaves_what_a_later_command_needs(
     assert "7 source, 7 target, 3 to score on, 4 classes" in printed
     assert "note: the feature distance compares with an encoder of random weights" in printed
     assert "note: with 4 classes the contrast's ranks r_l 3, r_h 20 become 2, 4" in printed
-    last = printed.strip().splitlines()[-1]
-    assert last == f"next: u2pl-da predict {out} IMAGE_OR_FOLDER --out predictions"
+    following, kept = printed.strip().splitlines()[-2:]
+    assert kept.startswith("kept: the teacher, in last/ and best/")
+    assert following == f"next: u2pl-da predict {out} IMAGE_OR_FOLDER --out predictions"
 
 
 def test_evaluate_asks_again_what_the_run_was_scored_on(
@@ -185,7 +186,7 @@ def test_a_finished_run_resumed_changes_nothing_and_another_command_is_refused(
     swapped = {"source": domains["source"], "target": domains["source"]}
     error = refused(*line("u2plplus", swapped, out), "--resume")
     assert "was started with another target, data_fingerprint" in error
-    assert "; use the same command" in error
+    assert "; to go on as it began name the folder alone" in error
 
 
 def test_runs_are_numbered_by_both_domains(

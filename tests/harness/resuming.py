@@ -161,11 +161,12 @@ class ResumedRuns(EveryMethod):
         wait_for(stopped / "journal.jsonl", lines)
         os.killpg(pid, signal.SIGTERM)
         assert own.wait(pid) == 143, log.read_text()
-        assert f"--out {stopped} --resume" in log.read_text()
+        typed = log.read_text().rpartition("; go on with: ")[2].split()
+        assert typed == ["python", str(own.file), "train", "--resume", str(stopped)]
         assert 0 < history_of(stopped)["step"] < self.steps
         assert not (stopped / "summary.json").exists()
 
-        own.run(log, *train(method, stopped, "--resume", data_workers=1))
+        own.run(log, *typed[2:])
         found = run_of(stopped)
         assert found["summary"]["threads"] == own.threads
         assert_same(run_of(whole(method)), found)

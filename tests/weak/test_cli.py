@@ -100,8 +100,9 @@ def test_a_run_leaves_what_a_later_command_needs(trained: tuple[Path, str], fold
 
     assert "9 tagged, 3 to score on, 4 classes" in printed
     assert "note: 1 of 9 images have no tag: all of them is background" in printed
-    last = printed.strip().splitlines()[-1]
-    assert last == f"next: u2pl-ws predict {out} IMAGE_OR_FOLDER --out predictions"
+    following, kept = printed.strip().splitlines()[-2:]
+    assert kept.startswith("kept: the student, in last/ and best/")
+    assert following == f"next: u2pl-ws predict {out} IMAGE_OR_FOLDER --out predictions"
 
 
 def test_evaluate_has_a_column_for_each_way_and_leaves_out_a_crf_that_is_not_there(
@@ -299,7 +300,7 @@ def test_without_any_mask_a_run_is_not_scored(
         in result.stdout
     )
     assert "0 to score on" in result.stdout
-    assert "not scored: there is no mask to score on" in result.stdout
+    assert "not scored: no image has a mask to score on" in result.stdout
     assert "miou_last" not in json.loads((out / "summary.json").read_text())
     assert (out / "last" / "model.safetensors").exists() and not (out / "best").exists()
     assert (

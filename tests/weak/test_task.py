@@ -173,3 +173,15 @@ def test_the_demo_is_tagged_by_its_masks() -> None:
 
 def test_presets_follow_the_data(folder: Path) -> None:
     assert task_of(folder).recipe.preset == "light"
+
+
+def test_a_class_on_nearly_all_images_is_noted(folder: Path, tmp_path: Path) -> None:
+    first, *others = (folder / "tags.csv").read_text().splitlines()
+    name = (folder / "classes.txt").read_text().split()[1]
+    everywhere = [f"{line} {name}" for line in others]
+    for lines, noted in ((everywhere, True), ([others[-1], *everywhere[:-1]], False)):
+        (tmp_path / "tags.csv").write_text("\n".join([first, *lines]))
+        notes = list(task_of(folder, tags=str(tmp_path / "tags.csv")).own_notes())
+        assert any(note.startswith(f"{name}: tagged on 95 % of the images") for note in notes) == (
+            noted
+        )

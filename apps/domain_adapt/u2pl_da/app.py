@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -21,6 +21,8 @@ SOURCES = (
 @dataclass(frozen=True, kw_only=True)
 class AdaptRequest(Request):
     """What `u2pl-da train` can be asked."""
+
+    SOURCES: ClassVar[tuple[str, ...]] = ("source", "target")
 
     source: Annotated[str, typer.Option(help=f"labelled images: {SOURCES}")] = "demo-source"
     target: Annotated[

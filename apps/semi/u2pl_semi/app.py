@@ -44,8 +44,14 @@ program.add_typer(detector, name="detector")
 @command(
     detector,
     SemiRequest,
-    left_out=("method", "init", "baseline", "track", "deterministic"),
+    left_out=("init", "baseline", "track", "deterministic", "method_file"),
     instead={
+        "method": Annotated[
+            str,
+            typer.Argument(
+                metavar="[RUN]", show_default=False, help="with --resume: the folder of a run"
+            ),
+        ],
         "preset": Annotated[str | None, typer.Option(help="demo, light or resnet50, see `show`")],
         "out": Annotated[
             Path | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -22,6 +22,8 @@ DETECTOR = typer.Argument(help="folder of a run of detector train")
 @dataclass(frozen=True, kw_only=True)
 class SemiRequest(Request):
     """What `u2pl-semi train` can be asked."""
+
+    SOURCES: ClassVar[tuple[str, ...]] = ("data",)
 
     data: Annotated[str, typer.Option(help=DATA)] = "demo"
     labeled: Annotated[str | None, typer.Option(help=LABELED)] = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -21,6 +21,9 @@ DATA = (
 @dataclass(frozen=True, kw_only=True)
 class WeakRequest(Request):
     """What `u2pl-ws train` can be asked."""
+
+    SOURCES: ClassVar[tuple[str, ...]] = ("data",)
+    FILES: ClassVar[tuple[str, ...]] = ("tags",)
 
     data: Annotated[str, typer.Option(help=DATA)] = "demo-tags"
     tags: Annotated[str | None, typer.Option(help=TAGS)] = None

@@ -30,6 +30,8 @@ from u2pl_ws.methods.cam import CamConfig
 from u2pl_ws.requests import WeakRequest
 
 SECTIONS = Sections
+#: Share of the images from which on the tag of a class says too little of where it is.
+USUAL = 0.95
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,13 @@ class WeakTask(Task):
         bare = sum(not classes for classes in self.tags.values())
         if bare:
             yield f"{bare} of {len(self.tags)} images have no tag: all of them is background"
+        seen = Counter(k for classes in self.tags.values() for k in classes)
+        usual = [name for k, name in enumerate(self.classes) if seen[k] >= USUAL * len(self.tags)]
+        if usual:
+            yield (
+                f"{', '.join(usual)}: tagged on {100 * USUAL:.0f} % of the images or more, where "
+                "tags cannot tell what is the class and what is not; add images without"
+            )
 
     def check(self) -> None:
         """UserError if a class is no image's tag: it could never be learnt."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from u2pl.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from u2pl.api import compare as compare
     from u2pl.api import train as train
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from u2pl.model.model import load as load
     from u2pl.run.compare.comparison import Comparison as Comparison
     from u2pl.run.run import Run as Run
-
-__version__ = "0.1.0"
 
 #: Public name -> the module that defines it.
 _PUBLIC = {

@@ -1,4 +1,4 @@
-"""How work that takes a while tells how far it is, without knowing who listens."""
+"""How work that takes a while tells how far it is, without knowing who listens; times in words."""
 
 from __future__ import annotations
 
@@ -16,3 +16,11 @@ Counting = Callable[[str], AbstractContextManager[OnProgress]]
 def silently(what: str) -> Iterator[OnProgress]:
     """Nobody listens."""
     yield lambda done, total: None
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    for unit, name in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 1.5 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds:.0f} s"

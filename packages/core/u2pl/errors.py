@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+#: What other programs call an option -> its name here, or how it is typed.
+SYNONYMS: Mapping[str, str] = MappingProxyType(
+    {
+        "backbone": "network.encoder",
+        "batch": "train.batch",
+        "batch_size": "train.batch",
+        "config": "--preset",
+        "crop_size": "data.crop",
+        "ema": "method.teacher.momentum",
+        "ema_decay": "method.teacher.momentum",
+        "epochs": "train.epochs",
+        "image_size": "data.crop",
+        "imgsz": "data.crop",
+        "iterations": "--steps",
+        "learning_rate": "train.lr",
+        "lr": "train.lr",
+        "max_iters": "--steps",
+        "model": "network.encoder",
+        "momentum": "method.teacher.momentum",
+        "num_workers": "data.workers",
+        "output": "--out",
+        "output_dir": "--out",
+        "pretrained": "network.encoder_weights",
+        "project": "--out",
+        "wd": "train.weight_decay",
+        "workers": "data.workers",
+    }
+)
 
 
 class UserError(ValueError):
@@ -17,10 +47,25 @@ class UserError(ValueError):
     """
 
 
+class DiskError(UserError):
+    """Something could not be written; the work can go on once there is room for it."""
+
+
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """` (did you mean X?)` with the nearest known word, or nothing if none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    """` (did you mean X?)` with the nearest known word, or nothing if none is near.
+
+    A word of the field for a known option counts as near.
+    """
+    words = list(known)
+    meant = synonym(word)
+    near = [meant] if meant in words else difflib.get_close_matches(word, words, n=1, cutoff=cutoff)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def synonym(word: str) -> str | None:
+    """What `SYNONYMS` has for a word, typed with or without dashes and section."""
+    bare = word.strip("-").rpartition(".")[2].replace("-", "_")
+    return SYNONYMS.get(bare)
 
 
 def explain(error: ValidationError, prefix: str = "") -> str:

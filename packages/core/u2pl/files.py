@@ -9,13 +9,13 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from u2pl.errors import UserError
+from u2pl.errors import DiskError, UserError
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it to `path`.
 
-    Raises UserError if the disk is full or the folder not writable; the old file is untouched then.
+    Raises DiskError if the disk is full or the folder not writable; the old file is untouched then.
     """
     beside = path.with_name(f".{path.name}.part")
     try:
@@ -26,7 +26,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         if path.parent.is_dir():
             beside.unlink(missing_ok=True)
-        raise UserError(
+        raise DiskError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another "
             "folder"
         ) from error
@@ -60,7 +60,7 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write a folder with these files, replacing an existing one as a whole.
 
     At any moment `whole_folder` finds a complete folder, the old one or the new one. Raises
-    UserError if the disk is full or the folder not writable; the old folder is untouched then.
+    DiskError if the disk is full or the folder not writable; the old folder is untouched then.
     """
     new, old = _beside(folder, "new"), _beside(folder, "old")
     try:
@@ -75,7 +75,7 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
         _settle(folder)
-        raise UserError(
+        raise DiskError(
             f"cannot write the model to {folder}: {error.strerror}; what was there is unchanged"
         ) from error
     shutil.rmtree(old, ignore_errors=True)

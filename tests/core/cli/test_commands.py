@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from core.toy.app import APP, program
-from u2pl.cli.commands import evaluate
+from u2pl.cli.commands import evaluate, kept_words
 from u2pl.cli.requests import EvaluateRequest
 from u2pl.data.opening import open_source
 from u2pl.errors import UserError
@@ -151,3 +151,30 @@ def test_predict_writes_masks_and_says_how_many(saved: Path, model: Model, tmp_p
     assert result.exit_code == 2 and "3 images in" in result.stdout
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: 1 of the images could not be read: ") and "b.png" in line
+
+
+def summary(options: dict[str, Any], **mious: float) -> dict[str, Any]:
+    networks = {name: {"miou": miou} for name, miou in mious.items()}
+    return {
+        "method": "mine",
+        "network": next(iter(mious)),
+        "networks": networks,
+        "options": {"method": options},
+    }
+
+
+def test_the_last_line_says_which_network_was_kept_and_why() -> None:
+    assert kept_words(summary({}, teacher=60.0, student=59.0)) == (
+        "kept: the teacher, in last/ and best/"
+    )
+    lower = kept_words(summary({"evaluate": "teacher"}, teacher=61.78, student=63.97))
+    assert lower == (
+        "kept: the teacher, in last/ and best/; the student scored 63.97, higher than 61.78, but "
+        "method.evaluate=teacher says which one is kept before there is a score, since choosing by "
+        "scores flatters; --set method.evaluate=student keeps the other"
+    )
+    ruled = kept_words(summary({}, teacher=61.78, student=63.97))
+    assert "but the method mine says which one is kept" in ruled and "--set" not in ruled
+    assert kept_words({"network": "student", "options": {"method": {}}}) == (
+        "kept: the student, in last/"
+    )

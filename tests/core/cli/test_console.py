@@ -81,16 +81,22 @@ def test_a_file_gets_a_line_every_few_seconds_and_the_last(
     with reporter.training() as progress:
         assert isinstance(progress, PlainReporter)
         for step in range(1, 9):
-            progress.step(step, 8, {"loss/sup": 1 / step, "lr": 0.1})
+            left = None if step == 1 else 90.0 * (8 - step)
+            progress.step(step, 8, {"loss/sup": 1 / step, "lr": 0.1}, left)
             clock[0] += 2
+        progress.phase("the warm start is over")
         progress.evaluating(1, 2)
-        progress.scored(8, {"student": Score([50.0], 50.0, 60.0)}, best=True)
+        both = {"teacher": Score([50.0], 50.0, 60.0), "student": Score([51.0], 51.0, 60.0)}
+        progress.scored(8, both, best=True)
+        progress.scored(9, both, best=False)
     assert said(reporter) == [
         "step 1/8  sup 1.000",
-        "step 4/8  sup 0.250  8 s left",
-        "step 7/8  sup 0.143  2 s left",
+        "step 4/8  sup 0.250  6.0 min left",
+        "step 7/8  sup 0.143  1.5 min left",
         "step 8/8  sup 0.125",
-        "step 8: mIoU student 50.00 (best so far)",
+        "the warm start is over",
+        "step 8: mIoU teacher 50.00, student 51.00 (best teacher so far)",
+        "step 9: mIoU teacher 50.00, student 51.00",
     ]
 
 
@@ -100,9 +106,11 @@ def test_a_terminal_gets_a_bar() -> None:
     )
     with reporter.training() as progress:
         assert isinstance(progress, TerminalReporter)
-        progress.step(1, 2, {"loss/sup": 0.5})
+        progress.step(1, 2, {"loss/sup": 0.5}, 200.0)
+        progress.phase("the warm start is over")
         for done in (1, 2):
             progress.evaluating(done, 2)
         progress.scored(2, {"student": Score([50.0], 50.0, 60.0)}, best=False)
     text = "\n".join(said(reporter))
     assert "training" in text and "sup 0.500" in text and "mIoU student 50.00" in text
+    assert "3.3 min left" in text and "the warm start is over" in text

@@ -28,7 +28,7 @@ def test_what_a_user_got_wrong_is_one_line_and_code_2(capsys: pytest.CaptureFixt
         assert exit.value.exit_code == 2
     assert capsys.readouterr().err == (
         "error: that is wrong\n"
-        "error: the disk is full (/disk/file); free some space, then --resume\n"
+        "error: the disk is full (/disk/file); free some space and start again\n"
     )
 
 

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
@@ -10,10 +15,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import u2pl
 from core.toy.app import program as toy
-from u2pl.cli.errors import say_starting
+from u2pl.cli.errors import begin, say_starting
 from u2pl.cli.program import OneLineErrors, command
 from u2pl.errors import UserError
+from u2pl.run.app import APPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,33 +187,127 @@ def test_help_does_not_wait_for_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("command", "expected"),
     [
-        "train",
-        "doctor",
-        "evaluate x",
-        "predict x y --out z",
-        "export x --to y",
-        "push x y",
-        "compare x",
-        "sweep --methods x",
+        ("train plain", ["checked", "u2pl-toy train"]),
+        ("doctor --method plain", ["checked", "u2pl-toy doctor"]),
+        ("evaluate x", ["starting"]),
+        ("predict x y --out z", ["starting"]),
+        ("export x --to y", ["starting"]),
+        ("push x y", ["starting"]),
+        ("compare x", ["starting"]),
+        ("sweep --methods x", ["starting"]),
     ],
 )
 def test_a_person_reads_a_word_before_anything_heavy_is_loaded(
-    command: str, monkeypatch: pytest.MonkeyPatch
+    command: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commands import torch; what they are is a module that notes what was said by then."""
     said: list[str] = []
     monkeypatch.setattr("u2pl.cli.program.say_starting", lambda: said.append("starting"))
+    monkeypatch.setattr("u2pl.cli.program.begin", said.append)
+    monkeypatch.setattr("u2pl.run.early.check_early", lambda *_: said.append("checked"))
 
     class Bodies(ModuleType):
         def __getattr__(self, name: str) -> Any:
-            assert said == ["starting"], name
+            assert said == expected, name
             return lambda *_: None
 
     for module in ("u2pl.cli.commands", "u2pl.cli.sharing", "u2pl.cli.comparing"):
         monkeypatch.setitem(sys.modules, module, Bodies(module))
-    assert CliRunner().invoke(toy, command.split()).exit_code == 0
+    result = CliRunner().invoke(toy, command.split())
+    assert result.exit_code == 0 and said == expected
+
+
+def test_a_file_gets_the_first_line_of_a_long_command_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin("u2pl-toy train")  # torch is loaded here: nothing to wait for
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.delitem(sys.modules, "torch")
+    begin("u2pl-toy train")
+    assert capsys.readouterr() == ("u2pl-toy train: loading PyTorch ...\n", "")
+    monkeypatch.setenv("RANK", "1")
+    begin("u2pl-toy train")
+    assert capsys.readouterr() == ("", "")
+
+
+#: What is wrong, and what the line says, of a command that does not load torch to say it.
+EARLY = {
+    "train nothing": "no method 'nothing'",
+    "doctor --method nothing": "no method 'nothing'",
+    "train plain --data nowhere": "the folder itself does not exist",
+    "doctor --method plain --data {bare}": "classes.txt does not exist",
+    "train plain --data folder:{bare}": "classes.txt does not exist",
+    "train plain --preset lite": "did you mean light?",
+    "train plain --preset lite.toml": "there is no such file",
+    "train plain --set train.lr": "write it as section.key=value",
+    "train --method-file mine.py": "it does not exist",
+    "train plain --data unheard:of": "unknown data source 'unheard'",
+    "train --resume runs/none": "there is no run runs/none",
+    "show": "Missing argument 'method'",
+}
+
+
+def test_what_can_be_seen_early_does_not_wait_for_torch(tmp_path: Path) -> None:
+    """In one process of its own: torch must not be there after all these mistakes."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"")
+    lines = [words.format(bare=tmp_path) for words in EARLY]
+    code = f"""
+import sys
+from core.toy.app import program
+for words in {lines!r}:
+    try:
+        program(words.split())
+    except SystemExit as end:
+        assert end.code == 2, words
+    assert "torch" not in sys.modules, words
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    errors = done.stderr.splitlines()
+    assert len(errors) == len(EARLY) and not done.stdout
+    for line, says in zip(errors, EARLY.values(), strict=True):
+        assert line.startswith("error: ") and says in line
+
+
+def test_the_words_of_other_programs_are_understood() -> None:
+    expected = {
+        "--lr": "--set train.lr=VALUE",
+        "--learning-rate": "--set train.lr=VALUE",
+        "--batch": "--set train.batch=VALUE",
+        "--epochs": "--set train.epochs=VALUE",
+        "--model": "--set network.encoder=VALUE",
+        "--config": "--preset",
+        "--output": "--out",
+    }
+    for typed, meant in expected.items():
+        line = refused(CliRunner().invoke(toy, ["train", "plain", typed, "3"]))
+        assert line == f"error: No such option: {typed} (did you mean {meant}?)"
+    line = refused(CliRunner().invoke(toy, ["evaluate", "x", "--lr", "3"]))
+    assert "train.lr" not in line  # that command has no --set
+    line = refused(CliRunner().invoke(toy, ["train", "plain", "--set", "optim.learning_rate=1"]))
+    assert "(did you mean train.lr?)" in line
+    line = refused(CliRunner().invoke(toy, ["train", "plain", "--set", "ema=0.9"]))
+    assert "(did you mean method.teacher.momentum?)" in line
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_help_is_short_too_and_versions_are_said(name: str) -> None:
+    program = import_module(APPS[name]).program
+    groups = [[], ["train"], ["doctor"], ["show"], *([["detector", "train"]] * (name == "semi"))]
+    for words in groups:
+        texts = [CliRunner().invoke(program, [*words, flag]) for flag in ("-h", "--help")]
+        assert texts[0].exit_code == 0 and texts[0].output == texts[1].output
+        assert "Usage" in texts[0].output
+    said = CliRunner().invoke(program, ["--version"])
+    assert said.exit_code == 0
+    assert said.output.startswith(f"u2pl {u2pl.__version__}, torch {version('torch')}, ")
+    assert said.output.rstrip().endswith(f"Python {platform.python_version()}")
 
 
 def test_only_a_person_on_the_first_process_is_told(

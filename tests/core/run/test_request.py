@@ -62,6 +62,11 @@ def test_options_may_be_a_mapping() -> None:
             r"no option 'stepz' \(did you mean steps\?\); there are method, preset, data",
         ),
         ({"xyzzy": 3}, r"no option 'xyzzy'; there are"),
+        (
+            {"learning_rate": 3},
+            r"no option .* \(did you mean set=\{\"train\.lr\": \.\.\.\}\?\); there",
+        ),
+        ({"output_dir": 3}, r"no option 'output_dir' \(did you mean out\?\); there are"),
         ({"steps": "many"}, r"^steps: .*integer.*, not 'many'$"),
         ({"steps": 2.5}, r"^steps: .*integer.*, not 2\.5$"),
         ({"seed": None}, r"^seed: .*integer.*, not None$"),

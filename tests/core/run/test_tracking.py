@@ -118,7 +118,7 @@ def test_numbers_of_each_class_are_named_by_it() -> None:
         def step(self, *_: object) -> None: ...
 
     tracked = tracking.Tracked(Quiet(), [Listener()], ("background", "fish", "star"))  # type: ignore[arg-type, list-item]
-    tracked.step(5, 9, {"lr": 0.1, "anchors": [1.0, 2.0], "queue_fill": [0.1, 0.2, 0.3]})
+    tracked.step(5, 9, {"lr": 0.1, "anchors": [1.0, 2.0], "queue_fill": [0.1, 0.2, 0.3]}, 8.0)
     assert told == [
         (5, {
             "lr": 0.1, "anchors/fish": 1.0, "anchors/star": 2.0, "queue_fill/background": 0.1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -16,6 +16,8 @@ from u2pl.run.request import Request
 @dataclass(frozen=True, kw_only=True)
 class ToyRequest(Request):
     """What its `train` can be asked."""
+
+    SOURCES: ClassVar[tuple[str, ...]] = ("data",)
 
     data: Annotated[str, typer.Option(help="a data source")] = "demo"
     most_images: Annotated[

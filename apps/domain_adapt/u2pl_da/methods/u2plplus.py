@@ -82,6 +82,7 @@ class U2PLPlus(DAFormer):
     config: U2PLPlusConfig
     uses_embedding = True
     warming = "plain DAFormer"
+    joining = "prototypes and the contrast join"
 
     def __init__(self, config: U2PLPlusConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)

@@ -25,7 +25,7 @@ from u2pl.data.source import Source
 from u2pl.data.splits import choose_labeled
 from u2pl.data.streams import Stream
 from u2pl.data.transforms import TrainTransform
-from u2pl.errors import UserError
+from u2pl.errors import DiskError, UserError
 from u2pl.evaluate.inference import predict_probabilities
 from u2pl.evaluate.scoring import check_scored, load_example
 from u2pl.files import make_folder, write_json
@@ -33,10 +33,13 @@ from u2pl.methods.method import MethodConfig
 from u2pl.mixing.masks import inside_boxes
 from u2pl.model.model import choose_device, load
 from u2pl.notation import IGNORE
-from u2pl.run.recipe import flat_keys, option_rows, recipe_path, resolve
-from u2pl.run.train import Silent
+from u2pl.run.presets import preset_name, recipe_path
+from u2pl.run.recipe import begun_options, flat_keys, option_rows, resolve
+from u2pl.run.request import default_of
+from u2pl.run.resumption import Resumption, find_resumption, resume_command, typed
+from u2pl.run.train import Silent, telling_how_to_go_on
 from u2pl.training.config import DataConfig, TrainConfig
-from u2pl.training.loop import Job, Stopped, fit, local_batch, make_accelerator
+from u2pl.training.loop import Interrupted, Job, Stopped, fit, local_batch, make_accelerator
 from u2pl.training.provenance import versions
 from u2pl.training.run_folder import (
     SUMMARY,
@@ -58,6 +61,7 @@ from u2pl_semi.detector.precision import Precision, class_precisions
 from u2pl_semi.detector.training import BoxStream, DetectorTraining
 from u2pl_semi.requests import BoxesRequest, DetectorShowRequest, PrecisionRequest, SemiRequest
 
+PROGRAM = "u2pl-semi detector"
 #: Shipped recipes of detectors.
 RECIPES = Path(__file__).parent / "recipes"
 #: Score from which boxes are used (Weighting-PL sec. 4.1, on VOC).
@@ -90,16 +94,23 @@ class DetectorRun:
 
     Args:
         request: what was asked for.
+        begun: the run that goes on; None for a new one.
     """
 
-    def __init__(self, request: SemiRequest) -> None:
-        self.request = request
-        usual = "demo" if request.data.partition(":")[0] in DEMOS else "light"
-        self.preset = request.preset or usual
-        extra = {} if request.steps is None else {"train": {"steps": request.steps}}
-        path = recipe_path(RECIPES, self.preset)
-        found, _ = resolve(path, MethodConfig, request.set, extra, DetectorSections)
-        self.sections = found
+    def __init__(self, request: SemiRequest, begun: Resumption | None = None) -> None:
+        self.request, self.begun = request, begun
+        if begun is not None:
+            self.preset = begun.config["preset"]
+            self.sections, _ = begun_options(
+                begun.config, MethodConfig, request.set, DetectorSections
+            )
+        else:
+            usual = "demo" if request.data.partition(":")[0] in DEMOS else "light"
+            chosen = request.preset or usual
+            extra = {} if request.steps is None else {"train": {"steps": request.steps}}
+            path, self.preset = recipe_path(RECIPES, chosen), preset_name(chosen)
+            found, _ = resolve(path, MethodConfig, request.set, extra, DetectorSections)
+            self.sections = found
         self.source = open_source(request.data)
         self.split = choose_labeled(self.source, request.labeled, request.seed)
         self.things = thing_classes(self.source)
@@ -124,7 +135,7 @@ class DetectorRun:
     def config(self) -> dict[str, object]:
         """What config.json says: equal for equal runs."""
         return {
-            "app": "u2pl-semi detector",
+            "app": PROGRAM,
             "preset": self.preset,
             "data": self.request.data,
             "labeled": self.request.labeled,
@@ -132,6 +143,7 @@ class DetectorRun:
             "split": self.split.protocol,
             "seed": self.request.seed,
             "steps": self.total,
+            **({"cpu": True} if self.request.cpu else {}),
             "options": self.sections.model_dump(mode="json"),
         }
 
@@ -158,13 +170,16 @@ class DetectorRun:
             versions=versions(),
         )
 
-    @property
-    def resume_command(self) -> str:
-        """What to type to go on with the run."""
-        _method, *words = self.request.words("out", "resume", "baseline")
-        return shlex.join(
-            ["u2pl-semi", "detector", "train", *words, "--out", str(self.folder), "--resume"]
+
+def begun_run(request: SemiRequest) -> Resumption | None:
+    """The run whose folder was named; UserError if something else was, or it cannot go on."""
+    usual = default_of(SemiRequest, "method")
+    if not request.resume and request.method != usual:
+        raise UserError(
+            f"{request.method} is one word too many: detector train takes the folder of a run, "
+            "with --resume"
         )
+    return find_resumption(PROGRAM, request, [usual])
 
 
 def show(request: DetectorShowRequest) -> None:
@@ -178,7 +193,14 @@ def show(request: DetectorShowRequest) -> None:
 def train(request: SemiRequest) -> int:
     """Train a detector on the labelled images, and print its precision; returns the exit code."""
     console = standard_output()
-    run = DetectorRun(request)
+    begun = begun_run(request)
+    if begun is not None and begun.finished:
+        ConsoleReporter(console).say(f"{begun.folder} is finished: there is nothing to go on with")
+        return 0
+    if begun is not None:
+        assert isinstance(begun.request, SemiRequest)
+        request = begun.request
+    run = DetectorRun(request, begun)
     train_config = run.sections.train
     accelerator = make_accelerator(request.cpu, train_config.precision)
     main = accelerator.is_main_process
@@ -197,7 +219,8 @@ def train(request: SemiRequest) -> int:
         check_scored(run.source, scored)
     distributed.barrier()  # every process has read the folders before the first one makes one
     if main:
-        open_folder(folder, run.config(), request.resume)
+        config = run.config()
+        open_folder(folder, config if begun is None else begun.as_begun(config), request.resume)
         names = ", ".join(run.source.classes[c] for c in run.things)
         reporter.say(
             f"{run.source.name} ({run.split.protocol}): {len(run.split.labeled)} labelled images, "
@@ -223,13 +246,16 @@ def train(request: SemiRequest) -> int:
         evaluate=None,
         keep=keep,
     )
+    command = resume_command(PROGRAM, folder)
     try:
-        with reporter.training() as progress:
+        with telling_how_to_go_on(command, folder), reporter.training() as progress:
             history = fit(job, folder, accelerator, progress, request.resume)
-    except Stopped as stopped:
+    except (Stopped, Interrupted) as cut:
         if main:
-            reporter.say(f"{stopped}; go on with: {run.resume_command}")
-        return 143
+            reporter.say(str(cut))
+        return 143 if isinstance(cut, Stopped) else 130
+    except DiskError:
+        raise
     except UserError:
         if main and not request.resume:
             forget_unbegun(folder)
@@ -250,7 +276,8 @@ def train(request: SemiRequest) -> int:
             "versions": versions(),
         }
         write_json(folder / SUMMARY, summary)
-        reporter.say(f"next: u2pl-semi detector predict {shlex.quote(str(folder))}")
+        following = [*typed(PROGRAM), "predict", str(folder)]
+        reporter.say(f"next: {shlex.join(following)}")
     distributed.barrier()
     return 0
 
@@ -276,7 +303,7 @@ def predict(request: BoxesRequest) -> None:
     used = sum(int((boxes[:, 5] >= THRESHOLD).sum()) for boxes in kept.values())
     say(f"{used} of them of {THRESHOLD:g} or more, from where train uses them (data.box_threshold)")
     say(f"written to {out}")
-    words = ["u2pl-semi", "train", "fixmatch", "--data", request.data or card.source]
+    words = [*typed("u2pl-semi"), "train", "fixmatch", "--data", request.data or card.source]
     words += ["--labeled", card.labeled] if card.labeled else []
     words += ["--set", "method.pixel_weight.kind=rank_statistics", "--set", f"data.boxes={out}"]
     say(f"next: {shlex.join(words)}")
@@ -289,9 +316,8 @@ def evaluate(request: PrecisionRequest) -> None:
     network, card, source = opened(request.detector, request.data, request.cpu)
     ids = masked(source, request.split)
     if not ids:
-        raise UserError(
-            f"{source.name}: no image of {request.split} has a mask: there is nothing to score with"
-        )
+        advice = source.where_masks_lack("there is nothing to score with")
+        raise UserError(f"{source.name}: no image of {request.split} has a mask: {advice}")
     if request.limit:
         ids = [
             ids[int(place)] for place in np.linspace(0, len(ids) - 1, min(request.limit, len(ids)))

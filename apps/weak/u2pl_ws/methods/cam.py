@@ -61,6 +61,7 @@ class Cam(Method[TagBatch]):
     Config: ClassVar[type[MethodConfig]] = CamConfig
     uses_unlabeled = False
     warming = "on tags alone"
+    joining = "the labels made from the activation maps join"
     config: CamConfig
 
     def __init__(self, config: CamConfig, student: Segmentor, num_classes: int) -> None:

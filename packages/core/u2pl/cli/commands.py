@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -29,9 +31,10 @@ from u2pl.run.app import App
 from u2pl.run.baseline import find_baseline
 from u2pl.run.report.page import REPORT, write_report
 from u2pl.run.request import Request
+from u2pl.run.resumption import typed
 from u2pl.run.run import Run
 from u2pl.run.train import train as start_training
-from u2pl.training.loop import Stopped
+from u2pl.training.loop import Interrupted, Stopped
 from u2pl.training.threads import choose_threads
 
 
@@ -40,10 +43,10 @@ def train(app: App, request: Request) -> int:
     console = standard_output()
     try:
         done = start_training(app, request, ConsoleReporter(console))
-    except Stopped as stopped:
+    except (Stopped, Interrupted) as cut:
         if distributed.rank() == 0:
-            console.print(str(stopped), soft_wrap=True, highlight=False, markup=False)
-        return 143
+            console.print(str(cut), soft_wrap=True, highlight=False, markup=False)
+        return 143 if isinstance(cut, Stopped) else 130
     if distributed.rank() == 0:
         show_result(app, done, console)
     return 0
@@ -64,7 +67,7 @@ def show_result(app: App, run: Run, console: Console) -> None:
     folder = shlex.quote(str(run.folder))
     lines = [
         f"report: {run.folder / REPORT}",
-        f"next: {app.name} predict {folder} IMAGE_OR_FOLDER --out predictions",
+        f"next: {shlex.join(typed(app.name))} predict {folder} IMAGE_OR_FOLDER --out predictions",
     ]
     if run.scores:
         console.print(f"\n{summary['evaluation']}, {summary['split']}, {spent}:", highlight=False)
@@ -75,9 +78,34 @@ def show_result(app: App, run: Run, console: Console) -> None:
             0, f"mIoU of the {summary['network']}: last {summary['miou_last']:.2f}, {best}"
         )
     else:
-        lines.insert(0, f"\n{summary['split']}, {spent}; not scored: there is no mask to score on")
-    for line in lines:
+        lines.insert(
+            0, f"\n{summary['split']}, {spent}; not scored: no image has a mask to score on"
+        )
+    for line in [*lines, kept_words(summary)]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def kept_words(summary: Mapping[str, Any]) -> str:
+    """Which network was kept and, if another one scored higher, why not that one.
+
+    Args:
+        summary: of a finished run.
+    """
+    kept, scores = summary["network"], summary.get("networks", {})
+    if not scores:
+        return f"kept: the {kept}, in last/"
+    words = f"kept: the {kept}, in last/ and best/"
+    name, score = max(scores.items(), key=lambda item: item[1]["miou"])
+    if score["miou"] <= scores[kept]["miou"]:
+        return words
+    chosen = "evaluate" in summary["options"]["method"]
+    rule = f"method.evaluate={kept}" if chosen else f"the method {summary['method']}"
+    other = f"; --set method.evaluate={name} keeps the other" if chosen else ""
+    return (
+        f"{words}; the {name} scored {score['miou']:.2f}, higher than {scores[kept]['miou']:.2f}, "
+        f"but {rule} says which one is kept before there is a score, since choosing by scores "
+        f"flatters{other}"
+    )
 
 
 def import_file(app: App, request: ImportRequest) -> None:
@@ -106,8 +134,8 @@ def import_file(app: App, request: ImportRequest) -> None:
     lines = [
         f"{network.encoder} under {network.decoder}, output stride {network.output_stride}, "
         f"{found.classes} classes",
-        f"next: {app.name} predict {shlex.quote(str(request.to))} IMAGE_OR_FOLDER --out "
-        "predictions",
+        f"next: {shlex.join([*typed(app.name), 'predict', str(request.to)])} IMAGE_OR_FOLDER "
+        "--out predictions",
     ]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

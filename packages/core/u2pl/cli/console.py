@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from u2pl.counting import OnProgress
+from u2pl.counting import OnProgress, duration
 
 if TYPE_CHECKING:
     from u2pl.evaluate.confusion import Score
@@ -46,9 +46,14 @@ def loss_words(entries: Entries) -> str:
 
 
 def score_words(step: int, scores: dict[str, Score], best: bool) -> str:
-    """An evaluation in a few words."""
+    """An evaluation in a few words; the first network is the run's result."""
     words = ", ".join(f"{name} {score.miou:.2f}" for name, score in scores.items())
-    return f"step {step}: mIoU {words}" + (" (best so far)" if best else "")
+    return f"step {step}: mIoU {words}" + (f" (best {next(iter(scores))} so far)" if best else "")
+
+
+def left_words(left: float | None) -> str:
+    """The time that a run still takes."""
+    return f"{duration(left)} left" if left else ""
 
 
 class TerminalReporter:
@@ -60,7 +65,7 @@ class TerminalReporter:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[note]}"),
             console=console,
         )
@@ -74,16 +79,19 @@ class TerminalReporter:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def step(self, step: int, total: int, entries: Entries) -> None:
+    def step(self, step: int, total: int, entries: Entries, left: float | None) -> None:
         """Show a logged step."""
         if self.training is None:
-            self.training = self.bar.add_task("training", total=total, completed=step, note="")
-        self.bar.update(self.training, completed=step, note=loss_words(entries))
+            self.training = self.bar.add_task(
+                "training", total=total, completed=step, note="", left=""
+            )
+        note, words = loss_words(entries), left_words(left)
+        self.bar.update(self.training, completed=step, note=note, left=words)
 
     def evaluating(self, done: int, total: int) -> None:
         """Show the progress of an evaluation."""
         if self.scoring is None:
-            self.scoring = self.bar.add_task("scoring", total=total, note="")
+            self.scoring = self.bar.add_task("scoring", total=total, note="", left="")
         self.bar.update(self.scoring, completed=done, total=total)
         if done == total:
             self.bar.remove_task(self.scoring)
@@ -92,6 +100,10 @@ class TerminalReporter:
     def scored(self, step: int, scores: dict[str, Score], best: bool) -> None:
         """Show an evaluation's result."""
         self.bar.console.print(score_words(step, scores, best))
+
+    def phase(self, text: str) -> None:
+        """Print that another phase of training begins."""
+        self.bar.console.print(text, highlight=False, markup=False)
 
     def note(self, text: str) -> None:
         """Print something to act on."""
@@ -103,7 +115,6 @@ class PlainReporter:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.first: tuple[int, float] | None = None
         self.shown = 0.0
 
     def __enter__(self) -> PlainReporter:
@@ -112,22 +123,14 @@ class PlainReporter:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def step(self, step: int, total: int, entries: Entries) -> None:
+    def step(self, step: int, total: int, entries: Entries, left: float | None) -> None:
         """Print a logged step, at most every few seconds."""
         now = time.monotonic()
-        self.first = self.first or (step, now)
         if now - self.shown < PAUSE and step < total:
             return
         self.shown = now
-        done = step - self.first[0]
-        left = (
-            f"  {(now - self.first[1]) / done * (total - step):.0f} s left"
-            if done > 0 and step < total
-            else ""
-        )
-        self.console.print(
-            f"step {step}/{total}  {loss_words(entries)}{left}", soft_wrap=True, highlight=False
-        )
+        words = [f"step {step}/{total}", loss_words(entries), left_words(left)]
+        self.console.print("  ".join(filter(None, words)), soft_wrap=True, highlight=False)
 
     def evaluating(self, done: int, total: int) -> None:
         """Stay silent: an evaluation is short."""
@@ -135,6 +138,10 @@ class PlainReporter:
     def scored(self, step: int, scores: dict[str, Score], best: bool) -> None:
         """Print an evaluation's result."""
         self.console.print(score_words(step, scores, best), soft_wrap=True, highlight=False)
+
+    def phase(self, text: str) -> None:
+        """Print that another phase of training begins."""
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def note(self, text: str) -> None:
         """Print something to act on."""
@@ -154,10 +161,6 @@ class ConsoleReporter:
     def say(self, line: str) -> None:
         """Print a line as it is, however long."""
         self.console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-    def options(self, rows: Sequence[OptionRow]) -> None:
-        """Print every option."""
-        self.console.print(option_table(rows))
 
     def training(self) -> AbstractContextManager[TerminalReporter | PlainReporter]:
         """What fits where the output goes."""

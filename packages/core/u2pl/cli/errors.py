@@ -12,6 +12,7 @@ import typer
 
 from u2pl.errors import UserError
 
+LOADING = "loading PyTorch ..."
 #: Seconds that the other processes wait for the launcher to end them after rank 0 has exited.
 GRACE = 5.0
 
@@ -27,7 +28,7 @@ def guarded(body: Callable[[], int | None]) -> int | None:
     except OSError as error:
         if error.errno != 28:  # ENOSPC
             raise
-        fail(f"the disk is full ({error.filename or error}); free some space, then --resume")
+        fail(f"the disk is full ({error.filename or error}); free some space and start again")
 
 
 def fail(message: str) -> NoReturn:
@@ -41,7 +42,13 @@ def fail(message: str) -> NoReturn:
 def say_starting() -> None:
     """Tell a person that something happens: loading torch and timm takes seconds."""
     if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
-        print("loading PyTorch ...", file=sys.stderr, flush=True)
+        print(LOADING, file=sys.stderr, flush=True)
+
+
+def begin(command: str) -> None:
+    """The first line of a long command, wherever it goes; nothing if torch is loaded already."""
+    if "torch" not in sys.modules and os.environ.get("RANK", "0") == "0":
+        print(f"{command}: {LOADING}", flush=True)
 
 
 def say_error(message: str) -> None:

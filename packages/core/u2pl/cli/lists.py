@@ -6,6 +6,7 @@ from rich.table import Table
 
 from u2pl.cli.console import option_table, standard_output
 from u2pl.cli.requests import ShowRequest
+from u2pl.errors import UserError
 from u2pl.run.app import App
 
 
@@ -31,7 +32,10 @@ def list_presets(app: App) -> None:
 
 def show_options(app: App, request: ShowRequest) -> None:
     """Print every option of a method under a preset."""
+    method = request.method_file or request.method
+    if method is None:
+        raise UserError("Missing argument 'method': name one, see `methods`, or a --method-file")
     from u2pl.run.recipe import Recipe
 
-    recipe = Recipe.of(app, request.method, request.preset, request.set or [])
+    recipe = Recipe.of(app, method, request.preset, request.set or [])
     standard_output().print(option_table(recipe.rows()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import platform
 import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -11,7 +12,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from u2pl.cli.errors import guarded, say_error, say_starting
+from u2pl.cli.errors import begin, guarded, say_error, say_starting
 from u2pl.cli.requests import (
     CompareRequest,
     EvaluateRequest,
@@ -25,8 +26,10 @@ from u2pl.cli.requests import (
     SweepRequest,
     sweep_request,
 )
+from u2pl.errors import synonym
 from u2pl.run.app import App
 from u2pl.run.request import TRAIN_ONLY, Request, default_of, parameters
+from u2pl.version import __version__
 
 Asked = TypeVar("Asked")
 
@@ -41,7 +44,7 @@ class OneLineErrors(TyperGroup):
         except typer.TyperException as error:
             if type(error).__name__ == "NoArgsIsHelpError":  # has printed the help
                 sys.exit(2)
-            message = " ".join(error.format_message().split())
+            message = _in_our_words(error) or " ".join(error.format_message().split())
             say_error(message.replace("Value error, ", ""))
             sys.exit(2)
         except typer.Abort:
@@ -61,12 +64,25 @@ def new_program(app: App) -> typer.Typer:
         add_completion=False,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+    @program.callback(help=app.text)
+    def common(
+        version: Annotated[
+            bool,
+            typer.Option("--version", callback=show_version, is_eager=True, help="of what runs"),
+        ] = False,
+    ) -> None:
+        pass
 
     @command(program, app.request)
     def train(request: Request) -> int:
         """Train, score and keep a network. Starts on several GPUs with `accelerate launch`."""
-        say_starting()
+        from u2pl.run.early import check_early
+
+        check_early(app, request)
+        begin(f"{app.name} train")
         from u2pl.cli.commands import train as body
 
         return body(app, request)
@@ -76,7 +92,10 @@ def new_program(app: App) -> typer.Typer:
     @command(program, app.request, left_out=TRAIN_ONLY, instead={"method": method})
     def doctor(request: Request) -> int:
         """Check whether this data and this recipe will work, before they cost hours."""
-        say_starting()
+        from u2pl.run.early import check_early
+
+        check_early(app, request)
+        begin(f"{app.name} doctor")
         from u2pl.cli.commands import doctor as body
 
         return body(app, request)
@@ -176,6 +195,16 @@ def new_program(app: App) -> typer.Typer:
     return program
 
 
+def show_version(asked: bool) -> None:
+    """Print the versions of this package, torch and Python, and exit."""
+    if asked:
+        from importlib.metadata import version
+
+        torch = version("torch")
+        print(f"u2pl {__version__}, torch {torch}, Python {platform.python_version()}")
+        raise typer.Exit
+
+
 def command(
     program: typer.Typer,
     request: type[Asked],
@@ -222,6 +251,20 @@ def command(
         return run
 
     return add
+
+
+def _in_our_words(error: typer.TyperException) -> str | None:
+    """The message of an unknown option that has another name here; None for any other error."""
+    name, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if type(error).__name__ != "NoSuchOption" or name is None or context is None:
+        return None
+    meant = synonym(name)
+    offered = {word for each in context.command.params for word in each.opts}
+    if meant in offered:
+        return f"No such option: {name} (did you mean {meant}?)"
+    if meant is not None and "." in meant and "--set" in offered:
+        return f"No such option: {name} (did you mean --set {meant}=VALUE?)"
+    return None
 
 
 def _hints(request: type) -> dict[str, object]:

@@ -234,8 +234,13 @@ def sweep_request(request: type[Request]) -> type[SweepRequest]:
 class ShowRequest:
     """What `show` can be asked."""
 
-    method: Annotated[str, typer.Argument(help="a method, see `methods`")]
-    preset: Annotated[str, typer.Option(help="a preset, see `presets`")] = "light"
+    method: Annotated[str | None, typer.Argument(help="a method, see `methods`")] = None
+    method_file: Annotated[
+        Path | None, typer.Option(help="a method of your own instead: a .py file")
+    ] = None
+    preset: Annotated[
+        str, typer.Option(help="a preset, see `presets`, or a .toml file of your own")
+    ] = "light"
     set: Annotated[list[str] | None, typer.Option(help="section.key=value, repeatable")] = None
 
 

@@ -13,6 +13,7 @@ from u2pl.model.model import load
 from u2pl.model.onnx_file import OnnxCheck, load_onnx, to_onnx
 from u2pl.model.publish import publish
 from u2pl.run.app import App
+from u2pl.run.resumption import typed
 from u2pl.training.threads import choose_threads
 
 ONNX = "model.onnx"
@@ -82,6 +83,6 @@ def next_lines(app: App, name: str) -> list[str]:
     """What can be typed next, in a shell and in Python."""
     return [
         "next, in a shell and in Python:",
-        f"{app.name} predict {shlex.quote(name)} IMAGE_OR_FOLDER --out predictions",
+        f"{shlex.join([*typed(app.name), 'predict', name])} IMAGE_OR_FOLDER --out predictions",
         f"import u2pl; prediction = u2pl.load({name!r}).predict('IMAGE')",
     ]

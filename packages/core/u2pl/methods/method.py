@@ -69,6 +69,8 @@ class Method(nn.Module, Generic[Batch], ABC):
     uses_unlabeled: ClassVar[bool] = True
     #: What happens during the warm start, as shown to the user.
     warming: ClassVar[str] = "supervised only"
+    #: What joins when it is over, as shown to the user.
+    joining: ClassVar[str] = "the unlabelled images join"
 
     #: Whether `prepare` is called.
     prepares: ClassVar[bool] = False

@@ -20,7 +20,7 @@ from u2pl.training.run_folder import CONFIG, SUMMARY, differences, next_folder, 
 #: File of an app's package: what its baseline scores on the built-in demo.
 RECORDED = "recorded.json"
 #: What may differ between a run and its baseline, besides the method's own options.
-_OWN = ("method_name", "preset", "command")
+_OWN = ("method_name", "method_file", "method_sha256", "preset", "command")
 
 
 class Baseline(NamedTuple):
@@ -73,7 +73,8 @@ def baseline_request(app: App, request: Request) -> Request | None:
         for each in request.set
         if not each.startswith("method.") or each.partition("=")[0] in known
     ]
-    asked = replace(request, method=app.baseline, set=kept, baseline=False, out=None, resume=False)
+    bare = replace(request, method=app.baseline, method_file=None, set=kept)
+    asked = replace(bare, baseline=False, out=None, resume=False)
     recipe = Recipe.of_request(app, asked)
     task = app.task_module.make_task(app, asked, recipe, silently)
     parent = request.out.absolute().parent if request.out is not None else Path("runs")

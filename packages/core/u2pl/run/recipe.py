@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,18 +13,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from u2pl.errors import UserError, did_you_mean, explain
 from u2pl.evaluate.protocol import EvaluationProtocol
-from u2pl.methods.discovery import load_method
+from u2pl.methods.discovery import known_methods, load_method, load_method_file
 from u2pl.methods.method import AnyMethod, MethodConfig
 from u2pl.networks.config import RANDOM, NetworkConfig
 from u2pl.run.app import App
+from u2pl.run.presets import (
+    Nested,
+    is_own,
+    preset_name,
+    read_recipe,
+    recipe_path,
+    split_assignment,
+)
 from u2pl.run.request import Request
 from u2pl.training.config import DataConfig, TrainConfig
 
 Checked = TypeVar("Checked", bound=BaseModel)
 Shared = TypeVar("Shared", bound=BaseModel)
 
-#: Values by section and name, as TOML and JSON hold them.
-Nested = dict[str, Any]
 #: The section of a recipe that belongs to the method.
 METHOD = "method"
 #: The recipe of data that has none of its own.
@@ -70,17 +77,51 @@ class Recipe:
     def of(
         cls,
         app: App,
-        method: str,
+        method: str | Path,
         preset: str,
         assignments: Sequence[str] = (),
         steps: int | None = None,
     ) -> Recipe:
-        """Defaults, then the preset, then `steps`, then assignments; UserError for any mistake."""
-        kind = load_method(f"{app.package}.methods", app.methods, method)
+        """Defaults, then the preset, then `steps`, then assignments; UserError for any mistake.
+
+        Args:
+            app: whose methods and presets are meant.
+            method: its name, or a file with a method of one's own.
+            preset: a shipped one, or a `.toml` file.
+            assignments: "section.key=value" strings.
+            steps: instead of the preset's.
+        """
+        kind = _load(app, method)
         path = recipe_path(app.recipes, preset)
+        if is_own(preset):
+            _check_method_section(app, kind, path)
         extra = {} if steps is None else {"train": {"steps": steps}}
+        sections = app.task_module.SECTIONS
+        found = resolve(path, kind.Config, assignments, extra, sections)
+        return cls(preset_name(preset), kind, *found)
+
+    @classmethod
+    def of_config(
+        cls,
+        app: App,
+        method: str | Path,
+        config: Nested,
+        assignments: Sequence[str] = (),
+    ) -> Recipe:
+        """The recipe of a run that goes on; no preset is needed.
+
+        Args:
+            app: that trains it.
+            method: its name, or the file it is in.
+            config: config.json of the run.
+            assignments: "section.key=value" strings on top.
+
+        Raises:
+            UserError: The options are of another version.
+        """
+        kind, sections = _load(app, method), app.task_module.SECTIONS
         return cls(
-            preset, kind, *resolve(path, kind.Config, assignments, extra, app.task_module.SECTIONS)
+            config["preset"], kind, *begun_options(config, kind.Config, assignments, sections)
         )
 
     @classmethod
@@ -93,8 +134,8 @@ class Recipe:
 
         scheme = str(next(iter(request.data_values.values()))).partition(":")[0]
         usual = "demo" if scheme in DEMOS else app.presets.get(scheme, USUAL)
-        chosen = request.preset or usual
-        recipe = cls.of(app, request.method, chosen, request.set, request.steps)
+        chosen, method = request.preset or usual, request.method_file or request.method
+        recipe = cls.of(app, method, chosen, request.set, request.steps)
         if request.init is None:
             return recipe
         weights = recipe.sections.network.encoder_weights
@@ -167,14 +208,25 @@ def option_rows(values: Nested, keys: Iterable[tuple[str, str]]) -> list[OptionR
     return rows
 
 
-def recipe_path(recipes: Path, name: str) -> Path:
-    """The file of a shipped recipe; UserError that suggests the nearest if there is none."""
-    path = recipes / f"{name}.toml"
-    if not path.is_file():
-        known = sorted(entry.stem for entry in recipes.glob("*.toml"))
-        near = did_you_mean(name, known, 0.4)
-        raise UserError(f"no preset {name!r}{near}; there are {', '.join(known)}")
-    return path
+def _load(app: App, method: str | Path) -> type[AnyMethod]:
+    """The class of a method by its name, or in a file of one's own."""
+    if isinstance(method, Path):
+        return load_method_file(app.methods, method)
+    return load_method(f"{app.package}.methods", app.methods, method)
+
+
+def _check_method_section(app: App, kind: type[AnyMethod], path: Path) -> None:
+    """UserError if a recipe of one's own sets an option that no method has: a slip of the pen."""
+    written = read_recipe(path).get(METHOD, {})
+    known = set(kind.Config.model_fields)
+    if written.keys() <= known:
+        return
+    for name in known_methods(app.methods):
+        known |= set(_load(app, name).Config.model_fields)
+    for key in written:
+        if key not in known:
+            near = did_you_mean(key, sorted(kind.Config.model_fields))
+            raise UserError(f"{path}: {METHOD}.{key}: no method has such an option{near}")
 
 
 def resolve(
@@ -195,18 +247,71 @@ def resolve(
         extra: nested values of other options of the command.
         sections: what the app's methods share.
     """
-    values = tomllib.loads(recipe.read_text(encoding="utf-8"))
+    values = read_recipe(recipe)
+    written = set(_typed_keys(values))
     # on top of the method's own defaults: those of a nested config differ between methods
     own = _explicit(method_config())
     fields = method_config.model_fields
     _merge(own, {key: value for key, value in values.get(METHOD, {}).items() if key in fields})
     values[METHOD] = own
     _merge(values, extra or {})
-    known = [key for key, _ in (*flat_keys(sections), *flat_keys(method_config, f"{METHOD}."))]
+    known = _known_keys(sections, method_config)
+    _assign(values, assignments, known)
+    typed = {each.partition("=")[0] for each in assignments} | set(_typed_keys(extra or {}))
+
+    def validated(model: type[Checked], part: Nested, prefix: str = "") -> Checked:
+        try:
+            return model.model_validate(part)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = prefix + ".".join(map(str, first["loc"]))
+            of_file = _meets(where, written) and not _meets(where, typed)
+            said = explain(error, prefix)
+            if first["type"] == "extra_forbidden":
+                said = f"{where}: there is no such option{did_you_mean(where, known)}"
+            raise UserError(f"{recipe}: {said}" if of_file else said) from error
+
+    method = validated(method_config, values.pop(METHOD), f"{METHOD}.")
+    return validated(sections, values), method
+
+
+def begun_options(
+    config: Nested,
+    method_config: type[MethodConfig],
+    assignments: Sequence[str],
+    sections: type[Shared] = Sections,  # type: ignore[assignment]
+) -> tuple[Shared, MethodConfig]:
+    """The options of a run that goes on.
+
+    Args:
+        config: config.json of the run.
+        method_config: the method's own config class.
+        assignments: "section.key=value" strings on top.
+        sections: what the app's methods share.
+
+    Raises:
+        UserError: The options are of another version.
+    """
+    values = copy.deepcopy(config["options"])
+    _assign(values, assignments, _known_keys(sections, method_config))
+    try:
+        own = method_config.model_validate(values.pop(METHOD, {}))
+        return sections.model_validate(values), own
+    except ValidationError as error:
+        raise UserError(
+            f"--resume: the run is of another version of the options ({explain(error)}); go on "
+            "with that version, or start a new run"
+        ) from None
+
+
+def _known_keys(sections: type[BaseModel], method_config: type[MethodConfig]) -> list[str]:
+    return [key for key, _ in (*flat_keys(sections), *flat_keys(method_config, f"{METHOD}."))]
+
+
+def _assign(values: Nested, assignments: Sequence[str], known: Sequence[str]) -> None:
+    """Put "section.key=value" strings into nested values; UserError for an unknown key."""
     for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise UserError(f"--set {assignment}: write it as section.key=value")
+        key, text = split_assignment(assignment)
         if key not in known:
             inside = [name for name in known if name.startswith(f"{key}.")]
             near = f" (did you mean {inside[0]}?)" if inside else did_you_mean(key, known, 0.75)
@@ -215,8 +320,22 @@ def resolve(
         for part in reversed(key.split(".")):
             nested = {part: nested}
         _merge(values, nested)
-    method = _validated(method_config, values.pop(METHOD), f"{METHOD}.")
-    return _validated(sections, values), method
+
+
+def _typed_keys(values: Nested, prefix: str = "") -> Iterator[str]:
+    """Dotted names of nested values as they are written."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _typed_keys(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _meets(where: str, keys: Iterable[str]) -> bool:
+    """Whether a place among the options is one of these keys, inside one, or around one."""
+    return any(
+        where == key or where.startswith(f"{key}.") or key.startswith(f"{where}.") for key in keys
+    )
 
 
 def _explicit(config: BaseModel) -> Nested:
@@ -237,13 +356,6 @@ def flat_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
             yield from flat_keys(kind, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", found.description or ""
-
-
-def _validated(model: type[Checked], values: Nested, prefix: str = "") -> Checked:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise UserError(explain(error, prefix)) from error
 
 
 def _value(text: str) -> object:

@@ -11,11 +11,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Self, get_args, get_type_hints
 
 import typer
 
-from u2pl.errors import UserError, did_you_mean
+from u2pl.errors import UserError, did_you_mean, explain, synonym
 
 #: Fields that matter to `train` alone; other commands that take a request leave them out.
 TRAIN_ONLY = ("baseline", "track", "out", "resume", "deterministic")
@@ -27,10 +27,18 @@ Parameter = typer.models.OptionInfo | typer.models.ArgumentInfo
 class Request:
     """What every app's `train` can be asked."""
 
-    method: Annotated[str, typer.Argument(help="a method, see `methods`")] = "u2plplus"
+    #: Fields that name a data source, and those that name another file of the data.
+    SOURCES: ClassVar[tuple[str, ...]] = ()
+    FILES: ClassVar[tuple[str, ...]] = ()
+
+    method: Annotated[
+        str, typer.Argument(help="a method, see `methods`; with --resume the folder of a run")
+    ] = "u2plplus"
     preset: Annotated[
         str | None,
-        typer.Option(help="a recipe, see `presets`; chosen by the data if left out"),
+        typer.Option(
+            help="a recipe, see `presets`, or a .toml file; chosen by the data if left out"
+        ),
     ] = None
     set: Annotated[
         list[str],
@@ -42,6 +50,10 @@ class Request:
             help="begin with a trained network instead of ImageNet weights: a run, a model folder "
             "or a name on the hub (user/name); its last layer is new if the classes are others"
         ),
+    ] = None
+    method_file: Annotated[
+        Path | None,
+        typer.Option(help="a method of your own instead of METHOD: a .py file with one Method"),
     ] = None
     steps: Annotated[
         int | None, typer.Option(min=1, help="optimizer steps, instead of the preset's")
@@ -65,7 +77,8 @@ class Request:
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="go on with the run in --out, or with the latest one of this command"
+            "--resume",
+            help="go on: train --resume FOLDER alone, or the words of a command with this",
         ),
     ] = False
     deterministic: Annotated[
@@ -74,23 +87,44 @@ class Request:
     ] = False
     cpu: Annotated[bool, typer.Option("--cpu", help="do not use a GPU")] = False
 
+    def __post_init__(self) -> None:
+        """A file's method has the file's name."""
+        file = self.method_file
+        if file is None or self.method == file.stem:
+            return
+        if self.method == default_of(Request, "method"):
+            object.__setattr__(self, "method", file.stem)
+        elif not self.resume:  # else it is the folder of a run
+            raise UserError(
+                f"--method-file {file} and {self.method} both name a method: leave one of them out"
+            )
+
     @classmethod
     def of(cls, **values: object) -> Self:
         """A request from Python values, checked as the command line checks them.
 
-        `set` may be a mapping: `set={"train.lr": 1e-3}`. Raises UserError for an unknown name, a
-        value of the wrong type, or one that is out of range.
+        `set` may be a mapping: `set={"train.lr": 1e-3}`, and `resume` the folder of a run. Raises
+        UserError for an unknown name, a value of the wrong type, or one that is out of range.
         """
         from pydantic import TypeAdapter, ValidationError
 
         known = parameters(cls)
         for name in values:
             if name not in known:
+                meant = synonym(name)
                 near = did_you_mean(name, known)
+                if meant is not None:
+                    typed = meant.strip("-") if meant[0] == "-" else f'set={{"{meant}": ...}}'
+                    near = f" (did you mean {typed}?)"
                 raise UserError(f"there is no option {name!r}{near}; there are {', '.join(known)}")
         chosen = values.get("set")
         if isinstance(chosen, Mapping):
             values["set"] = [f"{key}={_toml(value)}" for key, value in chosen.items()]
+        folder = values.get("resume")
+        if isinstance(folder, (str, Path)):
+            if "method" in values:
+                raise UserError(f"resume={str(folder)!r} names the run: leave method out")
+            values |= {"method": str(folder), "resume": True}
         data = cls.data_fields()
         # data is named by text, which may be a number: labeled=4
         numbers = {k for k in data if isinstance(values.get(k), (int, float))}
@@ -98,9 +132,7 @@ class Request:
         try:
             request: Self = TypeAdapter(cls).validate_python(given)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise UserError(f"{where}: {first['msg']}, not {first['input']!r}") from None
+            raise UserError(explain(error)) from None
         for name, info in known.items():
             value, least = getattr(request, name), info.min
             if least is not None and value is not None and value < least:
@@ -112,6 +144,11 @@ class Request:
         """The fields that an app adds, which name the data; the first names the training data."""
         common = {each.name for each in dataclasses.fields(Request)}
         return [each.name for each in dataclasses.fields(cls) if each.name not in common]
+
+    @classmethod
+    def places(cls) -> tuple[str, ...]:
+        """Fields that only say where data lies: its fingerprint tells whether it is the same."""
+        return (*cls.SOURCES, *cls.FILES)
 
     @property
     def data_values(self) -> dict[str, object]:

@@ -24,6 +24,7 @@ from u2pl.data.source import Source
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.evaluate.scoring import load_example
 from u2pl.maps import resize_image, shrink_factor
+from u2pl.methods.discovery import file_digest, has_docstring
 from u2pl.methods.method import AnyMethod
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
@@ -173,15 +174,20 @@ class Task(ABC):
     def config(self) -> dict[str, object]:
         """What config.json says: equal for equal runs."""
         request, facts = self.request, self.facts()
+        file = request.method_file
+        own = {"method_file": str(file), "method_sha256": file_digest(file)} if file else {}
+        asked = {name: getattr(request, name) for name in ("cpu", "deterministic", "track")}
         return {
             "app": self.app.name,
             "method_name": request.method,
+            **own,
             "preset": self.recipe.preset,
             **request.data_values,
             **({} if request.init is None else {"init": request.init}),
             **{key: facts[key] for key in ("data_fingerprint", "split", *self.own_facts())},
             "seed": request.seed,
             "steps": self.total,
+            **{name: value for name, value in asked.items() if value},
             "options": self.recipe.dump(),
         }
 
@@ -210,11 +216,15 @@ class Task(ABC):
             *(method.notes() if method is not None else ()),
             *self.own_notes(),
         ]
+        file = self.request.method_file
+        if file is not None and not has_docstring(file):
+            notes.append(f"{file} has no docstring: its first line would say what the method is")
         if scored is not None and not scored.ids:
-            notes.append(
-                f"no image of {scored.source.name} has a mask: the network is not scored, and the "
-                "last one is kept"
-            )
+            name = scored.source.name
+            lacking = f"no image of {name} has a mask"
+            if scored.source.strays:
+                lacking = f"the masks of {name} belong to no image"
+            notes.append(f"{lacking}: the network is not scored, and the last one is kept")
         return list(dict.fromkeys(notes))
 
     def begin(self) -> tuple[AnyMethod, Beginning | None]:

@@ -57,7 +57,7 @@ class Tracked:
         self.trackers = list(trackers)
         self.classes = classes
 
-    def step(self, step: int, total: int, entries: Entries) -> None:
+    def step(self, step: int, total: int, entries: Entries, left: float | None) -> None:
         """Log the numbers of a step; lists become a number for each class."""
         values: dict[str, float | None] = {}
         for name, value in entries.items():
@@ -68,7 +68,7 @@ class Tracked:
             else:
                 values[name] = value
         self._log(values, step)
-        self.reporter.step(step, total, entries)
+        self.reporter.step(step, total, entries, left)
 
     def evaluating(self, done: int, total: int) -> None:
         """Pass it on."""
@@ -84,6 +84,10 @@ class Tracked:
             values |= {f"iou/{role}/{name}": iou for name, iou in each}
         self._log(values, step)
         self.reporter.scored(step, scores, best)
+
+    def phase(self, text: str) -> None:
+        """Pass it on."""
+        self.reporter.phase(text)
 
     def note(self, text: str) -> None:
         """Pass it on."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,11 +18,13 @@ from torch import nn
 
 from u2pl import distributed
 from u2pl.counting import OnProgress, silently
-from u2pl.errors import UserError
+from u2pl.errors import DiskError, UserError
 from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.counts import COUNTS, save_counts
 from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.scoring import check_scored, evaluate
+from u2pl.maps import shrink_factor
+from u2pl.methods.discovery import known_methods
 from u2pl.methods.method import AnyMethod
 from u2pl.model.card import Card, EncoderWeights
 from u2pl.model.folder import save_folder
@@ -28,18 +32,21 @@ from u2pl.networks.segmentor import Segmentor
 from u2pl.run.app import App
 from u2pl.run.baseline import baseline_request
 from u2pl.run.moments import keep_moment
-from u2pl.run.recipe import USUAL, OptionRow, Recipe
+from u2pl.run.presets import is_own
+from u2pl.run.recipe import Recipe
 from u2pl.run.report.page import write_report
 from u2pl.run.request import Request
+from u2pl.run.resumption import find_resumption, resume_command, typed
 from u2pl.run.run import Run
 from u2pl.run.start import ORIGIN, Beginning, read_origin
 from u2pl.run.summary import PICTURES, draw_pictures, write_summary
 from u2pl.run.task import Task
 from u2pl.run.tracking import check_trackers, tracking
 from u2pl.training import loop
-from u2pl.training.checkpoint import has_checkpoint
+from u2pl.training.checkpoint import has_checkpoint, saved_step
 from u2pl.training.journal import Entries
 from u2pl.training.loop import (
+    Interrupted,
     Job,
     Stopped,
     check_method,
@@ -59,15 +66,15 @@ from u2pl.training.run_folder import (
 )
 from u2pl.training.threads import choose_threads
 
+#: Lines that are printed before the first step, at most; one more comes before torch is loaded.
+HEADER = 7
+
 
 class Reporter(Protocol):
     """Tells a person what happens; on all processes but the first it stays silent."""
 
     def say(self, line: str) -> None:
         """A line, however long."""
-
-    def options(self, rows: Sequence[OptionRow]) -> None:
-        """Every option of the run."""
 
     def counting(self, what: str) -> AbstractContextManager[OnProgress]:
         """Progress of a preparatory step."""
@@ -82,9 +89,6 @@ class Silent:
     def say(self, line: str) -> None:
         """Stay silent."""
 
-    def options(self, rows: Sequence[OptionRow]) -> None:
-        """Stay silent."""
-
     def counting(self, what: str) -> AbstractContextManager[OnProgress]:
         """Stay silent."""
         return silently(what)
@@ -94,13 +98,16 @@ class Silent:
         """Stay silent."""
         yield self
 
-    def step(self, step: int, total: int, entries: Entries) -> None:
+    def step(self, step: int, total: int, entries: Entries, left: float | None) -> None:
         """Stay silent."""
 
     def evaluating(self, done: int, total: int) -> None:
         """Stay silent."""
 
     def scored(self, step: int, scores: dict[str, Score], best: bool) -> None:
+        """Stay silent."""
+
+    def phase(self, text: str) -> None:
         """Stay silent."""
 
     def note(self, text: str) -> None:
@@ -115,21 +122,22 @@ def make_task(
 
 
 def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
-    """Train as requested, in a folder of its own.
+    """Train as requested, in a folder of its own, or go on with a run that was named by its folder.
 
     With `request.baseline` the app's baseline is trained first, unless it is there.
 
-    Raises UserError for whatever cannot work, and Stopped after SIGTERM, once the state is written;
-    its text says how to go on.
+    Raises UserError for whatever cannot work, Stopped after SIGTERM, once the state is written, and
+    Interrupted after Ctrl-C; the text of both says how to go on.
     """
-    if request.baseline:
-        asked = baseline_request(app, request)
+    found = find_resumption(app.name, request, known_methods(app.methods))
+    if found is not None and found.finished:
         if reporter is not None and distributed.rank() == 0:
-            begun = "first the baseline" if asked is not None else "the baseline has been trained"
-            reporter.say(f"{begun}: {app.baseline}")
-        if asked is not None:
-            train(app, asked, reporter)
-    recipe = Recipe.of_request(app, request)
+            reporter.say(f"{found.folder} is finished: there is nothing to go on with")
+        return Run(found.folder)
+    if request.baseline:
+        _train_baseline(app, request, reporter)
+    recipe = Recipe.of_request(app, request) if found is None else found.recipe(app)
+    request = request if found is None else found.request
     accelerator = make_accelerator(request.cpu, recipe.sections.train.precision)
     main, device = accelerator.is_main_process, accelerator.device
     reporter = reporter if reporter is not None and main else Silent()
@@ -158,9 +166,8 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
         task.prepare(method.to(device))
     distributed.barrier()  # every process has read the folders before the first one makes one
     if main:
-        open_folder(folder, _config(task, folder, beginning), request.resume)
-        if task.recipe.preset == USUAL and request.preset is None:
-            reporter.options(task.recipe.rows())
+        config = _config(task, folder, beginning)
+        open_folder(folder, config if found is None else found.as_begun(config), request.resume)
         for line in announcement(task, method, folder, accelerator, beginning):
             reporter.say(line)
     distributed.barrier()
@@ -168,6 +175,7 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     names = request.track if main else []
     try:
         with (
+            telling_how_to_go_on(resume_command(app.name, folder), folder),
             reporter.training() as shown,
             tracking(shown, names, folder, task.config(), task.classes) as progress,
         ):
@@ -182,31 +190,95 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
                 keep=partial(_keep, task, folder),
                 warm_steps=task.warm_steps if method.remedy else 0,
                 look=partial(keep_moment, folder, task, method),
+                phases=_phases(task, method),
+                scoring_steps=_scoring_steps(task, method) if scored.ids else 0.0,
             )
             history = fit(job, folder, accelerator, progress, request.resume)
             if main:
                 write_summary(folder, task, history, method, accelerator)
                 draw_pictures(folder, task, device)
                 progress.picture(folder / PICTURES, task.total)
-    except Stopped as stopped:
-        raise Stopped(f"{stopped}; go on with: {resume_command(task, folder)}") from None
+    except DiskError:  # the run can go on, from its beginning at least
+        raise
     except UserError:
         if main and not request.resume:
             forget_unbegun(folder)
         raise
     if main:
-        with reporter.counting("drawing the report") as drawing:
+        with (
+            telling_how_to_go_on(resume_command(app.name, folder), folder),
+            reporter.counting("drawing the report") as drawing,
+        ):
             write_report(task.app, folder, device, drawing)
     distributed.barrier()
     return Run(folder)
 
 
-def resume_command(task: Task, folder: Path) -> str:
-    """What to type to go on with a run."""
-    import shlex
+@contextmanager
+def telling_how_to_go_on(command: str, folder: Path) -> Iterator[None]:
+    """Say how to go on with a run that is cut short: stopped, interrupted, or by a full disk.
 
-    words = [task.app.name, "train", *task.request.words("out", "resume", "baseline")]
-    return shlex.join([*words, "--out", str(folder), "--resume"])
+    Args:
+        command: that goes on with it.
+        folder: of the run.
+    """
+    try:
+        yield
+    except Stopped as stopped:
+        raise Stopped(f"{stopped}; go on with: {command}") from None
+    except KeyboardInterrupt:
+        step = saved_step(folder)
+        kept = f"the last state is that after step {step}" if step else "no state was saved yet"
+        from_there = "" if step else ", so it begins again"
+        raise Interrupted(f"interrupted; {kept}{from_there}; go on with: {command}") from None
+    except DiskError as error:
+        raise DiskError(f"{error}; go on with: {command}") from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise DiskError(
+            f"the disk is full ({error.filename or error}): free some space; go on with: {command}"
+        ) from error
+
+
+def _train_baseline(app: App, request: Request, reporter: Reporter | None) -> None:
+    """Train the baseline, unless it is there; what cuts it short says the whole command again."""
+    asked = baseline_request(app, request)
+    if reporter is not None and distributed.rank() == 0:
+        begun = "first the baseline" if asked is not None else "the baseline has been trained"
+        reporter.say(f"{begun}: {app.baseline}")
+    if asked is None:
+        return
+    whole = shlex.join([*typed(app.name), "train", *request.words()])
+    try:
+        train(app, asked, reporter)
+    except (Stopped, Interrupted, DiskError) as cut:
+        begin = str(cut).partition("; go on with: ")[0]
+        raise type(cut)(f"{begin}; go on with: {whole}") from None
+
+
+def _phases(task: Task, method: AnyMethod) -> dict[int, str]:
+    """What is said when the warm start is over."""
+    warm = task.warm_steps
+    if not 0 < warm < task.total:
+        return {}
+    return {warm: f"warm start over after step {warm}: {method.joining} from here"}
+
+
+def _scoring_steps(task: Task, method: AnyMethod) -> float:
+    """What scoring the networks once costs, in steps of training: roughly, from numbers of pixels.
+
+    A step computes about three times as much for a pixel as scoring does: forward, and backward
+    twice that.
+    """
+    source, ids = task.scored.source, task.scored.ids
+    sections, protocol = task.recipe.sections, task.protocol
+    width, height = source.image(ids[len(ids) // 2]).size
+    side = shrink_factor((height, width), protocol.long_side)
+    views = sum(scale**2 for scale in protocol.scales) * (2 if protocol.flip else 1)
+    scored = len(method.networks()) * len(ids) * width * height * side**2 * views
+    trained = sections.data.crop**2 * sections.train.batch * len(task.streams)
+    return scored / (3 * trained)
 
 
 def announcement(
@@ -216,7 +288,7 @@ def announcement(
     accelerator: Accelerator,
     beginning: Beginning | None = None,
 ) -> list[str]:
-    """What is about to happen, in a few lines."""
+    """What is about to happen, in at most `HEADER` lines."""
     request, train = task.request, task.recipe.sections.train
     lr, head_lr = train.scaled_lr, train.scaled_lr * train.head_lr_factor
     images = ", ".join(f"{len(part.ids)} {part.role}" for part in task.streams)
@@ -224,16 +296,31 @@ def announcement(
     scored, threads = task.scored, torch.get_num_threads()
     device = f"{accelerator.device}{world}, {precision(accelerator)}"
     device += f", {threads} thread{'s' if threads > 1 else ''}"
-    return [
+    lines = [
         f"{task.described}: {images}, {len(scored.ids)} to score on, {len(task.classes)} classes",
         f"{request.method} with preset {task.recipe.preset}: {task.total} steps, batch "
         f"{train.batch}, seed {request.seed}, on {device}",
         f"learning rate {lr:g} for the encoder, {head_lr:g} for the rest ({train.lr:g} at a batch "
         f"of {train.reference_batch})",
         *(beginning.lines if beginning is not None else ()),
-        *(f"note: {note}" for note in (*task.notes(method, scored), *slow(accelerator))),
-        f"writing to {folder}",
     ]
+    last = f"writing to {folder}; {where_options_are(task)}"
+    notes = [*slow(accelerator), *task.notes(method, scored)]
+    room = HEADER - len(lines) - 1
+    if len(notes) > room:
+        notes = [*notes[: room - 1], f"{len(notes) - room + 1} more, which doctor lists"]
+    return [*lines, *(f"note: {note}" for note in notes), last]
+
+
+def where_options_are(task: Task) -> str:
+    """Where to read what every option of a run is, and what it means."""
+    request, name = task.request, task.recipe.preset
+    file = request.method_file
+    words = ["--method-file", str(file)] if file is not None else [request.method]
+    preset = request.preset or (name if not is_own(name) else None)
+    words += ["--preset", preset] if preset is not None else []
+    shown = shlex.join([*typed(task.app.name), "show", *words])
+    return f"every option is in its {CONFIG}, what it means: {shown}"
 
 
 def slow(accelerator: Accelerator) -> list[str]:

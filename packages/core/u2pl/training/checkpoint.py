@@ -24,6 +24,15 @@ def has_checkpoint(folder: Path) -> bool:
     return (folder / FILE).exists()
 
 
+def saved_step(folder: Path) -> int:
+    """Steps done in the state of a folder; 0 if there is none, or none that can be read."""
+    try:
+        with safe_open(folder / FILE, "pt") as file:
+            return int(json.loads((file.metadata() or {})["facts"])["step"])
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return 0
+
+
 def save_checkpoint(
     folder: Path, method: AnyMethod, optimizer: torch.optim.Optimizer, facts: dict[str, object]
 ) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from u2pl import distributed
-from u2pl.errors import UserError
+from u2pl.errors import DiskError
 from u2pl.files import plain, replace_file
 
 #: What is logged of a step: numbers, or a number for each class.
@@ -36,15 +36,15 @@ class Journal:
             )
 
     def write(self, step: int, **entries: object) -> None:
-        """Append the entries of a step; UserError if the disk is full."""
+        """Append the entries of a step; DiskError if the disk is full."""
         if self.path is None:
             return
         try:
             with open(self.path, "a") as file:
                 file.write(json.dumps(plain({"step": step, **entries})) + "\n")
         except OSError as error:
-            raise UserError(
-                f"cannot write {self.path}: {error.strerror}; free some space, then --resume"
+            raise DiskError(
+                f"cannot write {self.path}: {error.strerror}; free some space"
             ) from error
 
 

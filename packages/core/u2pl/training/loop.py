@@ -35,6 +35,7 @@ from u2pl.training.config import DataConfig, TrainConfig
 from u2pl.training.guard import FiniteGuard, check_weights
 from u2pl.training.journal import Entries, Journal, numbers
 from u2pl.training.optimizer import build_optimizer, set_learning_rate
+from u2pl.training.pace import Pace
 from u2pl.training.run_folder import JOURNAL
 from u2pl.training.threads import choose_threads
 
@@ -42,11 +43,13 @@ from u2pl.training.threads import choose_threads
 class Reporter(Protocol):
     """Shows the user the progress of a run."""
 
-    def step(self, step: int, total: int, entries: Entries) -> None: ...
+    def step(self, step: int, total: int, entries: Entries, left: float | None) -> None: ...
 
     def evaluating(self, done: int, total: int) -> None: ...
 
     def scored(self, step: int, scores: dict[str, Score], best: bool) -> None: ...
+
+    def phase(self, text: str) -> None: ...
 
     def note(self, text: str) -> None: ...
 
@@ -68,6 +71,10 @@ class Job:
     warm_steps: int = 0  # of the warm start, if it is scored at its end
     #: (progress of the last step): keeps what the method makes of some images, after each scoring.
     look: Callable[[Progress], None] | None = None
+    #: What is said after so many steps, when another phase of training begins.
+    phases: Mapping[int, str] = field(default_factory=dict)
+    #: What an evaluation costs in steps, roughly, for the time left before one was timed.
+    scoring_steps: float = 0.0
 
 
 class Evaluation(NamedTuple):
@@ -121,6 +128,10 @@ class History:
 
 class Stopped(Exception):
     """The run was stopped by SIGTERM, after saving its state."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was stopped by Ctrl-C; the text says how to go on."""
 
 
 #: accelerate's names of the precisions of a config.
@@ -230,6 +241,8 @@ def fit(
         accelerator.scaler.load_state_dict(history.scaler)
     journal = Journal(folder / JOURNAL if main else None, history.step)
     guard, begin = FiniteGuard(), time.monotonic() - history.seconds
+    evaluations = _evaluation_steps(job)
+    pace = Pace(job.total, evaluations, job.scoring_steps)
 
     def check() -> None:
         guard.check()
@@ -259,14 +272,15 @@ def fit(
             prepared.zero_grad()
             method.after_step(progress)
             history.step = step + 1
+            pace.stepped()
 
             last = history.step == job.total
             if step % config.log_every == 0 or last:
                 entries = {"lr": lr, "seconds": time.monotonic() - begin, **numbers(result.scalars)}
                 guard.check()
                 journal.write(step, **entries)
-                reporter.step(history.step, job.total, entries)
-            scored = history.step in _evaluation_steps(job)
+                reporter.step(history.step, job.total, entries, pace.left(history.step))
+            scored = history.step in evaluations
             if scored:
                 check()
                 # images of many sizes: nothing is tuned or compiled for them
@@ -274,6 +288,10 @@ def fit(
                     _score(job, method, history, journal, reporter, main)
                     if main and job.look is not None:
                         job.look(progress)
+                pace.scored()
+            if history.step in job.phases:
+                reporter.phase(job.phases[history.step])
+                pace.restart()
             stopping = stop.asked(step)
             if scored or stopping or history.step % config.checkpoint_every == 0:
                 keep_state()

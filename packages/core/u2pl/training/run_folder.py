@@ -14,7 +14,10 @@ from u2pl.files import write_json
 CONFIG, JOURNAL, SUMMARY = "config.json", "journal.jsonl", "summary.json"
 #: Entries that may change when a run is resumed; all others must be equal. What a run began with
 #: (`origin`) is in its state.
-FREE = ("command", "workers", "log_every", "checkpoint_every", "origin")
+FREE = (
+    *("command", "origin", "cpu", "deterministic", "track", "method_file"),
+    *("workers", "log_every", "checkpoint_every"),
+)
 #: Stands for an entry that a config does not have.
 ABSENT: Any = object()
 
@@ -31,8 +34,8 @@ def latest_folder(parent: Path, stem: str, config: dict[str, object]) -> Path:
         if (folder / CONFIG).is_file() and not differences(read_config(folder), config):
             return folder
     raise UserError(
-        f"--resume: no run {parent / stem}-<n> was started with this command; name its folder with "
-        "--out, or start a new run"
+        f"--resume: no run {parent / stem}-<n> was started with this command; name its folder, "
+        "--resume FOLDER alone, or start a new run"
     )
 
 
@@ -52,8 +55,8 @@ def open_folder(folder: Path, config: dict[str, object], resume: bool) -> None:
         if changed:
             words = ", ".join(_difference(there, config, name) for name in changed[:3])
             raise UserError(
-                f"--resume: {folder} was started with another {words}; use the same command, or "
-                "another --out"
+                f"--resume: {folder} was started with another {words}; to go on as it began name "
+                "the folder alone, --resume FOLDER, or choose another --out"
             )
         return
     # a half-written file that a kill left behind is not worth keeping

@@ -1,0 +1,39 @@
+"""What can be wrong with a request and be seen before torch is loaded."""
+
+from __future__ import annotations
+
+from u2pl.methods.discovery import check_file, check_name, known_methods
+from u2pl.run.app import App
+from u2pl.run.presets import read_recipe, recipe_path, split_assignment
+from u2pl.run.request import Request
+from u2pl.run.resumption import find_resumption
+
+#: Sources that are not opened in advance: they are downloaded, or loaded by a heavy package.
+_SLOW = "hf"
+
+
+def check_early(app: App, request: Request) -> None:
+    """Look at method, preset, assignments and the places of the data, importing nothing heavy.
+
+    Raises:
+        UserError: What `train` would raise seconds later.
+    """
+    found = find_resumption(app.name, request, known_methods(app.methods))
+    if found is not None:
+        if found.finished:
+            return
+        request = found.request
+    for assignment in request.set:
+        split_assignment(assignment)
+    if request.method_file is not None:
+        check_file(app.methods, request.method_file)
+    else:
+        check_name(app.methods, request.method)
+    if request.preset is not None:
+        read_recipe(recipe_path(app.recipes, request.preset))
+    from u2pl.data.opening import open_source  # loads NumPy
+
+    for name in request.SOURCES:
+        place = str(getattr(request, name))
+        if place.partition(":")[0] != _SLOW:
+            open_source(place)

@@ -1,0 +1,291 @@
+"""Going on with a run by its folder alone."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from core.toy.app import APP, ToyRequest, program
+from core.toy.methods.plain import Plain
+from u2pl.errors import DiskError, UserError
+from u2pl.methods.discovery import known_methods
+from u2pl.run.resumption import Resumption, find_resumption, resume_command, typed
+from u2pl.run.train import train
+from u2pl.training.loop import Interrupted
+from u2pl.training.run_folder import read_config
+
+#: A run of five steps, whose state is written after each.
+WORDS = [
+    *("train", "plain", "--cpu", "--preset", "demo", "--most-images", "4", "--seed", "3"),
+    *("--set", "train.checkpoint_every=1", "--set", "train.log_every=1"),
+]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbs."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert CliRunner().invoke(program, [*WORDS, "--out", str(out)]).exit_code == 0
+    return out
+
+
+@pytest.fixture
+def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, BaseException], None]:
+    """`at_step(2, error)` raises it in the third step, once."""
+
+    def set_trap(step: int, error: BaseException) -> None:
+        real, sprung = Plain.forward, []
+
+        def forward(self: Plain, batch: Any, progress: Any) -> Any:
+            if progress.step == step and not sprung:
+                sprung.append(step)
+                raise error
+            return real(self, batch, progress)
+
+        monkeypatch.setattr(Plain, "forward", forward)
+
+    return set_trap
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for name in ("resume.safetensors", "last/model.safetensors"):
+        ours, theirs = load_file(one / name), load_file(other / name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+def test_ctrl_c_says_from_which_step_and_its_line_can_be_pasted(
+    whole: Path,
+    at_step: Callable[[int, BaseException], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    at_step(2, KeyboardInterrupt())
+    result = CliRunner().invoke(program, [*WORDS, "--out", "my runs/it's one"])
+    assert result.exit_code == 130
+    line = result.stdout.splitlines()[-1]
+    said, command = line.split("; go on with: ")
+    assert said == "interrupted; the last state is that after step 2"
+    assert shlex.split(command) == ["u2pl-toy", "train", "--resume", "my runs/it's one"]
+    result = CliRunner().invoke(program, shlex.split(command)[1:])
+    assert result.exit_code == 0, result.output
+    assert "note: going on after step 2 of 5" in result.stdout
+    assert_same_run(whole, tmp_path / "my runs" / "it's one")
+
+
+def test_ctrl_c_before_the_first_state_begins_again(
+    whole: Path, at_step: Callable[[int, BaseException], None], tmp_path: Path
+) -> None:
+    at_step(0, KeyboardInterrupt())
+    result = CliRunner().invoke(program, [*WORDS, "--out", str(tmp_path / "run")])
+    said = result.stdout.splitlines()[-1]
+    assert said.startswith("interrupted; no state was saved yet, so it begins again; go on with: ")
+    typed_again = shlex.split(said.partition("go on with: ")[2])[1:]
+    assert CliRunner().invoke(program, typed_again).exit_code == 0
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_python_gets_an_interrupt_and_a_full_disk_with_the_same_words(
+    at_step: Callable[[int, BaseException], None], tmp_path: Path
+) -> None:
+    values = {"method": "plain", "preset": "demo", "most_images": 4, "cpu": True}
+    at_step(1, KeyboardInterrupt())
+    with pytest.raises(Interrupted, match=r"go on with: u2pl-toy train --resume .*/one$"):
+        train(APP, ToyRequest.of(**values, out=tmp_path / "one"))
+    at_step(1, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/disk"))
+    with pytest.raises(DiskError, match=r"disk is full \(/disk\).*; go on with: .* --resume .*two"):
+        train(APP, ToyRequest.of(**values, out=tmp_path / "two"))
+    run = train(APP, ToyRequest.of(resume=tmp_path / "two"))
+    assert run.summary["steps"] == 5
+    with pytest.raises(UserError, match="leave method out"):
+        ToyRequest.of(method="plain", resume=tmp_path / "two")
+
+
+def test_a_finished_run_is_one_line_and_its_result(whole: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    result = CliRunner().invoke(program, ["train", "--resume", str(whole)])
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"{whole} is finished: there is nothing to go on with"
+    assert any(line.startswith("mIoU of the student") for line in lines)
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+
+
+def copied(whole: Path, tmp_path: Path, **changes: Any) -> Path:
+    """A copy of a run that is not finished, with another config.json."""
+    copy = shutil.copytree(whole, tmp_path / "copy")
+    (copy / "summary.json").unlink()
+    config = json.loads((copy / "config.json").read_text()) | changes
+    text = {key: value for key, value in config.items() if value is not ...}
+    (copy / "config.json").write_text(json.dumps(text))
+    return copy
+
+
+def options(whole: Path, **train_options: Any) -> dict[str, Any]:
+    found: Any = read_config(whole)["options"]
+    values = found["train"] | train_options
+    return found | {"train": {key: value for key, value in values.items() if value is not ...}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"app": "u2pl-semi"}, "is a run of u2pl-semi: u2pl-semi train --resume "),
+        ({"options": ...}, "does not say options: it is not complete"),
+        ({"options": [1]}, "does not say options: it is not complete"),
+        ({"steps": ..., "seed": ...}, "does not say seed, steps: it is not complete"),
+        ({"method_name": "gone"}, "no method 'gone'"),
+        ({"data": "nowhere"}, "nowhere has no images/ folder"),
+        ({"seed": "x"}, "config.json cannot be used: seed: "),
+    ],
+    ids=str,
+)
+def test_what_cannot_go_on_is_one_line(
+    whole: Path, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    result = CliRunner().invoke(
+        program, ["train", "--resume", str(copied(whole, tmp_path, **changes))]
+    )
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert says in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"unheard_of": 1}, r"another version of the options \(train\.unheard_of: "),
+        ({"clip_norm": ...}, r"another train\.clip_norm \(not known there: .*older version"),
+        ({"lr": "high"}, r"another version of the options \(train\.lr: .*, not 'high'"),
+    ],
+    ids=str,
+)
+def test_options_of_another_version_are_one_line(
+    whole: Path, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    copy = copied(whole, tmp_path, options=options(whole, **changes))
+    with pytest.raises(UserError, match=says):
+        train(APP, ToyRequest.of(resume=copy))
+
+
+def test_a_damaged_config_is_one_line(whole: Path, tmp_path: Path) -> None:
+    copy = copied(whole, tmp_path)
+    for text in ("", "{", "[1]"):
+        (copy / "config.json").write_text(text)
+        with pytest.raises(UserError, match=r"config\.json (cannot be read|is not the config)"):
+            find(resume=True, method=str(copy))
+
+
+def find(**values: Any) -> Resumption | None:
+    return find_resumption(APP.name, ToyRequest(**values), known_methods(APP.methods))
+
+
+def test_everything_is_taken_from_the_folder(whole: Path) -> None:
+    found = find(resume=True, method=str(whole))
+    assert found is not None and found.folder == whole and found.finished
+    assert found.request == ToyRequest(
+        method="plain", most_images=4, seed=3, cpu=True, out=whole, resume=True
+    )
+    recipe = found.recipe(APP)
+    assert recipe.preset == "demo" and recipe.sections.train.checkpoint_every == 1
+    assert recipe.dump() == read_config(whole)["options"]
+
+
+@pytest.mark.parametrize(
+    ("values", "flag"),
+    [
+        ({"seed": 1}, "--seed"),
+        ({"steps": 9}, "--steps"),
+        ({"preset": "light"}, "--preset"),
+        ({"most_images": 5}, "--most-images"),
+        ({"out": Path("x")}, "--out"),
+        ({"baseline": True}, "--baseline"),
+        ({"set": ["train.lr=1"]}, "--set train.lr"),
+    ],
+    ids=str,
+)
+def test_more_than_the_folder_is_refused(whole: Path, values: dict[str, Any], flag: str) -> None:
+    with pytest.raises(UserError, match=rf"from its config\.json.*: leave {flag} out"):
+        find(resume=True, method=str(whole), **values)
+
+
+def test_what_changes_no_result_may_be_typed(whole: Path, tmp_path: Path) -> None:
+    copy = copied(whole, tmp_path)
+    words = ["--set", "train.log_every=2", "--set", "data.workers=0"]
+    result = CliRunner().invoke(program, ["train", "--resume", str(copy), *words])
+    assert result.exit_code == 0, result.output
+    summary = json.loads((copy / "summary.json").read_text())
+    assert summary["options"]["train"]["log_every"] == 2
+
+
+def test_data_that_was_moved_is_named_and_other_data_refused(
+    whole: Path, tmp_path: Path, make_folder: Callable[..., Path]
+) -> None:
+    data = make_folder({"a": [0, 1, 2], "b": [0, 1, 2]}, val="a\n", train="b\n")
+    base = ["train", "plain", "--cpu", "--preset", "demo", "--steps", "2", "--set", "train.batch=1"]
+    out = tmp_path / "run"
+    assert (
+        CliRunner().invoke(program, [*base, "--data", str(data), "--out", str(out)]).exit_code == 0
+    )
+    (out / "summary.json").unlink()
+    moved = data.rename(tmp_path / "moved")
+    resume = ["train", "--resume", str(out)]
+    result = CliRunner().invoke(program, resume)
+    assert result.exit_code == 2 and "the folder itself does not exist" in result.stderr
+    other = shutil.copytree(moved, tmp_path / "other")
+    (other / "classes.txt").write_text("sky\ncat\ndog\n")
+    result = CliRunner().invoke(program, [*resume, "--data", str(other)])
+    assert result.exit_code == 2 and "another data_fingerprint" in result.stderr
+    result = CliRunner().invoke(program, [*resume, "--data", str(moved)])
+    assert result.exit_code == 0, result.output
+    assert read_config(out)["data"] == str(data)  # as it began
+
+
+def test_a_method_and_a_folder_are_told_apart(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find(method="plain") is find(method="plain", resume=True) is None
+    assert find(method="nothing") is None  # said where methods are looked up
+    with pytest.raises(UserError, match=r"--resume: there is no run nothing$"):
+        find(method="nothing", resume=True)
+    with pytest.raises(UserError, match=r"there is no run plian \(did you mean plain\?\)"):
+        find(method="plian", resume=True)
+    shutil.copytree(whole, tmp_path / "runs" / "toy-1")
+    with pytest.raises(UserError, match=r"no run runs/toy-2 \(did you mean runs/toy-1\?\)"):
+        find(method="runs/toy-2", resume=True)
+    with pytest.raises(UserError, match=r"runs holds no run: it has no config\.json"):
+        find(method="runs", resume=True)
+    with pytest.raises(UserError, match=r"is a run, not a method; .* train --resume runs/toy-1$"):
+        find(method="runs/toy-1")
+    # an existing run is meant, even if it is called like a method
+    shutil.copytree(whole, tmp_path / "plain")
+    found = find(method="plain", resume=True)
+    assert found is not None and found.folder == Path("plain")
+    assert find(method="plain") is None
+
+
+def test_commands_are_typed_as_the_program_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path("runs/a b")
+    assert resume_command("u2pl-semi", folder) == "u2pl-semi train --resume 'runs/a b'"
+    assert typed("u2pl-semi detector") == ["u2pl-semi", "detector"]
+    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+    assert typed("u2pl-semi") == ["uv", "run", "u2pl-semi"]
+    (tmp_path / "cli.py").write_text("")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "cli.py"), "train"])
+    assert typed("u2pl-semi detector") == ["python", str(tmp_path / "cli.py"), "detector"]
