@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,3 +126,28 @@ def test_domains_of_other_classes_are_one_line(
 ) -> None:
     (broken["source"] / "classes.txt").write_text("road\ntree\ncar\n")
     assert "day has 3 classes and dusk 4" in refused(*doctor(broken))
+
+
+def test_advice_about_the_crops_of_a_domain_is_followed_by_that_domain(
+    tmp_path: Path, domains: dict[str, str], tiny: Tiny, command: Command
+) -> None:
+    """Each domain has an option of its own for the size to which its images are shrunk."""
+    large = {name: shutil.copytree(path, tmp_path / name) for name, path in domains.items()}
+    for folder in large.values():
+        for path in (*folder.rglob("images/*.png"), *folder.rglob("masks/*.png")):
+            image = Image.open(path)
+            size = (image.width * 6, image.height * 6)
+            image.resize(size, Image.Resampling.NEAREST).save(path)
+    options = [*tiny("u2plplus"), "--steps", "2"]
+
+    def warned(*more: str) -> list[str]:
+        printed = command(*doctor(large, *options, *more)).stdout
+        return [line for line in printed.splitlines() if "a crop shows" in line]
+
+    found = warned()
+    keys = ("data.long_side", "data.target_long_side")
+    assert [key in line for key, line in zip(keys, found, strict=True)] == [True, True]
+    for own, other in ((0, 1), (1, 0)):
+        advice = re.search(r"--set (\S+)", found[own])
+        assert advice is not None
+        assert warned("--set", advice[1]) == [found[other]]

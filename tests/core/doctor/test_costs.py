@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from u2pl.doctor.costs import amount, duration
+from u2pl.counting import duration
+from u2pl.doctor.costs import amount
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 import time
 from pathlib import Path
@@ -10,7 +12,9 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, default_collate
 
+from u2pl.counting import duration
 from u2pl.doctor.findings import Diagnosis
+from u2pl.doctor.shortening import LONG, Length, shorter, smaller
 from u2pl.doctor.trial import (
     LONGEST_STEP,
     StepTimes,
@@ -88,15 +92,16 @@ def say_costs(task: Task, method: AnyMethod, scored: list[str], diagnosis: Diagn
     except torch.OutOfMemoryError:
         diagnosis.fix(
             [
-                f"a step does not fit into the GPU's {amount(memory_of(device))}: lower "
-                "train.batch or data.crop, or share the batch between GPUs"
+                f"a step does not fit into the GPU's {amount(memory_of(device))}: "
+                f"{smaller(task, 0.5, method.student.min_images)}, or share the batch between GPUs"
             ]
         )
         return
     except UserError as error:
         diagnosis.fix([str(error)])
         return
-    _say_times(task, device, steps, loading, scoring, len(scored), diagnosis)
+    length = _say_times(task, device, steps, loading, scoring, len(scored), diagnosis)
+    _warn_of_length(task, method, batch[0][0], length, diagnosis)
     peak, limit = amount(peak_memory(device)), amount(memory_of(device))
     diagnosis.say(f"memory: {peak} at the peak, of {limit}" + _still_to_fill(method))
     if device.type == "cpu" and share < BUSY:
@@ -107,7 +112,7 @@ def say_costs(task: Task, method: AnyMethod, scored: list[str], diagnosis: Diagn
     if loading > steps.last:
         diagnosis.warn(
             f"the steps wait for images: a batch loads in {loading:.2g} s with "
-            f"data.workers={workers}; raise it"
+            f"data.workers={workers}; {_more_workers(workers, loading, steps.last)}"
         )
 
 
@@ -117,14 +122,6 @@ def amount(size: int | float) -> str:
         if size >= unit:
             return f"{size / unit:.1f} {name}"
     return f"{size / 1000:.0f} kB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people."""
-    for unit, name in ((86_400, "days"), (3_600, "h"), (60, "min")):
-        if seconds >= 1.5 * unit:
-            return f"{seconds / unit:.1f} {name}"
-    return f"{seconds:.0f} s"
 
 
 def _batch(dataset: Dataset[Any], size: int, device: torch.device) -> Any:
@@ -142,7 +139,7 @@ def _can_be_tried(
         diagnosis.fix(
             [
                 f"train.batch is {batch}: the decoder normalises over at least "
-                f"{student.min_images} images"
+                f"{student.min_images} images, so --set train.batch={student.min_images}"
             ]
         )
         return False
@@ -165,12 +162,17 @@ def _can_be_tried(
         f"{duration(task.total * seconds)}; doctor tells more where there is a GPU"
     )
     if memory > limit:
+        fixed = state_bytes(method, train)
+        share = 0.9 * max(limit - fixed, 0) / (memory - fixed)
+        options = smaller(task, share, student.min_images)
         diagnosis.fix(
             [
-                f"a step needs about {amount(memory)} and this machine has {amount(limit)}: lower "
-                "train.batch or data.crop, or use a GPU"
+                f"a step needs about {amount(memory)} and this machine has {amount(limit)}: "
+                f"{options}, or use a GPU"
             ]
         )
+    else:
+        _warn_of_length(task, method, image_3HW, Length(task.total * seconds, 0.0), diagnosis)
     return False
 
 
@@ -182,7 +184,7 @@ def _say_times(
     scoring: float,
     scored: int,
     diagnosis: Diagnosis,
-) -> None:
+) -> Length:
     """Print what a step and a run take; without workers the steps wait for loading."""
     train, workers = task.recipe.sections.train, task.recipe.sections.data.workers
     cores, warm = torch.get_num_threads(), task.warm_steps
@@ -204,6 +206,33 @@ def _say_times(
         f"{task.total} steps, {duration(evaluating)} to score {scored} images "
         f"{train.evaluations} times"
     )
+    return Length(training, evaluating)
+
+
+def _warn_of_length(
+    task: Task, method: AnyMethod, image_3HW: torch.Tensor, length: Length, diagnosis: Diagnosis
+) -> None:
+    """Say how to shorten a run that takes long."""
+    if length.total <= LONG:
+        return
+    with diagnosis.console.status("trying a smaller encoder"):
+        options = list(shorter(task, method, image_3HW, length))
+    options += [] if method.device.type == "cuda" else ["a GPU"]
+    options = options or ["fewer images in the list that is scored"]
+    diagnosis.warn(
+        f"a run takes more than {duration(LONG)}, about {duration(length.total)}; to shorten it: "
+        f"{' or '.join(options)}"
+    )
+
+
+def _more_workers(workers: int, loading: float, step: float) -> str:
+    """What to do about steps that wait for images."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    needed = math.ceil(loading * max(1, workers) / step)
+    most = min(needed, max(cores or 1, 1))
+    if most > workers:
+        return f"--set data.workers={most} loads them sooner"
+    return "all cores are busy with it: keep the images in a smaller size on disk"
 
 
 def _still_to_fill(method: AnyMethod) -> str:

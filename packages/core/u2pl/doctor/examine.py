@@ -20,11 +20,13 @@ from u2pl.doctor.findings import (
 )
 from u2pl.errors import UserError
 from u2pl.evaluate.crf import load_crf
+from u2pl.evaluate.statistics import FEW
 from u2pl.methods.method import AnyMethod
 from u2pl.model.model import choose_device
 from u2pl.networks.config import RANDOM
 from u2pl.run.app import App
 from u2pl.run.request import TRAIN_ONLY, Request
+from u2pl.run.resumption import typed
 from u2pl.run.task import Part, Task
 from u2pl.run.train import make_task
 from u2pl.training.loop import check_method
@@ -61,7 +63,7 @@ def examine(app: App, request: Request, console: Console, counting: Counting) ->
         say_state(task, method, diagnosis)
         say_costs(task, method, ids, diagnosis)
     words = request.words(*TRAIN_ONLY)
-    return diagnosis.conclude(shlex.join([app.name, "train", *words]))
+    return diagnosis.conclude(shlex.join([*typed(app.name), "train", *words]))
 
 
 def look(task: Task, diagnosis: Diagnosis) -> Part | None:
@@ -89,6 +91,11 @@ def look(task: Task, diagnosis: Diagnosis) -> Part | None:
     for table in task.tables():
         diagnosis.print(table)
     _warn_of_absent(parts, scored, found, diagnosis)
+    if scored is not None and 0 < len(scored.ids) < FEW:
+        diagnosis.warn(
+            f"only {len(scored.ids)} images are scored: a difference of a few points of mIoU says "
+            f"nothing; add masks until at least {FEW} are"
+        )
     if scored is not None:
         same = [part for part in task.streams if part.source is scored.source]
         training = [id for part in same for id in part.ids]

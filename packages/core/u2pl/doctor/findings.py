@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -106,7 +107,7 @@ def look_at(part: Part, diagnosis: Diagnosis, quiet: bool = False) -> Survey:
     diagnosis.fix(result.problems, kind)
     bare = [id for id in part.ids if not part.source.has_mask(id)] if part.masked else []
     if bare:
-        advice = "add their masks or take them out of the list"
+        advice = part.source.where_masks_lack("add their masks or take them out of the list")
         diagnosis.fix([f"{part.role} images without mask: {first_three(bare)}: {advice}"])
     return result
 
@@ -156,14 +157,31 @@ def say_sizes(
     )
     width, height = (side * factors[len(ordered) // 2] for side in ordered[len(ordered) // 2])
     if padding > MUCH_PADDING:
-        fitting = max(32, int(short[len(short) // 2]) // 32 * 32)
-        diagnosis.warn(f"the images are small for this crop; fitting: --set data.crop={fitting}")
+        fitting = fitting_crop(sizes, data, int(short[len(short) // 2]))
+        advice = f"; fitting: --set data.crop={fitting}" if fitting else ", and for any other"
+        diagnosis.warn(f"the images are small for this crop{advice}")
     elif data.crop**2 < SMALL_VIEW * width * height:
         seen = 100 * data.crop**2 / (width * height)
+        # no image should become smaller than the crop
+        times = max(4, math.ceil(max(width, height) / min(width, height)))
         diagnosis.warn(
             f"a crop shows {seen:.1f} % of an image; see more of it with --set "
-            f"{crops.option}={4 * data.crop}"
+            f"{crops.option}={times * data.crop}"
         )
+
+
+def fitting_crop(sizes: Counter[tuple[int, int]], data: DataConfig, most: int) -> int:
+    """The largest crop, a multiple of 32, without much padding; 0 if there is none.
+
+    Args:
+        sizes: (width, height) of the images.
+        data: how they are shrunk and scaled.
+        most: pixels that the crop has at most.
+    """
+    for crop in range(max(32, most // 32 * 32), 0, -32):
+        if padded_share(sizes, data.model_copy(update={"crop": crop})) <= MUCH_PADDING:
+            return crop
+    return 0
 
 
 def padded_share(sizes: Counter[tuple[int, int]], data: DataConfig) -> float:
