@@ -89,7 +89,7 @@ def test_a_stage_that_does_not_exist_is_an_error_that_names_it(
 def test_the_commands_of_every_study_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     evidence, asked = import_module("evidence"), list[Request]()
     monkeypatch.setattr("u2pl.cli.commands.train", lambda _, request: asked.append(request))
-    monkeypatch.setattr("u2pl.data.opening.open_source", lambda _: None)  # DATA is not there
+    monkeypatch.setattr("u2pl.run.early.check_early", lambda *_: None)  # DATA is not there
     for name, study in evidence.STUDIES.items():
         program = import_module(f"{find_app(study.app).package}.app").program
         given = (None, None) if "demo" in name else ("DATA", "WEIGHTS.safetensors")

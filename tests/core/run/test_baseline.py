@@ -13,6 +13,7 @@ from u2pl.run.app import APPS, App, find_app
 from u2pl.run.baseline import RECORDED, baseline_request, find_baseline
 from u2pl.run.run import Run
 from u2pl.run.train import train
+from u2pl.training.run_folder import read_config
 
 SMALL = {"method": "plain", "preset": "light", "most_images": 4, "cpu": True, "steps": 1}
 
@@ -74,6 +75,25 @@ def test_options_of_the_method_alone_are_left_out(tmp_path: Path) -> None:
     asked = baseline_request(APP, other(tmp_path / "mine", set=words))
     assert asked is not None
     assert asked.set == ["train.lr=0.5", "method.warm_start=0.5"]
+
+
+def test_a_finished_run_gets_its_baseline_by_its_folder(tmp_path: Path) -> None:
+    """With the options that it was trained with, whatever they were typed like."""
+    asked = other(tmp_path / "mine", baseline=False, method="plain", set=["train.lr=0.5"])
+    mine = train(APP, asked).folder
+    config = read_config(mine)
+    config["options"]["method"] = {"strength": 0.25}  # as if the other method had been trained
+    (mine / "config.json").write_text(json.dumps(config | {"method_name": "other"}))
+    resumed = ToyRequest.of(method=str(mine), resume=True, baseline=True)
+    assert find_baseline(APP, mine) is None
+    assert train(APP, resumed).folder == mine
+    found = find_baseline(APP, mine)
+    assert found is not None and found.where == "demo-plain-1"
+    options = read_config(tmp_path / "demo-plain-1")["options"]
+    assert options["train"]["lr"] == 0.5 and "strength" not in options["method"]
+    assert ">over plain<" in (mine / "report.html").read_text()
+    assert train(APP, resumed).folder == mine  # which trains nothing
+    assert not (tmp_path / "demo-plain-2").exists()
 
 
 def test_the_baseline_has_no_baseline(plain: Run, tmp_path: Path) -> None:

@@ -212,7 +212,6 @@ def test_everything_is_taken_from_the_folder(whole: Path) -> None:
         ({"preset": "light"}, "--preset"),
         ({"most_images": 5}, "--most-images"),
         ({"out": Path("x")}, "--out"),
-        ({"baseline": True}, "--baseline"),
         ({"set": ["train.lr=1"]}, "--set train.lr"),
     ],
     ids=str,

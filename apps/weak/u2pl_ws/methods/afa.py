@@ -116,22 +116,19 @@ class Afa(Cam):
         cam = activation_maps(self.student, batch.image, batch.tags, scales)
         return cam, tokens_inside(self.student, blocks, size)
 
-    @torch.no_grad()
-    def explain(
-        self, image_B3HW: Tensor, valid_BHW: Tensor, tags_BK: Tensor | None, progress: Progress
-    ) -> dict[str, Tensor]:
-        assert tags_BK is not None
-        shown = super().explain(image_B3HW, valid_BHW, tags_BK, progress)
+    def explained_maps(
+        self, image_B3HW: Tensor, tags_BK: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         scales, size = self.config.cam.scales, image_B3HW.shape[-2:]
-        _, tokens = maps_and_attention(self.student, image_B3HW, tags_BK, scales)
+        cam, tokens = maps_and_attention(self.student, image_B3HW, tags_BK, scales)
         # of the token where the maps are highest, to all others
-        small = F.adaptive_max_pool2d(shown["activation"].unsqueeze(1), tokens.grid)
+        small = F.adaptive_max_pool2d(cam.amax(dim=1, keepdim=True), tokens.grid)
         top = small.flatten(1).argmax(dim=1).view(-1, 1, 1)
         affinity = self.affinity(tokens.blocks)
         row = affinity.gather(1, top.expand(-1, 1, affinity.shape[-1]))
         spread = row.view(-1, 1, *tokens.grid)
         spread = F.interpolate(spread, size, mode="bilinear", align_corners=False).squeeze(1)
-        return {**shown, "affinity": spread}
+        return cam, {"affinity": spread}
 
     def affinity_loss(self, prob_Bnn: Tensor, label_BHW: Tensor, grid: tuple[int, int]) -> Tensor:
         """L_aff: whether pairs of tokens of an h x w grid are of one class, over all processes."""

@@ -120,10 +120,9 @@ class Cam(Method[TagBatch]):
         self, image_B3HW: Tensor, valid_BHW: Tensor, tags_BK: Tensor | None, progress: Progress
     ) -> dict[str, Tensor]:
         assert tags_BK is not None
-        options = self.config.cam
-        cam = activation_maps(self.student, image_B3HW, tags_BK, options.scales)
+        cam, more = self.explained_maps(image_B3HW, tags_BK)
         maps = tagged_maps(cam, tags_BK)
-        kernel, levels = affinity_kernel(half_size(image_B3HW)), options.levels
+        kernel, levels = affinity_kernel(half_size(image_B3HW)), self.config.cam.levels
         refined = refined_maps_label(maps, kernel, valid_BHW, BACKGROUND)
         label = refined_label(maps, kernel, valid_BHW, levels)
         shown = super().explain(image_B3HW, valid_BHW, tags_BK, progress)
@@ -132,7 +131,14 @@ class Cam(Method[TagBatch]):
             "refined": refined.to(torch.uint8),
             "label": label.to(torch.uint8),
             **shown,
+            **more,
         }
+
+    def explained_maps(
+        self, image_B3HW: Tensor, tags_BK: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The activation maps [B, K, H, W], and what else their computation has to show."""
+        return activation_maps(self.student, image_B3HW, tags_BK, self.config.cam.scales), {}
 
     def weights(self) -> dict[str, float]:
         """Weights of the losses; that of L_tags is 1."""

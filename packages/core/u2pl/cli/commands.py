@@ -31,7 +31,7 @@ from u2pl.run.app import App
 from u2pl.run.baseline import find_baseline
 from u2pl.run.report.page import REPORT, write_report
 from u2pl.run.request import Request
-from u2pl.run.resumption import typed
+from u2pl.run.resumption import resume_command, typed
 from u2pl.run.run import Run
 from u2pl.run.train import train as start_training
 from u2pl.training.loop import Interrupted, Stopped
@@ -158,8 +158,8 @@ def gain_words(app: App, run: Run) -> str:
     found = find_baseline(app, run.folder)
     if found is None:
         return (
-            f"whether {summary['method']} helped is not known: train {app.baseline} too, with "
-            "--baseline"
+            f"whether {summary['method']} helped is not known; train {app.baseline} too: "
+            f"{resume_command(app.name, run.folder)} --baseline"
         )
     gain = summary["miou_last"] - found.miou
     return (

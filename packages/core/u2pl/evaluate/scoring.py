@@ -40,10 +40,8 @@ def check_scored(source: Source, ids: Sequence[str]) -> None:
         )
     bare = [id for id in ids if not source.has_mask(id)]
     if bare:
-        raise UserError(
-            f"{source.name}: images without mask: {first_three(bare)}: add their masks, or score "
-            "on another split"
-        )
+        advice = source.where_masks_lack("add their masks, or score on another split")
+        raise UserError(f"{source.name}: images without mask: {first_three(bare)}: {advice}")
 
 
 def evaluate(

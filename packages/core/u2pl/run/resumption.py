@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
 from collections.abc import Collection
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from u2pl.run.recipe import Recipe
 
 #: What may be typed beside the folder, besides the places of the data.
-_BESIDE = ("method", "resume", "set", "method_file", "track", "cpu", "deterministic")
+_BESIDE = (
+    "method", "resume", "set", "method_file", "track", "cpu", "deterministic", "baseline"
+)  # fmt: skip
 #: What config.json must say.
 _NEEDED = ("app", "preset", "seed", "steps", "options")
 
@@ -43,6 +46,25 @@ class Resumption(NamedTuple):
 
         method = self.request.method_file or self.request.method
         return Recipe.of_config(app, method, self.config, self.request.set)
+
+    def whole_request(self, app: App) -> Request:
+        """What starts the same run again, each option that its preset has otherwise in `set`.
+
+        UserError if the preset was a file that is gone. Loads torch.
+        """
+        from u2pl.run.recipe import Recipe, flat_values
+
+        method = self.request.method_file or self.request.method
+        usual = flat_values(Recipe.of(app, method, self.config["preset"]).dump())
+        options = flat_values(self.recipe(app).dump())
+        differing = {key: value for key, value in options.items() if value != usual.get(key)}
+        steps = differing.pop("train.steps", None)
+        return replace(
+            self.request,
+            preset=self.config["preset"],
+            steps=steps,
+            set=[f"{key}={json.dumps(value)}" for key, value in differing.items()],
+        )
 
     def as_begun(self, config: dict[str, object]) -> dict[str, object]:
         """A config with the places of the data as they were: fingerprints tell if it is the same.

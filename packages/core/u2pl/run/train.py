@@ -36,7 +36,7 @@ from u2pl.run.presets import is_own
 from u2pl.run.recipe import Recipe
 from u2pl.run.report.page import write_report
 from u2pl.run.request import Request
-from u2pl.run.resumption import find_resumption, resume_command, typed
+from u2pl.run.resumption import Resumption, find_resumption, resume_command, typed
 from u2pl.run.run import Run
 from u2pl.run.start import ORIGIN, Beginning, read_origin
 from u2pl.run.summary import PICTURES, draw_pictures, write_summary
@@ -124,18 +124,21 @@ def make_task(
 def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     """Train as requested, in a folder of its own, or go on with a run that was named by its folder.
 
-    With `request.baseline` the app's baseline is trained first, unless it is there.
+    With `request.baseline` the app's baseline is trained first, unless it is there. The report of a
+    run that is finished is written anew then.
 
     Raises UserError for whatever cannot work, Stopped after SIGTERM, once the state is written, and
     Interrupted after Ctrl-C; the text of both says how to go on.
     """
     found = find_resumption(app.name, request, known_methods(app.methods))
+    if request.baseline:
+        _train_baseline(app, request, found, reporter)
     if found is not None and found.finished:
-        if reporter is not None and distributed.rank() == 0:
+        if request.baseline:
+            _write_again(app, found.folder, request.cpu, reporter)
+        elif reporter is not None and distributed.rank() == 0:
             reporter.say(f"{found.folder} is finished: there is nothing to go on with")
         return Run(found.folder)
-    if request.baseline:
-        _train_baseline(app, request, reporter)
     recipe = Recipe.of_request(app, request) if found is None else found.recipe(app)
     request = request if found is None else found.request
     accelerator = make_accelerator(request.cpu, recipe.sections.train.precision)
@@ -241,9 +244,20 @@ def telling_how_to_go_on(command: str, folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _train_baseline(app: App, request: Request, reporter: Reporter | None) -> None:
+def _write_again(app: App, folder: Path, cpu: bool, reporter: Reporter | None) -> None:
+    """Write the report of a finished run, now that its baseline lies beside it."""
+    accelerator = make_accelerator(cpu)
+    if accelerator.is_main_process:
+        with (reporter or Silent()).counting("drawing the report") as drawing:
+            write_report(app, folder, accelerator.device, drawing)
+    distributed.barrier()
+
+
+def _train_baseline(
+    app: App, request: Request, found: Resumption | None, reporter: Reporter | None
+) -> None:
     """Train the baseline, unless it is there; what cuts it short says the whole command again."""
-    asked = baseline_request(app, request)
+    asked = baseline_request(app, request if found is None else found.whole_request(app))
     if reporter is not None and distributed.rank() == 0:
         begun = "first the baseline" if asked is not None else "the baseline has been trained"
         reporter.say(f"{begun}: {app.baseline}")

@@ -52,6 +52,15 @@ def test_variants_of_a_method_are_named_by_what_differs_from_its_recipe(made: An
     assert find_variants(APP, runs)[1] == []
 
 
+def test_what_all_runs_of_a_method_have_otherwise_than_its_recipe_is_said(made: Any) -> None:
+    weak = {"method": "other", "options": {"method.strength": 0.0, "train.lr": 1.0}}
+    runs = [made(), made(**weak), made(seed=1, **weak)]
+    assert names(runs) == ["plain", "other"]
+    preset = runs[0].config["preset"]
+    said = f"other has strength=0 (0.5): what preset {preset} says in brackets"
+    assert find_variants(APP, runs)[1] == [said]
+
+
 def test_of_what_methods_share_the_most_frequent_value_goes_without_saying(made: Any) -> None:
     runs = [
         made(options={"train.lr": 0.01}),

@@ -110,25 +110,36 @@ def variant_names(app: App, runs: Sequence[Finished]) -> tuple[list[str], list[s
 
     A method with a single variant is called by its name. Of several variants, each is called by
     what differs among them, except where it has the usual value: that of the method's recipe or, of
-    what methods share, the most frequent one.
+    what methods share, the most frequent one. The legend says too in which of its own options all
+    of a method's runs differ from its recipe.
     """
     known = [traits(run) for run in runs]
     names, legend = [run.method for run in runs], []
     for method in dict.fromkeys(names):
         mine = [i for i, run in enumerate(runs) if run.method == method]
+        recipe, first = _recipe_values(app, runs[mine[0]]), known[mine[0]]
+        keys = _telling([known[i] for i in mine]) if len(mine) > 1 else []
+        changed = {
+            key: f"{value_words(first[key])} ({value_words(usual)})"
+            for key, usual in recipe.items()
+            if key in first and key not in keys and first[key] != usual
+        }
+        if changed:
+            short_names, preset = _labels([*changed]), runs[mine[0]].config["preset"]
+            words = ", ".join(f"{short_names[key]}={told}" for key, told in changed.items())
+            legend.append(f"{method} has {words}: what preset {preset} says in brackets")
         if len(mine) == 1:
             continue
-        keys = _telling([known[i] for i in mine])
-        usual = {key: _usual(app, key, [runs[i] for i in mine], known) for key in keys}
+        usual = {key: recipe[key] if key in recipe else _most_frequent(key, known) for key in keys}
         short = all(_short_is_clear([each.get(key) for each in known]) for key in keys)
         labels = _labels(keys)
         for i in mine:
-            told = [
+            parts = [
                 f"{labels[key]}={value_words(known[i].get(key), short)}"
                 for key in keys
                 if known[i].get(key) != usual[key]
             ]
-            names[i] = ", ".join([method, *told])
+            names[i] = ", ".join([method, *parts])
         meant = [
             f"{labels[key]}={value_words(usual[key], short)}"
             for key in keys
@@ -149,18 +160,17 @@ def _telling(variants: Sequence[Mapping[str, Any]]) -> list[str]:
     return typed if len(told) == len(variants) else differing
 
 
-def _usual(
-    app: App, key: str, mine: Sequence[Finished], everyone: Sequence[Mapping[str, Any]]
-) -> Any:
+def _recipe_values(app: App, run: Finished) -> dict[str, Any]:
+    """The options of a run's method as its recipe has them; none of one that is not known here."""
+    try:
+        recipe = Recipe.of(app, run.method, str(run.config["preset"]))
+    except UserError:  # a method or a preset from elsewhere
+        return {}
+    return {k: v for k, v in flat_values(recipe.dump()).items() if k.startswith(f"{METHOD}.")}
+
+
+def _most_frequent(key: str, everyone: Sequence[Mapping[str, Any]]) -> Any:
     """The value that goes without saying."""
-    if key.startswith(f"{METHOD}."):
-        try:
-            own = Recipe.of(app, mine[0].method, str(mine[0].config["preset"]))
-        except UserError:  # a method or a preset from elsewhere
-            pass
-        else:
-            if key in (values := flat_values(own.dump())):
-                return values[key]
     texts = Counter(_text(each[key]) for each in everyone if key in each)
     return json.loads(texts.most_common(1)[0][0])
 

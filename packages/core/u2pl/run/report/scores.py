@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -87,8 +88,8 @@ def notes(run: Finding) -> list[str]:
     found = []
     if not run.summary:
         found.append(
-            f"The run has not finished. Build this page anew with: {run.app.name} report "
-            f"{run.folder}"
+            "The run has not finished. Build this page anew with: "
+            f"{shlex.join([run.app.name, 'report', str(run.folder)])}"
         )
     counts = run.counts
     if counts is not None and len(counts.images) < FEW:
@@ -99,7 +100,8 @@ def notes(run: Finding) -> list[str]:
     if run.summary and run.baseline is None and run.config["method_name"] != run.app.baseline:
         found.append(
             f"No run of {run.app.baseline} with the same data, seed and steps lies beside this "
-            "one, so nothing tells whether the method helped: train it with --baseline."
+            f"one, so nothing tells whether the method helped. Train it: "
+            f"{shlex.join([run.app.name, 'train', '--resume', str(run.folder), '--baseline'])}"
         )
     return found
 
