@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from u2pl.training.provenance import processor
+
 PROCESSOR, WALL = "processor time", "wall-clock time"
 
 
@@ -208,9 +210,7 @@ def environment(options: argparse.Namespace) -> dict[str, Any]:
             name: value if isinstance(value, (int, float, str)) else str(value)
             for name, value in vars(options).items()
         },
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.machine(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "clock": clock(device),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},

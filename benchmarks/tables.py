@@ -337,6 +337,7 @@ def contrast_speed(file: Path) -> list[str]:
             f"| {memory} | {ratio(own['speedup'])} | {ratio(own['over_clone'])} "
             f"| {' | '.join(seconds)} |"
         )
+    where = " where memory is slower" if "slow" in file.stem else ""
     tensor, area = figures["embedding_bytes"], f"{shape['size']} x {shape['size']}"
     more = ""
     if "as_trained" in figures:
@@ -348,7 +349,7 @@ def contrast_speed(file: Path) -> list[str]:
         share = ratio(figures["network_share"], 3)
         more = f"The contrast takes {share} of the network's work in the step. "
     return [
-        heading("Speed of the contrast", figures),
+        heading(f"Speed of the contrast{where}", figures),
         circumstances(file.name, figures),
         f"{shape['batch']} + {shape['batch']} images, D = {shape['width']}, {area} pixels, "
         f"C = {shape['classes']}, queues full:",
@@ -529,6 +530,7 @@ def loader_speed(file: Path) -> list[str]:
 #: Name of a benchmark's file, and the function that makes its section.
 BENCHMARKS = {
     "contrast": contrast_speed,
+    "contrast-slow-memory": contrast_speed,
     "contrast-gpu": contrast_speed,
     "step": step_speed,
     "step-gpu": step_speed,
