@@ -94,6 +94,8 @@ VARIANTS = {
     # the released code's teacher, which at first follows the student closely
     "u2plplus-ramp": Variant("u2plplus", ("method.teacher.ramp=true",)),
 }
+#: Between domains: with a few masks of the target, too.
+FEW, SOME_MASKS = "-few", "8"
 
 
 def seeds(count: int, *variants: str) -> tuple[tuple[str, int], ...]:
@@ -152,13 +154,14 @@ def photos(
 DEMO = ("--preset", "demo", "--data", "demo")
 
 
-def adapted(seeds: int) -> tuple[tuple[str, int], ...]:
-    """The methods of domain adaptation, and training on the target's labels for comparison."""
-    return tuple(
-        (method, seed)
-        for seed in range(seeds)
-        for method in ("source_only", "daformer", "u2plplus", UPPER_BOUND)
-    )
+def adapted(count: int, few: bool = False) -> tuple[tuple[str, int], ...]:
+    """The methods of domain adaptation, and training on the target's labels for comparison.
+
+    With `few`, all of them with some masks of the target, too.
+    """
+    methods = ("source_only", "daformer", "u2plplus")
+    some = tuple(f"{method}{FEW}" for method in methods) if few else ()
+    return seeds(count, *methods, UPPER_BOUND) + seeds(count, *some)
 
 
 def camvid(steps: int, *options: str) -> tuple[str, ...]:
@@ -227,7 +230,9 @@ STUDIES = {
     "voc-animals-31": photos("labeled_31", 400, 0.5),
     "camvid-23": photos("labeled_23", 400, 0.5, scale="[0.5,1.0]"),
     "adapt-demo": Study(("--preset", "demo"), adapted(1), "domain_adapt"),
-    "camvid-dusk": Study(brief_camvid(*THINGS), adapted(3), "domain_adapt", ("test_day",)),
+    "camvid-dusk": Study(
+        brief_camvid(*THINGS), adapted(3, few=True), "domain_adapt", ("test_day",)
+    ),
     "camvid-dusk-mit": Study(
         brief_camvid(
             "--set", "network.encoder=mit_b0", "--set", "method.feature_distance.weight=0"
@@ -297,6 +302,8 @@ def own_options(name: str, common: dict[str, Any], folder: Path) -> dict[str, An
         split = common.get("target_split")
         own = {"source_split": split} if split else {"source": "demo-target"}
         return {"method": "source_only", **own}
+    if name.endswith(FEW):
+        return {"method": name.removesuffix(FEW), "target_labeled": SOME_MASKS}
     variant = VARIANTS.get(name, Variant(name))
     boxes = [f"data.boxes={folder / DETECTOR / BOXES}", f"data.box_threshold={SCORE}"]
     return {"method": variant.method, "set": [*variant.set, *(boxes if variant.boxes else [])]}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from math import exp
 from pathlib import Path
@@ -114,6 +115,19 @@ def test_classes_are_drawn_as_often_as_they_should(source: Painted) -> None:
     share = np.bincount(drawn, minlength=4) / 4000
     np.testing.assert_allclose(share, stream.probability_C, atol=0.03)
     assert share[2] > 3 * share[0] and share[3] == 0
+
+
+def test_rare_is_what_is_rare_among_all_labelled_images(source: Painted) -> None:
+    """With images of another domain that show class 2 often and class 3, which is not here."""
+    own = source.counts()
+    every = own.sum(axis=0) + np.array([0, 0, 5000, 10])
+    stream = RareClassStream(
+        source, list(source.held), TrainTransform(12, (1.0, 1.0), flip=True), 0, "source", own,
+        RareClassConfig(temperature=0.5), every,
+    )  # fmt: skip
+    weights = [math.exp((1 - every[c] / every.sum()) / 0.5) for c in range(3)]
+    expected = [weight / sum(weights) for weight in weights] + [0.0]
+    np.testing.assert_allclose(stream.probability_C, expected, rtol=1e-12)
 
 
 def test_an_image_holds_enough_of_the_class_or_any_where_none_does(source: Painted) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,9 +17,11 @@ from PIL import Image
 from harness.tiny import Tiny
 from u2pl.counting import silently
 from u2pl.data.streams import Stream
+from u2pl.errors import UserError
 from u2pl.run.recipe import Recipe
 from u2pl.run.task import Task
 from u2pl.run.train import make_task
+from u2pl.training.run_folder import differences
 from u2pl_da.app import APP, AdaptRequest
 from u2pl_da.rare_class_sampling import RareClassStream
 
@@ -146,10 +149,10 @@ def test_notes_tell_of_random_features_and_of_what_the_source_never_shows(
 
 
 def test_the_data_set_follows_the_method_and_its_options(domains: Domains, task: Make) -> None:
-    assert isinstance(task(domains).dataset().source, RareClassStream)
+    assert isinstance(task(domains).dataset().labelled, RareClassStream)
     without = {"method_rare_classes.enabled": "false"}
     for found in (task(domains, "source_only"), task(domains, **without)):
-        assert type(found.dataset().source) is Stream
+        assert type(found.dataset().labelled) is Stream
     sample = task(domains, "source_only").dataset()[0]
     assert sample.label_l.numel() > 0 == sample.image_t.numel()
     whole = task(domains, data_crop=96, data_scale="[1,1]").dataset()[3]
@@ -162,6 +165,67 @@ def test_each_domain_has_its_own_long_side(domains: Domains, task: Make) -> None
     sample = task(domains, **sides).dataset()[0]
     assert int((sample.label_l != 255).sum()) == 48 * 40
     assert int(sample.valid_t.sum()) == 24 * 20
+
+
+@pytest.fixture
+def masked(domains: Domains, tmp_path: Path) -> Domains:
+    """A target of which every image but one has a mask."""
+    dusk = shutil.copytree(domains["source"], tmp_path / "dusk")
+    shutil.copy(Path(domains["target"]) / "images" / "9.png", dusk / "images" / "10.png")
+    return {"source": domains["source"], "target": dusk}
+
+
+def test_labelled_images_of_the_target_join_the_source(masked: Domains, task: Make) -> None:
+    few = {"target_labeled": "3"}
+    found, plain = task(masked, splits=few), task(masked)
+    assert images(found) == {"source": 7, "target labelled": 3, "target": 5}
+    labelled = found.target_labeled.ids
+    assert not set(labelled) & {*found.target.ids, *found.scored.ids}
+    facts = found.facts()
+    assert (facts["labeled"], facts["unlabeled"], facts["data"]) == (10, 5, "day to dusk")
+    assert facts["split"] == ("train to train, labelled: 3 of train, seed 0, stratified (3 images)")
+    assert facts["data_fingerprint"] == plain.facts()["data_fingerprint"]
+    assert "target_labeled" in differences(plain.config(), found.config())
+    assert typed(found)[-2:] == ["--target-labeled", "3"]
+    dataset = found.dataset()
+    mixed = dataset.labelled
+    drawn = [mixed.streams[which].source.name for which, _ in map(mixed.place, range(8))]
+    assert drawn == ["day", "dusk"] * 4
+    assert set(mixed.streams[1].ids) == set(labelled)
+    assert all((dataset[position].label_l != 255).any() for position in range(8))
+    alone = task(masked, "source_only", few)
+    assert images(alone) == {"source": 7, "target labelled": 3}
+    third = task(masked, splits=few, data_target_share=0.25)
+    assert [part.share for part in third.streams] == [0.75, 0.25, 1.0]
+
+
+def test_labelled_images_are_drawn_from_the_target_split(masked: Domains, task: Make) -> None:
+    (masked["target"] / "splits" / "few.txt").write_text("4\n5\n6\n")
+    found = task(masked, splits={"target_split": "few", "target_labeled": "1/3"})
+    (labelled,) = found.target_labeled.ids
+    assert {labelled, *found.target.ids} == {"4", "5", "6"}
+
+
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        ({"target_labeled": "8"}, "--target-labeled: labeled 8: dusk has 7 masked images"),
+        ({"target_labeled": "1/1"}, "no unlabelled image is left for daformer; label fewer"),
+        ({"target_labeled": "val"}, "--target-labeled: labeled val: images of the val split"),
+        (
+            {"target_labeled": "some", "score_split": "some"},
+            "--target-labeled: images that are also scored on: '3' (1)",
+        ),
+    ],
+    ids=["too many", "all", "val", "scored"],
+)
+def test_labelled_images_of_the_target_that_cannot_be(
+    masked: Domains, task: Make, splits: dict[str, str], said: str
+) -> None:
+    (masked["target"] / "splits" / "some.txt").write_text("3\n")
+    (masked["target"] / "images" / "10.png").unlink()
+    with pytest.raises(UserError, match=re.escape(said)):
+        task(masked, splits=splits).check()
 
 
 def test_masks_of_the_target_are_not_opened_for_training(broken: Domains, task: Make) -> None:

@@ -39,6 +39,13 @@ class AdaptRequest(Request):
         str | None,
         typer.Option(help="one of the target's lists; all that training may see if left out"),
     ] = None
+    target_labeled: Annotated[
+        str | None,
+        typer.Option(
+            help="target images whose masks are learnt from too: a number, a share such as 1/16, a "
+            "list's name, or a file of ids; none if left out"
+        ),
+    ] = None
     score_split: Annotated[
         str,
         typer.Option(help="the target's list that networks are scored on; needs masks"),

@@ -8,12 +8,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from u2pl.data.streams import Stream
+from u2pl.data.transforms import TrainSample
 
 
 class DomainBatch(NamedTuple):
-    """B source and B target images of one size; without target images, their fields are empty."""
+    """B labelled and B target images of one size; without target images, their fields are empty."""
 
-    image_l: Tensor  # uint8 [B, 3, H, W], source
+    image_l: Tensor  # uint8 [B, 3, H, W], source, and labelled images of the target if there are
     label_l: Tensor  # uint8 [B, H, W], 255 = ignore or padding
     image_t: Tensor  # uint8 [B, 3, H, W], target
     valid_t: Tensor  # bool [B, H, W], False on padding
@@ -22,19 +23,19 @@ class DomainBatch(NamedTuple):
 
 
 class DomainStreams(Dataset[DomainBatch]):
-    """Pairs of sample g of the source and sample g of the target.
+    """Pairs of sample g of the labelled images and sample g of the target.
 
     Args:
-        source: stream of images with masks.
+        labelled: stream of images with masks.
         target: stream of images; None if the method does not use them.
     """
 
-    def __init__(self, source: Stream, target: Stream | None) -> None:
-        self.source = source
+    def __init__(self, labelled: Dataset[TrainSample], target: Stream | None) -> None:
+        self.labelled = labelled
         self.target = target
 
     def __getitem__(self, position: int) -> DomainBatch:
-        own = self.source[position]
+        own = self.labelled[position]
         other = self.target[position] if self.target is not None else None
         if other is None:
             image, label = own.image[:, :0, :0], own.label[:0, :0]

@@ -91,6 +91,8 @@ class RareClassStream(Stream):
         name: of the stream.
         counts: pixels of each class in each mask, int64 [len(ids), C], from `class_counts`.
         config: thresholds.
+        among: pixels of each class in all labelled images, int64 [C], if these are not all of them:
+            what is rare among them is drawn more often.
 
     Raises UserError if `ids` is empty or no mask holds a labelled pixel.
     """
@@ -104,6 +106,7 @@ class RareClassStream(Stream):
         name: str,
         counts: np.ndarray,
         config: RareClassConfig,
+        among: np.ndarray | None = None,
     ) -> None:
         super().__init__(source, ids, transform, seed, name)
         assert counts.shape == (len(ids), len(source.classes))
@@ -113,7 +116,12 @@ class RareClassStream(Stream):
                 "correct the masks"
             )
         self.counts, self.config = counts, config
-        self.probability_C = class_probabilities(counts.sum(axis=0), config.temperature)
+        own = counts.sum(axis=0)
+        every = own if among is None else among
+        self.probability_C = class_probabilities(every, config.temperature)
+        if among is not None:  # the others' classes cannot be drawn here
+            self.probability_C *= own > 0
+            self.probability_C /= self.probability_C.sum()
         self._rows = [_rows_with(pixels, config.min_pixels) for pixels in counts.T]
 
     def id(self, position: int) -> str:

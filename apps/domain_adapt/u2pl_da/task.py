@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from pydantic import Field
+from torch.utils.data import Dataset
 
 from u2pl import distributed
 from u2pl.counting import Counting
@@ -15,8 +16,9 @@ from u2pl.data.class_counts import class_counts
 from u2pl.data.ids import first_three
 from u2pl.data.opening import open_source
 from u2pl.data.source import Source
-from u2pl.data.streams import Stream
-from u2pl.data.transforms import TrainTransform
+from u2pl.data.splits import choose_labeled
+from u2pl.data.streams import Interleaved, Stream
+from u2pl.data.transforms import TrainSample, TrainTransform
 from u2pl.errors import UserError
 from u2pl.networks.config import RANDOM
 from u2pl.run.app import App
@@ -39,6 +41,13 @@ class AdaptDataConfig(DataConfig):
         description="as long_side, for the target images (long_side is for the source images); 0 = "
         "never shrunk",
     )
+    target_share: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="share of the labelled images of a step that are of the target, with "
+        "--target-labeled",
+    )
 
 
 class AdaptSections(Sections):
@@ -59,10 +68,27 @@ class AdaptTask(Task):
     request: AdaptRequest
     source: Part
     target: Part
+    target_labeled: Part | None = None  # images of the target with masks to learn from
+
+    @property
+    def labelled(self) -> tuple[Part, ...]:
+        """What masks are learnt from, with the shares of a step's labelled images."""
+        if self.target_labeled is None:
+            return (self.source,)
+        share = self._data.target_share
+        return replace(self.source, share=1 - share), replace(self.target_labeled, share=share)
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        return self.source, self.target
+        return *self.labelled, self.target
+
+    @property
+    def streams(self) -> tuple[Part, ...]:
+        return self.parts if self.recipe.kind.uses_unlabeled else self.labelled
+
+    def _described(self) -> list[Part]:
+        # the target's words say which of its images are labelled
+        return [self.source, self.target]
 
     @cached_property
     def scored(self) -> Part:
@@ -73,10 +99,11 @@ class AdaptTask(Task):
 
     def crops(self) -> Iterator[Crops]:
         data = self._data
-        yield Crops((self.source,), data)
-        if self.target in self.streams:
+        source, *of_target = self.streams
+        yield Crops((source,), data)
+        if of_target:
             changed = data.model_copy(update={"long_side": data.target_long_side})
-            yield Crops((self.target,), changed, "data.target_long_side")
+            yield Crops(tuple(of_target), changed, "data.target_long_side")
 
     def own_notes(self) -> Iterator[str]:
         options = self.recipe.options
@@ -96,16 +123,15 @@ class AdaptTask(Task):
                     "the feature distance compares with an encoder of random weights: "
                     "--set method.feature_distance.weight=0 switches it off"
                 )
-        source = self.source.source
-        absent = (
-            classes_without_pixels(source.classes, self.pixel_counts) if self.rare_classes else []
-        )
+        names = " and ".join(part.source.name for part in self.labelled)
+        counts = np.concatenate(self.pixel_counts) if self.rare_classes else None
+        absent = classes_without_pixels(self.classes, counts) if counts is not None else []
         if absent:
-            yield f"no mask of {source.name} holds {', '.join(absent)}: it cannot be learnt"
+            yield f"no mask of {names} holds {', '.join(absent)}: it cannot be learnt"
 
     def check(self) -> None:
         """UserError if a network would be scored on its training images, or has no labels."""
-        source, target = self.source, self.target
+        source, target, labelled = self.source, self.target, self.target_labeled
         bare = [id for id in source.ids if not source.source.has_mask(id)]
         if bare:
             advice = source.source.where_masks_lack("add their masks, or list others")
@@ -119,6 +145,12 @@ class AdaptTask(Task):
                     f"labelled images that are also scored on: {first_three(leaked)}: choose "
                     "another --source-split or --score-split"
                 )
+        leaked = sorted(set(labelled.ids) & set(self.scored.ids)) if labelled else []
+        if leaked:
+            raise UserError(
+                f"--target-labeled: images that are also scored on: {first_three(leaked)}: choose "
+                "others, or another --score-split"
+            )
 
     @property
     def rare_classes(self) -> RareClassConfig | None:
@@ -129,11 +161,13 @@ class AdaptTask(Task):
         return options.rare_classes
 
     @cached_property
-    def pixel_counts(self) -> np.ndarray:
-        """Pixels of each class in each source mask, int64 [images, C]; cached for all runs."""
-        with self.counting("counting the classes' pixels in the source masks") as progress:
-            source = self.source
-            return class_counts(source.source, source.ids, progress, distributed.device())
+    def pixel_counts(self) -> list[np.ndarray]:
+        """Pixels of each class in each mask, int64 [images, C], of each labelled part; cached."""
+        found = []
+        for part in self.labelled:
+            with self.counting(f"counting the classes' pixels in the {part.role} masks") as done:
+                found.append(class_counts(part.source, part.ids, done, distributed.device()))
+        return found
 
     @property
     def _data(self) -> AdaptDataConfig:
@@ -142,28 +176,42 @@ class AdaptTask(Task):
         return data
 
     def dataset(self, crop: int = 0) -> DomainStreams:
-        data, seed = self._data, self.request.seed
-        size, target = crop or data.crop, self.target
+        data, target = self._data, self.target
+        size, void_rows = crop or data.crop, target.source.void_rows
         cut = TrainTransform(size, data.scale, data.flip, data.long_side)
-        void_rows = target.source.void_rows
         cut_target = TrainTransform(size, data.scale, data.flip, data.target_long_side, void_rows)
-        common = (self.source.source, self.source.ids, cut, seed, "source")
-        rare = self.rare_classes
-        labelled = RareClassStream(*common, self.pixel_counts, rare) if rare else Stream(*common)
+        labelled: Dataset[TrainSample] = self._labelled(0, cut)
+        if self.target_labeled is not None:
+            labelled = Interleaved(labelled, self._labelled(1, cut_target), data.target_share)
         if not self.recipe.kind.uses_unlabeled:
             return DomainStreams(labelled, None)
+        seed = self.request.seed
         return DomainStreams(
             labelled, Stream(target.source, target.ids, cut_target, seed, "target", "extra")
         )
 
+    def _labelled(self, i: int, cut: TrainTransform) -> Stream:
+        """The stream of a labelled part; what is rare is so among all of them."""
+        part, rare = self.labelled[i], self.rare_classes
+        common = (part.source, part.ids, cut, self.request.seed, part.role)
+        if rare is None:
+            return Stream(*common)
+        every = np.concatenate(self.pixel_counts).sum(axis=0) if self.target_labeled else None
+        return RareClassStream(*common, self.pixel_counts[i], rare, every)
+
 
 def make_task(app: App, request: AdaptRequest, recipe: Recipe, counting: Counting) -> AdaptTask:
     """Open both domains; UserError for whatever cannot work."""
-    source, target = _source(request), _target(request)
+    source, (target, labelled) = _source(request), _target(request)
     if source.source.classes != target.source.classes:
         raise UserError(_other_classes(source.source, target.source))
     recipe = _with_things(recipe, source.source, target.source)
-    return AdaptTask(app, request, recipe, counting, source, target)
+    if recipe.kind.uses_unlabeled and not target.ids:
+        raise UserError(
+            f"{target.source.name}: no unlabelled image is left for {request.method}; label fewer, "
+            "add images or use source_only"
+        )
+    return AdaptTask(app, request, recipe, counting, source, target, labelled)
 
 
 def parts_without_task(request: Request) -> list[Part]:
@@ -171,10 +219,23 @@ def parts_without_task(request: Request) -> list[Part]:
     return []
 
 
-def _target(request: AdaptRequest) -> Part:
-    data = open_source(request.target)
+def _target(request: AdaptRequest) -> tuple[Part, Part | None]:
+    """The images to adapt to, and those of them whose masks are learnt from."""
+    data, which = open_source(request.target), request.target_labeled
     split = request.target_split or data.train_split
-    return Part("target", request.target, data, split, data.split(split), masked=False)
+    if which is None:
+        return Part("target", request.target, data, split, data.split(split), masked=False), None
+    # the labelled ones are drawn from the images that training may see
+    data.train_split = data.label_pool = split
+    try:
+        chosen = choose_labeled(data, which, request.seed)
+    except UserError as error:
+        raise UserError(f"--target-labeled: {error}") from None
+    words = f"{split}, labelled: {chosen.protocol}"
+    labelled = Part(
+        "target labelled", request.target, data, chosen.protocol, chosen.labeled, True, True
+    )
+    return Part("target", request.target, data, words, chosen.unlabeled, masked=False), labelled
 
 
 def _source(request: AdaptRequest) -> Part:

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from u2pl.data.sources.folder import Folder
-from u2pl.data.streams import StepSampler, Stream
+from u2pl.data.streams import Interleaved, StepSampler, Stream
 from u2pl.data.transforms import TrainSample, TrainTransform
 from u2pl.errors import UserError
 
@@ -54,6 +54,23 @@ def test_seed_and_name_change_the_order(source: Folder) -> None:
     assert order() == order()
     assert order() != order(seed=1)
     assert order() != order(name="unlabelled")
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25, 0.3, 0.9])
+def test_two_streams_take_turns_and_neither_skips_a_sample(source: Folder, share: float) -> None:
+    first, second = _stream(source), _stream(source, name="other")
+    both = Interleaved(first, second, share)
+    places = [both.place(g) for g in range(1000)]
+    for which in (0, 1):
+        assert [place for w, place in places if w == which] == list(range(len(places)))[
+            : sum(w == which for w, _ in places)
+        ]
+    for start in range(0, 1000, 40):  # whatever part of a run is looked at
+        drawn = sum(which for which, _ in places[start : start + 40])
+        assert abs(drawn - 40 * share) < 1
+    assert sum(which for which, _ in places) == pytest.approx(1000 * share)
+    which, place = places[11]
+    assert _equal(both[11], (first, second)[which][place])
 
 
 def test_steps_of_two_processes_are_those_of_one() -> None:

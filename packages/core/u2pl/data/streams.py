@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -97,6 +98,35 @@ class Stream(Dataset[TrainSample]):
             if self.masks == "needed":
                 raise
             return None
+
+
+class Interleaved(Dataset[TrainSample]):
+    """Samples of two streams in turn: a share of them, spread evenly, are the second's.
+
+    Each stream gives its samples in its own order, without a gap.
+
+    Args:
+        first: stream of the other samples.
+        second: stream that has the share.
+        share: of the second stream, between 0 and 1.
+    """
+
+    def __init__(
+        self, first: Dataset[TrainSample], second: Dataset[TrainSample], share: float
+    ) -> None:
+        self.streams = (first, second)
+        # exact: a rounded product could skip a sample of a long run
+        self.share = Fraction(share).limit_denominator(1000)
+
+    def __getitem__(self, position: int) -> TrainSample:
+        """The augmented sample at a global position >= 0."""
+        which, place = self.place(position)
+        return self.streams[which][place]
+
+    def place(self, position: int) -> tuple[int, int]:
+        """Which stream a global position belongs to, and its position in that stream."""
+        before, after = (int(each * self.share) for each in (position, position + 1))
+        return (1, before) if after > before else (0, position - before)
 
 
 class StepSampler(Sampler[list[int]]):

@@ -140,9 +140,10 @@ def _say_recipe(
     sections = task.recipe.sections
     train, crop = sections.train, sections.data.crop
     seen = task.total * train.batch
-    crops = " and ".join(f"{train.batch} {part.role}" for part in task.streams)
+    crops = " and ".join(f"{train.batch * part.share:g} {part.role}" for part in task.streams)
     passes = " and ".join(
-        f"{seen / len(part.ids):.1f} over the {part.role} images" for part in task.streams
+        f"{seen * part.share / len(part.ids):.1f} over the {part.role} images"
+        for part in task.streams
     )
     diagnosis.say(
         f"{task.request.method} with preset {task.recipe.preset}: {task.total} steps of {crops} "

@@ -49,6 +49,7 @@ class Part:
     ids: list[str]
     masked: bool  # their masks are used
     check_all: bool = False  # `doctor` looks at every image, however many there are
+    share: float = 1.0  # of the images that a step shows, in parts of a batch
 
     @property
     def described(self) -> str:

@@ -291,7 +291,8 @@ def _scoring_steps(task: Task, method: AnyMethod) -> float:
     side = shrink_factor((height, width), protocol.long_side)
     views = sum(scale**2 for scale in protocol.scales) * (2 if protocol.flip else 1)
     scored = len(method.networks()) * len(ids) * width * height * side**2 * views
-    trained = sections.data.crop**2 * sections.train.batch * len(task.streams)
+    shown = sum(part.share for part in task.streams)
+    trained = sections.data.crop**2 * sections.train.batch * shown
     return scored / (3 * trained)
 
 
