@@ -124,7 +124,10 @@ ON_PHOTOS = (
 
 
 #: Every method of the papers, after those of `FIRST`.
-OTHERS = ("fixmatch", "unimatch", "augseg", "ael", "esl", "cps", "u2pl", "mean_teacher", "cutmix")
+OTHERS = (
+    *("fixmatch", "unimatch", "unimatch_v2", "augseg", "ael", "esl", "cps"),
+    *("u2pl", "mean_teacher", "cutmix"),
+)
 
 
 def photos(

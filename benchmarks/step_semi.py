@@ -25,8 +25,8 @@ from u2pl.networks.config import NetworkConfig
 
 #: What is measured if no methods are named.
 METHODS = [
-    *("mean_teacher", "cutmix", "fixmatch", "unimatch", "augseg", "ael", "esl", "cps"),
-    *("u2pl", "u2plplus", "fixmatch weighted", "unimatch weighted", "augseg weighted"),
+    *("mean_teacher", "cutmix", "fixmatch", "unimatch", "unimatch_v2", "augseg", "ael", "esl"),
+    *("cps", "u2pl", "u2plplus", "fixmatch weighted", "unimatch weighted", "augseg weighted"),
     *("ael weighted", "u2pl weighted", "u2plplus weighted"),
 ]
 #: What the teacher looks at in a step that mixes, if not once at the clean unlabelled images: u;
@@ -34,6 +34,7 @@ METHODS = [
 LOOKS = {
     **dict.fromkeys(("u2pl", "u2plplus", "esl"), ("u", "lu")),
     **dict.fromkeys(("fixmatch weighted", "augseg weighted", "ael weighted"), ("lu",)),
+    "unimatch_v2 weighted": ("lu",),
     **dict.fromkeys(("u2pl weighted", "u2plplus weighted"), ("lu", "u")),
 }
 
@@ -85,7 +86,8 @@ class SemiRival(Rival):
             teacher(images, embed=own and (looks == "lu" or self.has(Prototypes)))
         students = [part for part in (method.student, getattr(method, "second", None)) if part]
         if self.name.startswith("unimatch"):
-            return self.bare_unimatch(both)
+            second = self.name.startswith("unimatch_v2")
+            return self.bare_unimatch_v2() if second else self.bare_unimatch(both)
         loss = torch.zeros((), device=both.device)
         for student in students:
             output = student(both, embed=own)
@@ -105,6 +107,17 @@ class SemiRival(Rival):
         logits_l, *others = weak.chunk(3)
         others += upsample(strong.logits, size).chunk(2)
         losses = [cross_entropy(logits, batch.truth_u) for logits in others]
+        return cross_entropy(logits_l, batch.label_l) + torch.stack(losses).sum()
+
+    def bare_unimatch_v2(self) -> torch.Tensor:
+        """The student's pass over labelled images, and that over two strong views."""
+        batch, student, size = self.batch, self.method.student, self.batch.label_l.shape[-2:]
+        strong = student(torch.cat([batch.image_u, batch.image_u]), embed=False)
+        losses = [
+            cross_entropy(logits, batch.truth_u)
+            for logits in upsample(strong.logits, size).chunk(2)
+        ]
+        logits_l = upsample(student(batch.image_l, embed=False).logits, size)
         return cross_entropy(logits_l, batch.label_l) + torch.stack(losses).sum()
 
     def inside(self) -> Stages:

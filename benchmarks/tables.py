@@ -27,6 +27,7 @@ ORDER = (
     "cutmix",
     "fixmatch",
     "unimatch",
+    "unimatch_v2",
     "augseg",
     "ael",
     "cps",

@@ -24,8 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: The methods that `step.py` measures by default, of each app.
 METHODS = [
-    *(("semi", name) for name in ("mean_teacher", "cutmix", "fixmatch", "unimatch", "augseg")),
-    *(("semi", name) for name in ("ael", "esl", "cps", "u2pl", "u2plplus")),
+    *(("semi", name) for name in ("mean_teacher", "cutmix", "fixmatch", "unimatch")),
+    *(("semi", name) for name in ("unimatch_v2", "augseg", "ael", "esl", "cps", "u2pl")),
+    ("semi", "u2plplus"),
     *(("semi", f"{name} weighted") for name in ("fixmatch", "unimatch", "augseg", "ael")),
     *(("semi", f"{name} weighted") for name in ("u2pl", "u2plplus")),
     ("domain_adapt", "daformer"),

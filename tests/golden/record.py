@@ -64,6 +64,7 @@ EARLY: Mapping[str, Mapping[str, object]] = {
     "semi augseg": {"method.confidence": 0.1},
     "semi fixmatch": {"method.confidence": 0.1},
     "semi unimatch": {"method.confidence": 0.1},
+    "semi unimatch_v2": {"method.confidence": 0.1, **WARM},
     "semi u2pl": {"method.contrast.delta_p": 0.05, **TRUSTING, **WARM},
     "semi u2plplus": {"method.contrast.delta_p": 0.05, **TRUSTING, **WARM},
     "domain_adapt daformer": {"method.pseudo.threshold": 0.1, **RAMP},

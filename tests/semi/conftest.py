@@ -40,7 +40,9 @@ WEIGHTED = {
 }
 VARIANTS = {
     "u2plplus unmixed": UNMIXED,
-    **{f"{name} weighted": WEIGHTED for name in ("fixmatch", "unimatch", "u2plplus")},
+    **{
+        f"{name} weighted": WEIGHTED for name in ("fixmatch", "unimatch", "unimatch_v2", "u2plplus")
+    },
 }
 
 

@@ -26,6 +26,8 @@ WARM, LATER = 0, 5
         ("u2plplus weighted", 0.0, (1, 0), (2, 2)),
         ("unimatch weighted", None, (4, 0), (4, 0)),
         ("unimatch", None, (4, 0), (4, 0)),  # labelled and clean, two strong views
+        ("unimatch_v2", None, (1, 0), (3, 1)),  # two strong views, labelled | unlabelled
+        ("unimatch_v2 weighted", None, (1, 0), (3, 2)),
         ("esl", None, (1, 0), (2, 3)),
         ("cps", None, (4, 0), (4, 0)),  # labelled and unlabelled, by two students
         ("u2plplus", 0.0, (1, 0), (2, 2)),

@@ -20,6 +20,7 @@ class TestTwoProcesses(TwoProcesses):
         "fixmatch": 2,
         "fixmatch weighted": 2,
         "unimatch": 4,
+        "unimatch_v2": 3,
         "cps": 3,
         "esl": 3,
         "u2pl": 3,

@@ -90,6 +90,11 @@ def next_in_batch(value: Tensor) -> Tensor:
     return torch.cat([value[1:], first.unsqueeze(0)])
 
 
+def reversed_in_batch(value: Tensor) -> Tensor:
+    """Turn the global batch around: the first image gets the last one's value, and so on."""
+    return local_rows(gather(value).flip(0))
+
+
 def pick(value: Tensor, index: Tensor) -> Tensor:
     """Rows of the global batch, by their place in it.
 

@@ -44,6 +44,21 @@ def test_pixels_come_from_the_same_place_of_the_image_or_its_follower(kind):
             assert torch.equal(now[b], torch.where(taken, before[partner], before[b]))
 
 
+@pytest.mark.parametrize("kind", ["cutmix", "classmix", "boxes"])
+@pytest.mark.parametrize("batch", [4, 3])
+def test_the_partner_may_be_that_of_the_reversed_batch(kind, batch):
+    image, valid, label, place = marked(batch)
+    reversing = Mixer(MixConfig(kind=kind, probability=1.0, partner="reversed"), 5)
+    mixed = reversing(generator(), image, valid, label, place)
+    for b in range(batch):
+        partner = batch - 1 - b
+        taken = mixed.maps[1][b] != place[b]
+        assert 0 < taken.sum() < taken.numel() or partner == b
+        assert torch.equal(mixed.image_B3HW[b], torch.where(taken, image[partner], image[b]))
+        for now, before in zip((mixed.valid_BHW, *mixed.maps), (valid, label, place), strict=True):
+            assert torch.equal(now[b], torch.where(taken, before[partner], before[b]))
+
+
 def test_cutmix_takes_one_box_of_the_asked_area():
     image, valid, _, place = marked(size=(40, 48))
     mixed = Mixer(MixConfig(probability=1.0, area=0.3), 5)(generator(), image, valid, place)
@@ -160,17 +175,20 @@ def test_one_image_is_mixed_with_itself(kind):
     assert torch.equal(mixed.image_B3HW, image) and torch.equal(mixed.maps[0], label)
 
 
+@pytest.mark.parametrize("partner", ["next", "reversed"])
 @pytest.mark.parametrize("kind", ["cutmix", "classmix", "cutout", "boxes"])
-def test_two_processes_mix_like_one(kind, twins, monkeypatch):
+def test_two_processes_mix_like_one(kind, partner, twins, monkeypatch):
     image, valid, label, place = marked()
-    whole = mixer(kind)(generator(3), image, valid, label, place)
+    config = MixConfig(kind=kind, probability=1.0, partner=partner)
+    whole = Mixer(config, 5)(generator(3), image, valid, label, place)
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "rank", twins.rank)
     monkeypatch.setattr(distributed, "gather", twins.gather)
 
     def half(rank: int):
         mine = slice(2 * rank, 2 * rank + 2)
-        return mixer(kind)(generator(3), image[mine], valid[mine], label[mine], place[mine])
+        own = image[mine], valid[mine], label[mine], place[mine]
+        return Mixer(config, 5)(generator(3), *own)
 
     first, second = twins.run(half)
     assert torch.equal(torch.cat([first.image_B3HW, second.image_B3HW]), whole.image_B3HW)

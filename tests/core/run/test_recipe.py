@@ -31,7 +31,8 @@ def test_neighbours_of_a_set_option_keep_the_methods_defaults(some: Path) -> Non
 
 def test_neighbours_of_a_recipes_option_keep_the_methods_defaults(some: Path) -> None:
     _, cutmix = resolve(some, CutMixConfig)
-    assert cutmix.mix.model_dump() == {"kind": "cutmix", "probability": 1.0, "area": 0.4}
+    own = {"probability": 1.0, "area": 0.4}
+    assert cutmix.mix.model_dump() == {"kind": "cutmix", **own, "partner": "next"}
     _, teacher = resolve(some, MeanTeacherConfig)
     assert teacher.mix.kind == "none"
 

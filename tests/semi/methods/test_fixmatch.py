@@ -68,3 +68,33 @@ def test_without_a_confident_pixel_only_labels_teach(build: Build) -> None:
     torch.testing.assert_close(result.loss.detach(), result.scalars["loss/sup"] / 2)
     result.loss.backward()  # what no pixel teaches is still connected
     assert all(p.grad is not None for p in method.student.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("paste", ["images", "views"])
+def test_boxes_are_pasted_into_images_or_into_their_strong_views(paste: str, build: Build) -> None:
+    options = {
+        "method_paste": paste,
+        "method_mix.probability": 1.0,
+        "method_strong_view.jitter_probability": 1.0,
+    }
+    method, batch = build("fixmatch", **options)
+    seen: list[Any] = []
+    mix, student = method.mix, method.student.forward
+
+    def mixing(*args: Any) -> Any:
+        seen.append((args[1], mix(*args).image_B3HW))
+        return mix(torch.Generator().manual_seed(0), *args[1:])
+
+    def predicting(image: torch.Tensor, **kwargs: Any) -> SegOutput:
+        seen.append(image[2:])
+        return student(image, **kwargs)
+
+    method.mix, method.student.forward = mixing, predicting
+    method(batch, Progress(5, TOTAL))
+    (before, _), shown = seen
+    clean = batch.image_u / 255
+    changed = (before != clean).flatten(1).any(dim=1)
+    assert changed.all() if paste == "views" else not changed.any()
+    mixed = mix(torch.Generator().manual_seed(0), before, batch.valid_u, batch.truth_u)
+    same = torch.equal(shown, mixed.image_B3HW)
+    assert same if paste == "views" else not same

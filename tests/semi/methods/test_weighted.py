@@ -16,7 +16,7 @@ from u2pl.mixing.mixers import Mixed
 from u2pl.schedules import Progress
 from u2pl_semi.methods import ael, u2pl, u2plplus
 
-NAMES = ("fixmatch", "augseg", "ael", "unimatch", "u2pl", "u2plplus")
+NAMES = ("fixmatch", "augseg", "ael", "unimatch", "unimatch_v2", "u2pl", "u2plplus")
 OPTIONS = {
     "method_pixel_weight.kind": "rank_statistics",
     "method_pixel_weight.confidence": 0.1,
@@ -122,6 +122,9 @@ class Watched:
             own = Term("fp", logits_fp, label, sure, batch.valid_u, weight)
             strong = self.outputs[1].logits.chunk(2)
             return [own, *(self.confident(f"s{k + 1}", strong[k], k) for k in range(2))]
+        if name == "UniMatchV2":
+            strong = self.outputs[0].logits.chunk(2)
+            return [self.confident(f"s{k + 1}", strong[k], k) for k in range(2)]
         logits = self.outputs[0].logits[images:]
         if name in ("FixMatch", "AugSeg"):
             return [self.confident("unsup", logits, 0)]
@@ -168,7 +171,7 @@ def test_terms_of_pixels_are_multiplied_by_weights_that_are_mixed_like_the_label
         options["method_weak_classes.cutmix"] = 1.0
     elif name != "augseg":
         options["method_mix.probability"] = 1.0
-    if name in ("fixmatch", "augseg", "unimatch"):
+    if name in ("fixmatch", "augseg", "unimatch", "unimatch_v2"):
         method, batch = build(name, **options)
         watch = Watched(method, monkeypatch)
         method(batch, Progress(4, TOTAL))

@@ -5,6 +5,8 @@ As the baseline of UniMatch V2 (Yang et al. 2025), where a teacher gives the lab
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from u2pl.methods.method import confidence_scalars
 from u2pl.methods.pixel_weight import PixelWeight, PixelWeightConfig
 from u2pl.methods.step import StepResult, weighted_sum
 from u2pl.mixing.mixers import MixConfig
-from u2pl.mixing.photometric import StrongViewConfig
+from u2pl.mixing.photometric import StrongView, StrongViewConfig
 from u2pl.networks.segmentor import Segmentor
 from u2pl.notation import IGNORE
 from u2pl.schedules import Progress
@@ -40,6 +42,11 @@ class FixMatchConfig(SelfTrainingConfig):
         StrongViewConfig(kind="unimatch"),
         description="colour, grey and blur augmentation of the mixed images that the student sees",
     )
+    paste: Literal["images", "views"] = Field(
+        "images",
+        description="what boxes are pasted into; images: both parts of a mixed one are seen in the "
+        "same light (ours); views: each part has its own (UniMatch V2)",
+    )
     confidence: float = Field(
         0.95, ge=0, lt=1, description="top probability from which a pixel is learned from"
     )
@@ -58,6 +65,9 @@ class FixMatch(SelfTraining):
     def __init__(self, config: FixMatchConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
         self.pixel_weight = PixelWeight(config.pixel_weight, student, num_classes)
+        self.early_view = StrongView(StrongViewConfig(kind="none"))
+        if config.paste == "views":
+            self.early_view, self.strong_view = self.strong_view, self.early_view
 
     def forward(self, batch: PairBatch, progress: Progress) -> StepResult:
         if self.warming_up(progress):
@@ -69,8 +79,9 @@ class FixMatch(SelfTraining):
         prob = upsample(looks.clean.logits, size).float().softmax(dim=1)
         top, label_u = prob.max(dim=1)
         weights = self.pixel_weight(looks, batch, label_u, generator)
+        pseudo = label_u, top, weights.weight_BHW, batch.truth_u
         image_u, valid_u, (label_u, top, weight, truth_u) = self.mix(
-            generator, batch.image_u, batch.valid_u, label_u, top, weights.weight_BHW, batch.truth_u
+            generator, self.early_view(generator, batch.image_u), batch.valid_u, *pseudo
         )
 
         # 2. the student predicts labelled images, and a strong view of the mixed ones

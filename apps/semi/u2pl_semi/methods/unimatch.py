@@ -10,14 +10,13 @@ from pydantic import Field
 from torch import Tensor
 
 from u2pl.losses.pseudo_label import confident_label
-from u2pl.losses.supervised import cross_entropy
 from u2pl.maps import upsample
 from u2pl.methods.batches import PairBatch
 from u2pl.methods.method import LabeledMethod, LabeledMethodConfig, confidence_scalars
 from u2pl.methods.pixel_weight import Looks, PixelWeight, PixelWeightConfig
 from u2pl.methods.step import StepResult, weighted_sum
 from u2pl.mixing.features import drop_channels
-from u2pl.mixing.mixers import MixConfig, Mixer
+from u2pl.mixing.mixers import MixConfig, Mixed, Mixer
 from u2pl.mixing.photometric import StrongView, StrongViewConfig
 from u2pl.networks.segmentor import Segmentor
 from u2pl.notation import IGNORE
@@ -92,10 +91,10 @@ class UniMatch(LabeledMethod[PairBatch]):
 
         # 4. L = (L_s + lambda_s (L_s1 + L_s2) / 2 + lambda_fp L_fp) / 2
         sup = self.supervised_loss(weak, batch.label_l)
-        fp = self.confident_loss(logits_fp, batch.valid_u, *pseudo)
-        s1, s2 = (
-            self.confident_loss(logits, view.valid_BHW, *view.maps)
-            for logits, view in zip(logits_s, views, strict=True)
+        clean = Mixed(batch.image_u, batch.valid_u, pseudo)
+        s1, s2, fp = (
+            self.pixel_weight.confident_loss(logits, view, config.confidence)
+            for logits, view in zip((*logits_s, logits_fp), (*views, clean), strict=True)
         )
         each = config.lambda_s / 4
         factors = {"sup": 0.5, "fp": config.lambda_fp / 2, "s1": each, "s2": each}
@@ -103,19 +102,6 @@ class UniMatch(LabeledMethod[PairBatch]):
         quality = confidence_scalars(target, batch.truth_u, batch.valid_u)
         result = weighted_sum(factors, sup=sup, s1=s1, s2=s2, fp=fp)
         return result.log(**quality, **weights.scalars)
-
-    def confident_loss(
-        self,
-        logits_BCHW: Tensor,
-        valid_BHW: Tensor,
-        label_BHW: Tensor,
-        top_BHW: Tensor,
-        weight_BHW: Tensor | None,
-    ) -> Tensor:
-        """Cross entropy of the confident pixels, summed and divided by the number of valid ones."""
-        target = confident_label(label_BHW, top_BHW, valid_BHW, self.config.confidence)
-        seen = self.pixel_weight.divisor(valid_BHW, weight_BHW)
-        return cross_entropy(logits_BCHW, target, seen, weight_BHW)
 
     def marks(self, prob_BCHW: Tensor, valid_BHW: Tensor, progress: Progress) -> dict[str, Tensor]:
         top, label = prob_BCHW.max(dim=1)

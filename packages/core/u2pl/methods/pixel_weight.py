@@ -13,12 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from u2pl import distributed
+from u2pl.losses.pseudo_label import confident_label
+from u2pl.losses.supervised import cross_entropy
 from u2pl.maps import downsample, one_hot
 from u2pl.memory.class_queue import ClassQueue, take_first
 from u2pl.methods.batches import PairBatch
 from u2pl.methods.method import label_accuracy
 from u2pl.methods.pixel_contrast import Pixels, all_rows
 from u2pl.mixing.masks import inside_boxes
+from u2pl.mixing.mixers import Mixed
 from u2pl.networks.segmentor import Segmentor, SegOutput
 from u2pl.notation import IGNORE
 from u2pl.pseudo.rank_statistics import rank_weight, shared_channels
@@ -156,6 +159,20 @@ class PixelWeight(nn.Module):
         if weight_BHW is not None and self.config.rule == "released":
             return distributed.average((counted_BHW * weight_BHW).sum())
         return distributed.average(counted_BHW.sum())
+
+    def confident_loss(self, logits_BCHW: Tensor, view: Mixed, confidence: float) -> Tensor:
+        """Cross entropy of the confident pixels, summed and divided by the number of valid ones.
+
+            sum(weight[i] * CE(logits[i], label[i]) for i in valid if top[i] >= confidence) / valid
+
+        Args:
+            logits_BCHW: for a view of unlabelled images.
+            view: its maps are pseudo-labels, their probabilities, and weights as from `forward`.
+            confidence: probability from which a pixel is learned from.
+        """
+        label, top, weight = view.maps
+        target = confident_label(label, top, view.valid_BHW, confidence)
+        return cross_entropy(logits_BCHW, target, self.divisor(view.valid_BHW, weight), weight)
 
     def prototypes(self) -> tuple[Tensor, Tensor]:
         """Mean of each class's features, float32 [C, D], and which classes have labelled ones."""

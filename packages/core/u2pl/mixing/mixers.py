@@ -35,6 +35,11 @@ class MixConfig(BaseModel):
     area: float = Field(
         0.5, gt=0, le=1, description="box area as a share of the image (cutmix, cutout)"
     )
+    partner: Literal["next", "reversed"] = Field(
+        "next",
+        description="the image that an image is mixed with; next: the one after it; reversed: that "
+        "at its place in the reversed batch, for an odd batch in the middle itself (UniMatch V2)",
+    )
 
 
 class Mixed(NamedTuple):
@@ -46,7 +51,7 @@ class Mixed(NamedTuple):
 
 
 class Mixer:
-    """Mixes each image with the next one of the global batch, and its maps alike.
+    """Mixes each image with another one of the global batch, and its maps alike.
 
     Args:
         config: which kind of mix, and how often.
@@ -101,21 +106,26 @@ class Mixer:
             grey = torch.full_like(image_B3HW, level)
             return Mixed(paste(mask, grey, image_B3HW), valid_BHW & ~mask, erased)
         image, valid, *mixed = (
-            None if m is None else paste(mask, distributed.next_in_batch(m), m)
+            None if m is None else paste(mask, self._partner(m), m)
             for m in (image_B3HW, valid_BHW, *maps)
         )
         assert image is not None and valid is not None
         return Mixed(image, valid, tuple(mixed))
 
+    def _partner(self, value: Tensor) -> Tensor:
+        """Of each image, the value of the one that it is mixed with."""
+        if self.config.partner == "reversed":
+            return distributed.reversed_in_batch(value)
+        return distributed.next_in_batch(value)
+
     def _mask(self, generator: torch.Generator, valid_BHW: Tensor, first: Tensor) -> Tensor:
-        """True where the next image is pasted, or erased by Cutout."""
+        """True where the other image is pasted, or erased by Cutout."""
         on = generator.device
         count = len(valid_BHW) * distributed.world_size()
         if self.config.kind == "classmix":
             score = torch.rand(count, self.num_classes, generator=generator, device=on)
             label_BHW = first if first.dim() == 3 else first.argmax(dim=1)
-            label_BHW = distributed.next_in_batch(label_BHW)
-            mask = half_of_classes(label_BHW, distributed.local_rows(score))
+            mask = half_of_classes(self._partner(label_BHW), distributed.local_rows(score))
         else:
             size = (valid_BHW.shape[-2], valid_BHW.shape[-1])
             if self.config.kind == "boxes":
