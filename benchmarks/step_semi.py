@@ -85,9 +85,10 @@ class SemiRival(Rival):
             images = {"u": batch.image_u, "lu": both}[looks]
             teacher(images, embed=own and (looks == "lu" or self.has(Prototypes)))
         students = [part for part in (method.student, getattr(method, "second", None)) if part]
+        if self.name.startswith("unimatch_v2"):
+            return self.bare_unimatch_v2()
         if self.name.startswith("unimatch"):
-            second = self.name.startswith("unimatch_v2")
-            return self.bare_unimatch_v2() if second else self.bare_unimatch(both)
+            return self.bare_unimatch(both)
         loss = torch.zeros((), device=both.device)
         for student in students:
             output = student(both, embed=own)

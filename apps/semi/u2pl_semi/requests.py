@@ -11,7 +11,10 @@ import typer
 from u2pl.cli.requests import CPU
 from u2pl.run.request import Request
 
-DATA = "demo, a folder (images/, masks/, classes.txt), voc:PATH, cityscapes:PATH or hf:NAME"
+DATA = (
+    "demo, a folder (images/, masks/, classes.txt), voc:PATH, cityscapes:PATH, ade20k:PATH, "
+    "coco:PATH or hf:NAME"
+)
 LABELED = (
     "which images count as labelled: a number, a fraction (1/16, 0.1), a split's name or a file of "
     "ids"

@@ -44,7 +44,8 @@ def test_demos_are_opened_by_name(name: str) -> None:
 
 
 def test_each_file_is_a_scheme_with_one_source() -> None:
-    assert {"cityscapes", "folder", "gta5", "hf", "synthia", "voc"} <= set(schemes())
+    known = {"ade20k", "cityscapes", "coco", "folder", "gta5", "hf", "synthia", "voc"}
+    assert known <= set(schemes())
     assert all(issubclass(source_class(name), Source) for name in schemes())
 
 

@@ -78,11 +78,26 @@ def test_incomplete_folders_say_what_to_do(make_folder: MakeFolder, tmp_path: Pa
     (root / "images").mkdir()
     with pytest.raises(UserError, match="holds no images"):
         Folder(root)
-    (tmp_path / "kit" / "JPEGImages").mkdir(parents=True)
-    with pytest.raises(UserError, match="looks like a VOC devkit: write voc:"):
-        Folder(tmp_path / "kit")
     with pytest.raises(UserError, match="does not exist"):
         Folder(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("folder", "scheme"),
+    [
+        ("JPEGImages", "voc"),
+        ("VOCdevkit/VOC2012", "voc"),
+        ("leftImg8bit", "cityscapes"),
+        ("images/training", "ade20k"),
+        ("ADEChallengeData2016", "ade20k"),
+        ("train2017", "coco"),
+        ("images/train2017", "coco"),
+    ],
+)
+def test_known_data_sets_are_recognised(folder: str, scheme: str, tmp_path: Path) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"looks like .*: write {scheme}:{tmp_path}\)"):
+        Folder(tmp_path)
 
 
 def test_two_images_of_one_name_are_refused(make_folder: MakeFolder) -> None:

@@ -33,6 +33,8 @@ class Folder(FileSource):
                 f"{root} has no images/ folder: put photos into images/, masks into masks/ and "
                 f"write classes.txt{_hint(root)}"
             )
+        if _known(root) and not (root / "classes.txt").exists():
+            raise UserError(f"{root} has no classes.txt{_known(root)}")
         self.images = files_by_id(root / "images", IMAGE_SUFFIXES)
         if not self.images:
             raise UserError(
@@ -79,17 +81,22 @@ class Folder(FileSource):
         )
 
 
+#: Data sets by what their folders have.
+_LAYOUTS = {
+    "a VOC devkit": ("voc", ("JPEGImages", "VOC2012", "VOCdevkit/VOC2012")),
+    "Cityscapes": ("cityscapes", ("leftImg8bit",)),
+    "ADE20K": ("ade20k", ("images/training", "ADEChallengeData2016")),
+    "COCO": ("coco", ("train2017", "images/train2017")),
+}
+
+
 def _hint(root: Path) -> str:
-    if not root.exists():
-        return " (the folder itself does not exist)"
-    if (
-        (root / "JPEGImages").is_dir()
-        or (root / "VOC2012").is_dir()
-        or (root / "VOCdevkit").is_dir()
-    ):
-        return f" (it looks like a VOC devkit: write voc:{root})"
-    return (
-        f" (it looks like Cityscapes: write cityscapes:{root})"
-        if (root / "leftImg8bit").is_dir()
-        else ""
-    )
+    return _known(root) if root.exists() else " (the folder itself does not exist)"
+
+
+def _known(root: Path) -> str:
+    """The source that a folder belongs to, in words; empty if it looks like none of them."""
+    for title, (scheme, folders) in _LAYOUTS.items():
+        if any((root / folder).is_dir() for folder in folders):
+            return f" (it looks like {title}: write {scheme}:{root})"
+    return ""

@@ -1,0 +1,139 @@
+"""COCO 2017 for semantic segmentation: 80 things, with or without the 91 kinds of stuff."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from u2pl.data.classes import clear_palette
+from u2pl.data.coco_instances import Instances, instances
+from u2pl.data.file_source import FileSource, IdList, files_by_id
+from u2pl.data.reading import read_ids, read_size
+from u2pl.errors import UserError
+from u2pl.notation import IGNORE
+
+# Numbers of categories go from 1 to 182, things first; these were never annotated.
+_LEFT_OUT = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
+THINGS = (
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
+    *("traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog"),
+    *("horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella"),
+    *("handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite"),
+    *("baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle"),
+    *("wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich"),
+    *("orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch"),
+    *("potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote"),
+    *("keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book"),
+    *("clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"),
+)
+STUFF = (
+    *("banner", "blanket", "branch", "bridge", "building-other", "bush", "cabinet", "cage"),
+    *("cardboard", "carpet", "ceiling-other", "ceiling-tile", "cloth", "clothes", "clouds"),
+    *("counter", "cupboard", "curtain", "desk-stuff", "dirt", "door-stuff", "fence"),
+    *("floor-marble", "floor-other", "floor-stone", "floor-tile", "floor-wood", "flower", "fog"),
+    *("food-other", "fruit", "furniture-other", "grass", "gravel", "ground-other", "hill", "house"),
+    *("leaves", "light", "mat", "metal", "mirror-stuff", "moss", "mountain", "mud", "napkin"),
+    *("net", "paper", "pavement", "pillow", "plant-other", "plastic", "platform", "playingfield"),
+    *("railing", "railroad", "river", "road", "rock", "roof", "rug", "salad", "sand", "sea"),
+    *("shelf", "sky-other", "skyscraper", "snow", "solid-other", "stairs", "stone", "straw"),
+    *("structural-other", "table", "tent", "textile-other", "towel", "tree", "vegetable"),
+    *("wall-brick", "wall-concrete", "wall-other", "wall-panel", "wall-stone", "wall-tile"),
+    *("wall-wood", "water-other", "waterdrops", "window-blind", "window-other", "wood"),
+)
+_CATEGORIES = [number for number in range(1, 183) if number not in _LEFT_OUT]
+# category -> name, and the class of each thing beside the background
+_NAMES = dict(zip(_CATEGORIES, THINGS, strict=False))
+_CLASS = {category: number + 1 for number, category in enumerate(_NAMES)}
+# a pixel of stuffthingmaps, which is its category less one -> class
+_STUFF_CLASS = np.full(IGNORE + 1, IGNORE, np.uint8)
+_STUFF_CLASS[np.array(_CATEGORIES) - 1] = np.arange(len(_CATEGORIES))
+
+#: Where labels are taken from, and where they lie.
+_PLACES = {"instances": "annotations", "masks": "masks", "stuff": "stuffthingmaps"}
+
+
+class Coco(FileSource):
+    """{train,val}2017/*.jpg, or below images/; with labels of one of three kinds:
+
+    - `instances`: annotations/instances_{train,val}2017.json, 80 things and the background;
+    - `masks`: the same classes as PNGs of class ids, masks/ID.png or in sub-folders;
+    - `stuff`: COCO-Stuff's stuffthingmaps/{train,val}2017/ID.png, 171 classes without a background.
+
+    Labels may be missing; only scoring and labelled images need them. An id is the image's number
+    of twelve digits. Raises UserError if there are no images or no such labels.
+    """
+
+    def __init__(self, path: str | Path, labels: str = "instances") -> None:
+        if labels not in _PLACES:
+            known = " or ".join(f"?labels={name}" for name in _PLACES)
+            raise UserError(f"coco labels={labels!r} are unknown: write {known}")
+        root = Path(path).expanduser()
+        self.classes = (*THINGS, *STUFF) if labels == "stuff" else ("background", *THINGS)
+        self.name, self.protocol = "coco", f"{len(self.classes)} classes"
+        self.things, self.palette = THINGS, clear_palette(self.classes)
+        self.labels, self.place = labels, root / _PLACES[labels]
+        self.images, self.lists = {}, {}
+        self.annotations: list[Path] = []
+        for split in ("train", "val"):
+            folder = _images(root, f"{split}2017")
+            images = files_by_id(folder, (".jpg", ".jpeg"))
+            if not images:
+                raise UserError(
+                    f"{folder} holds no *.jpg: unpack COCO's {split}2017.zip into {root}"
+                )
+            self.images |= images
+            self.lists[split] = IdList(str(folder), list(images))
+            file = self.place / f"instances_{split}2017.json"
+            self.annotations += [file] if labels == "instances" and file.exists() else []
+        files = {} if labels == "instances" else files_by_id(self.place, (".png",))
+        masks = {file.stem: file for file in files.values()}
+        self.masks = {id: file for id, file in masks.items() if id in self.images}
+
+    def has_mask(self, id: str) -> bool:
+        return super().has_mask(id) or self._annotated(id) is not None
+
+    def mask(self, id: str) -> np.ndarray:
+        """Class ids, uint8 [H, W], 255 = ignore.
+
+        Of overlapping instances the smaller one is seen; a crowd is of the class of its members.
+        Raises UserError if there is no mask or it is broken.
+        """
+        found = self._annotated(id)
+        if found is None:
+            return super().mask(id)
+        width, height = read_size(self._image_file(id))
+        return found.mask(id, (height, width), _CLASS)
+
+    def decode_mask(self, file: Path) -> np.ndarray:
+        if self.labels == "masks":
+            return super().decode_mask(file)
+        ids = read_ids(file)
+        foreign = np.unique(ids[(_STUFF_CLASS[ids] == IGNORE) & (ids != IGNORE)])
+        if foreign.size:
+            raise UserError(
+                f"{file} holds the id {foreign[0]}, which is none of COCO-Stuff's 171 (0 to 181 "
+                "with gaps; 255 = not labelled): use the maps as published"
+            )
+        return _STUFF_CLASS[ids]
+
+    def fingerprint(self) -> str:
+        sizes = [file.stat().st_size for file in self.annotations]
+        return hashlib.sha256(repr((super().fingerprint(), sizes)).encode()).hexdigest()[:12]
+
+    def where_masks_lack(self, advice: str) -> str:
+        if self.annotations or self.masks:
+            return advice
+        kinds = " or ".join(f"?labels={name}" for name in _PLACES if name != self.labels)
+        return f"{self.place} holds no labels of COCO; unpack them there, or write {kinds}"
+
+    def _annotated(self, id: str) -> Instances | None:
+        """The annotations that list an image."""
+        each = (instances(file, _NAMES) for file in self.annotations)
+        return next((found for found in each if id in found.rows), None)
+
+
+def _images(root: Path, name: str) -> Path:
+    below = root / "images" / name
+    return below if below.is_dir() else root / name
