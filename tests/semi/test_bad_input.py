@@ -116,7 +116,7 @@ WORDS = {
     "no such split": ("--labeled labelled", ["no split of blocks, which has labeled, train, val"]),
     "images of val": ("--labeled val", ["images of the val split"]),
     "no such folder": ("--data nowhere", ["nowhere has no images/ folder", "does not exist"]),
-    "no such scheme": ("--data coco:/x", ["unknown data source 'coco'"]),
+    "no such scheme": ("--data kitti:/x", ["unknown data source 'kitti'"]),
 }
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from u2pl import distributed
 from u2pl.counting import Counting
 from u2pl.data.class_counts import class_counts
+from u2pl.data.classes import listed
 from u2pl.data.ids import first_three
 from u2pl.data.opening import open_source
 from u2pl.data.source import Source
@@ -127,7 +128,7 @@ class AdaptTask(Task):
         counts = np.concatenate(self.pixel_counts) if self.rare_classes else None
         absent = classes_without_pixels(self.classes, counts) if counts is not None else []
         if absent:
-            yield f"no mask of {names} holds {', '.join(absent)}: it cannot be learnt"
+            yield f"no mask of {names} holds {listed(absent)}: it cannot be learnt"
 
     def check(self) -> None:
         """UserError if a network would be scored on its training images, or has no labels."""

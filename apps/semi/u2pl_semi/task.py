@@ -12,6 +12,7 @@ from pydantic import Field
 
 from u2pl.counting import Counting
 from u2pl.data.boxes import read_boxes
+from u2pl.data.classes import listed
 from u2pl.data.opening import open_source
 from u2pl.data.source import Source
 from u2pl.data.splits import LabeledSplit, absent_classes, choose_labeled
@@ -88,7 +89,7 @@ class SemiTask(Task):
         absent = absent_classes(self.source, self.split.labeled)
         if absent:
             raise UserError(
-                f"{self.source.name}: no labelled mask holds {', '.join(absent)}; label one, "
+                f"{self.source.name}: no labelled mask holds {listed(absent)}; label one, "
                 "choose other images with --labeled, or add --set data.allow_absent_classes=true"
             )
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from u2pl.counting import Counting
+from u2pl.data.classes import listed
 from u2pl.data.demo.scenes import DEMOS
 from u2pl.data.opening import open_source
 from u2pl.data.source import Source
@@ -88,7 +89,7 @@ class WeakTask(Task):
         absent = [name for k, name in enumerate(self.classes) if k and not seen[k]]
         if absent:
             raise UserError(
-                f"{self.source.name}: no image is tagged with {', '.join(absent)}: tag some, or "
+                f"{self.source.name}: no image is tagged with {listed(absent)}: tag some, or "
                 "take the classes out of classes.txt"
             )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from u2pl.data.classes import bit_palette, clear_palette, read_classes
+from u2pl.data.classes import bit_palette, clear_palette, listed, read_classes
 from u2pl.errors import UserError
 
 
@@ -14,6 +14,15 @@ def test_palette_is_vocs() -> None:
     assert palette[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
     assert palette[[15, 20, 255]].tolist() == [[192, 128, 128], [0, 64, 128], [224, 224, 192]]
     assert len({tuple(colour) for colour in palette.tolist()}) == 256
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(1, "c0"), (12, "c10, c11"), (13, "c9 and 3 more"), (150, "c9 and 140 more")],
+)
+def test_of_many_classes_the_first_are_named(count: int, words: str) -> None:
+    text = listed([f"c{number}" for number in range(count)])
+    assert text.startswith("c0") and text.endswith(words)
 
 
 def test_colours_of_ones_own_classes_are_clear() -> None:

@@ -13,6 +13,12 @@ from u2pl.errors import UserError
 from u2pl.notation import IGNORE
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names of classes in words: all of them, or of more than twelve the first ten."""
+    few = names if len(names) <= 12 else names[:10]
+    return ", ".join(few) + (f" and {len(names) - 10} more" if few is not names else "")
+
+
 def bit_palette(count: int) -> np.ndarray:
     """PASCAL VOC's colour map of ids 0 to count - 1, uint8 [count, 3].
 

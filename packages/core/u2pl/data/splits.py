@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from u2pl.data.classes import listed
 from u2pl.data.ids import first_three
 from u2pl.data.source import Source
 from u2pl.errors import UserError
@@ -99,7 +100,7 @@ def _draw(source: Source, which: str, count: int, seed: int) -> tuple[list[str],
     labeled, missing = draw_stratified(source, pool, count, seed)
     facts = _images(labeled) + (", not a published list" if source.protocol else "")
     if missing:
-        facts += f", without {', '.join(source.classes[c] for c in missing)}"
+        facts += f", without {listed([source.classes[c] for c in missing])}"
     return labeled, f"{which} of {source.label_pool}, seed {seed}, stratified ({facts})"
 
 

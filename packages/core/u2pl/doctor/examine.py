@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from rich.console import Console
 
 from u2pl.counting import Counting
+from u2pl.data.classes import listed
 from u2pl.data.survey import Survey
 from u2pl.doctor.costs import say_costs, say_state
 from u2pl.doctor.findings import (
@@ -125,7 +126,7 @@ def _warn_of_absent(
         result = found[part.role]
         if not part.masked or not result.absent:
             continue
-        names = ", ".join(result.absent)
+        names = listed(result.absent)
         masks = f"none of {result.masked} {part.role} masks shows {names}"
         if part is scored:
             diagnosis.warn(f"{masks}: a class that occurs in none is left out of the mIoU")
