@@ -86,3 +86,8 @@ class U2PLPlus(Afa):
     ) -> dict[str, Tensor]:
         shown = self.host.explain(self, image_B3HW, valid_BHW, tags_BK, progress)
         return {**shown, "reliable": valid_BHW & (shown["activation"] > self.config.beta)}
+
+    def explained_maps(
+        self, image_B3HW: Tensor, tags_BK: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.host.explained_maps(self, image_B3HW, tags_BK)
