@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 
 from u2pl.errors import UserError, explain
-from u2pl.files import replace_folder, whole_folder
+from u2pl.files import parse_json, replace_folder, whole_folder
 from u2pl.model.card import FORMAT, Card, Normalisation
 from u2pl.model.hub import fetch, hub_name
 from u2pl.model.readme import readme
@@ -147,8 +147,8 @@ def locate(path: Path) -> Found:
 def read_card(path: Path) -> Card:
     """The card in a config.json; UserError if it is unreadable, too new, or no card."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
+        config = parse_json(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
         raise UserError(f"{path} is not readable JSON ({error}); copy the folder again") from error
     version = config.get("format") if isinstance(config, dict) else None
     if not isinstance(version, int) or version < 1:

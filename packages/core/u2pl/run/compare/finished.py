@@ -169,16 +169,14 @@ def read_run(folder: Path) -> Finished:
     """A finished run; UserError if something in its folder is damaged."""
     config, run = _config(folder), Run(folder)
     try:
-        _ = run.summary
-    except UserError as error:
-        raise UserError(f"{error}; leave it out, or train it again") from None
-    try:
         found = Finished(folder, config, run.summary, run.scores)
         # whatever is looked at later
         _ = found.method, found.seed, found.minutes, found.best("student"), found.best("average")
         _ = config["app"], config["steps"], dict(config["options"]), config["data_fingerprint"]
         _ = list(found.summary["classes"]), config["split"]
         _ = not found.scores or str(found.summary["evaluation"])
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{folder} is damaged ({type(error).__name__}: {error}): leave it out, or train it "

@@ -19,7 +19,7 @@ from u2pl.run.recipe import OptionRow, flat_keys, flat_values
 from u2pl.run.report.finding import Finding
 from u2pl.run.report.images import gallery, moments, moments_text
 from u2pl.run.report.scores import confusions, notes, score_table, tiles
-from u2pl.training.run_folder import CONFIG
+from u2pl.training.run_folder import CONFIG, read_config
 
 REPORT = "report.html"
 
@@ -42,10 +42,11 @@ def write_report(
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} holds no run: it has no {CONFIG}; give the folder of a run")
     run, path = Finding(app, folder, device), folder / REPORT
-    if run.config.get("app") != app.name:
+    began = read_config(folder).get("app", app.name)
+    if began != app.name:
         raise UserError(
-            f"{folder} is a run of {run.config.get('app')}, not of {app.name}; type "
-            f"{run.config.get('app')} report {shlex.quote(str(folder))}"
+            f"{folder} is a run of {began}, not of {app.name}; type "
+            f"{began} report {shlex.quote(str(folder))}"
         )
     write_page(path, render("run.html.j2", contents(run, progress)))
     return path

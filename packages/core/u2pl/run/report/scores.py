@@ -52,7 +52,8 @@ def tiles(run: Finding) -> list[Tile]:
     last = next((e["evaluation"] for e in reversed(run.journal) if "evaluation" in e), None)
     if last is not None and run.result in last:
         miou = last[run.result]["miou"]
-        best = max(e["evaluation"][run.result]["miou"] for e in run.journal if "evaluation" in e)
+        scored = [e["evaluation"] for e in run.journal if "evaluation" in e]
+        best = max(each[run.result]["miou"] for each in scored if run.result in each)
         more = f"of the {run.result} after {last['step']} steps; best {best:.2f}"
         found.append(Tile("mIoU, %", f"{miou:.2f}", more))
         if run.counts is not None:

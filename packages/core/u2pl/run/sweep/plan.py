@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from u2pl.errors import UserError, did_you_mean
+from u2pl.files import parse_toml
 from u2pl.methods.discovery import load_method
 from u2pl.run.app import App
 from u2pl.run.recipe import METHOD, Recipe, flat_keys
@@ -80,8 +80,8 @@ def read_sweep(path: Path, app: App) -> Sweep:
         UserError: The file cannot be read, or holds what is no part of a sweep.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        values = parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} cannot be read as a sweep ({reason})") from None
     shared = shared_options(app.request)
