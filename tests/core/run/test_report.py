@@ -246,6 +246,11 @@ def test_a_moment_that_cannot_be_shown_is_one_line(
         read_moments(tmp_path)
 
 
+def test_a_network_is_no_run(trained: Run) -> None:
+    with pytest.raises(UserError, match=r"last is a network, not a run: give the folder above it"):
+        write_report(APP, trained.folder / "last", CPU)
+
+
 def test_moments_show_the_same_images_each_time(trained: Run) -> None:
     moments = read_moments(trained.folder)
     assert [moment.step for moment in moments] == [2, 4]

@@ -22,6 +22,7 @@ from u2pl.model.hub import fetch, hub_name
 from u2pl.model.readme import readme
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import RANDOM
+from u2pl.networks.pretrained import check_finite
 from u2pl.networks.segmentor import Segmentor
 
 T = TypeVar("T")
@@ -254,12 +255,7 @@ def _fill(network: Segmentor, card: Card, path: Path) -> None:
         raise UserError(f"{path} is damaged or truncated ({error}); copy it again") from error
     if card.format == 1 and network.embedder is None:
         state = _without_embedder(state)
-    broken = [key for key, value in state.items() if not value.isfinite().all()]
-    if broken:
-        raise UserError(
-            f"{path} holds numbers that are not finite, in {len(broken)} tensors; first: "
-            f"{broken[0]}; copy it again"
-        )
+    check_finite(state, str(path))
     network.load_state_dict(state)
 
 

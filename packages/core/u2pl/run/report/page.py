@@ -11,6 +11,7 @@ import torch
 from u2pl.counting import OnProgress
 from u2pl.errors import UserError
 from u2pl.methods.discovery import load_method
+from u2pl.model.folder import WEIGHTS
 from u2pl.report.curves import POINTS, figures, score_figure
 from u2pl.report.overlays import IGNORE_COLOUR
 from u2pl.report.page import render, write_page
@@ -39,6 +40,8 @@ def write_report(
         UserError: The folder holds no run or one of another app, or something in it cannot be
             read.
     """
+    if (folder / WEIGHTS).exists():
+        raise UserError(f"{folder} is a network, not a run: give the folder above it")
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} holds no run: it has no {CONFIG}; give the folder of a run")
     run, path = Finding(app, folder, device), folder / REPORT
