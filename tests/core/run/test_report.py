@@ -14,7 +14,7 @@ from core.toy.app import APP, ToyRequest
 from harness.browser import look
 from u2pl.cli.commands import doubt_words, gain_words
 from u2pl.errors import UserError
-from u2pl.evaluate.counts import COUNTS, load_counts
+from u2pl.evaluate.counts import COUNTS, Counts, load_counts, save_counts
 from u2pl.evaluate.statistics import bootstrap_interval
 from u2pl.run.moments import MOMENTS, read_moments
 from u2pl.run.report.finding import Finding
@@ -113,6 +113,19 @@ def test_the_terminal_says_when_few_images_were_scored(run: Run) -> None:
     low, high = run.summary["miou_interval"]
     expected = f"only 4 images are scored: 95 % interval {low:.1f} to {high:.1f};"
     assert doubt_words(Run(run.folder)).startswith(expected)
+    change(run.folder / "summary.json", "scored", 1)
+    change(run.folder / "summary.json", "miou_interval", None)
+    expected = "only one image is scored: its mIoU says nothing about others"
+    assert doubt_words(Run(run.folder)).startswith(expected)
+
+
+def test_a_single_scored_image_has_no_interval(run: Run) -> None:
+    held = load_counts(run.folder / COUNTS)
+    one = {n: Counts(c.confusion, c.images[:1].clone()) for n, c in held.networks.items()}
+    save_counts(run.folder / COUNTS, held.ids[:1], one)
+    text = page(run).text
+    assert "95 % interval" not in text
+    assert "Only one image is scored, so there is no interval" in text
 
 
 def test_the_terminal_says_what_the_method_adds(run: Run) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from u2pl.errors import UserError, explain
 from u2pl.evaluate.confusion import Score
 from u2pl.files import parse_json
-from u2pl.model.card import EncoderWeights
+from u2pl.model.card import ClassName, EncoderWeights
 from u2pl.model.model import Model, load
 from u2pl.training.run_folder import SUMMARY
 
@@ -25,7 +25,7 @@ class _Summary(BaseModel):
 
     method: str = ""
     data: str = ""
-    classes: list[str] = Field(default_factory=list)
+    classes: list[ClassName] = Field(default_factory=list)
     scored: int | None = None
     steps: int = 0
     seconds: FiniteFloat = 0
