@@ -2,12 +2,22 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from u2pl.errors import UserError
-from u2pl.files import make_folder, plain, replace_file, replace_folder, whole_folder, write_json
+from u2pl.files import (
+    make_folder,
+    parse_json,
+    parse_toml,
+    plain,
+    replace_file,
+    replace_folder,
+    whole_folder,
+    write_json,
+)
 
 
 def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -45,6 +55,13 @@ def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="Permission denied"):
         write_json(tmp_path / "file.json", {})
+
+
+@pytest.mark.parametrize("parse", [parse_json, parse_toml])
+def test_what_cannot_be_parsed_is_a_value_error(parse: Callable[[str], object]) -> None:
+    for text in ("{", "\0", "a = " + "[" * 100_000, "[" * 100_000):
+        with pytest.raises(ValueError, match=r"."):
+            parse(text)
 
 
 def test_json_has_no_word_for_nan(tmp_path: Path) -> None:

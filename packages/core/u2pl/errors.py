@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -38,6 +39,8 @@ SYNONYMS: Mapping[str, str] = MappingProxyType(
         "workers": "data.workers",
     }
 )
+#: Unicode's categories of characters that are none to read: control, and ends of lines.
+_CONTROL = ("Cc", "Zl", "Zp")
 
 
 class UserError(ValueError):
@@ -49,6 +52,15 @@ class UserError(ValueError):
 
 class DiskError(UserError):
     """Something could not be written; the work can go on once there is room for it."""
+
+
+def one_line(text: str) -> str:
+    """The text with a space for each line break and control character.
+
+    Names come from files of others: printed as they are, they could end a line, or command a
+    terminal.
+    """
+    return "".join(" " if unicodedata.category(c) in _CONTROL else c for c in text)
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:

@@ -1,4 +1,4 @@
-"""Atomic writes: after a kill or on a full disk the old or the new version is there, complete."""
+"""Files: written atomically, so that after a kill the old or the new version is there; parsed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 import math
 import os
 import shutil
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from u2pl.errors import DiskError, UserError
 
@@ -45,6 +47,22 @@ def write_json(path: Path, value: object) -> None:
     """Write indented JSON, atomically."""
     text = json.dumps(plain(value), indent=2) + "\n"
     replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What JSON says; ValueError for what is none, or is nested too deep to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """What TOML says; ValueError for what is none, or is nested too deep to be read."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def plain(value: object) -> object:

@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from u2pl.cli import errors
-from u2pl.cli.errors import guarded
+from u2pl.cli.errors import guarded, say_error
 from u2pl.errors import UserError
 
 
@@ -30,6 +30,11 @@ def test_what_a_user_got_wrong_is_one_line_and_code_2(capsys: pytest.CaptureFixt
         "error: that is wrong\n"
         "error: the disk is full (/disk/file); free some space and start again\n"
     )
+
+
+def test_names_of_files_cannot_break_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    say_error("a\nb\x1b[2J.png is broken\u2028here")
+    assert capsys.readouterr().err == "error: a b [2J.png is broken here\n"
 
 
 def test_our_own_mistakes_keep_their_traceback() -> None:

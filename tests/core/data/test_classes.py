@@ -40,7 +40,7 @@ def test_colours_of_ones_own_classes_are_clear() -> None:
 
 
 def test_names_with_spaces_and_colours(tmp_path: Path) -> None:
-    (tmp_path / "c.txt").write_text("road\ntraffic light 250 170 30\nlevel 2\n\n")
+    (tmp_path / "c.txt").write_text("road\ntraffic light 250 170 30\nlevel\t2\n\n")
     names, palette = read_classes(tmp_path / "c.txt")
     assert names == ("road", "traffic light", "level 2")
     assert palette.tolist() == [palette[0].tolist(), [250, 170, 30], palette[2].tolist()]
@@ -54,6 +54,8 @@ def test_names_with_spaces_and_colours(tmp_path: Path) -> None:
         ("\n".join(map(str, range(256))), "names 256 classes"),
         ("a\n\nb\n", "line 2 is blank"),
         ("a\nb\na\n", "names a more than once"),
+        ("a\n\x1b[31mred\x1b[0m\n", r"line 2 holds a control character: '\\x1b\[31mred"),
+        ("a\x00\nb\n", "line 1 holds a control character"),
         ("a\nb 1 2 300\n", r"line 2: colour \[1, 2, 300\]"),
     ],
 )

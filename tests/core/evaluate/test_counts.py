@@ -56,7 +56,10 @@ def test_miou_of_an_image_counts_the_classes_in_it_and_in_its_prediction():
 
 @pytest.mark.parametrize(
     "damage",
-    ["truncated", "no ids", "other ids", "a tensor missing", "floats", "not square", "a pickle"],
+    [
+        *("truncated", "no ids", "other ids", "a tensor missing", "floats", "not square"),
+        *("a pickle", "negative", "ids nested deep", "ids of numbers", "no images", "no axes"),
+    ],
 )
 def test_damaged_counts_are_one_line(tmp_path, damage):
     path, counts = tmp_path / COUNTS, drawn_counts(3)
@@ -66,6 +69,16 @@ def test_damaged_counts_are_one_line(tmp_path, damage):
         del tensors["n.images"]
     if damage == "floats":
         tensors["n.images"] = tensors["n.images"].float()
+    if damage == "negative":
+        tensors["n.images"][0, 0, 0] = -1
+    if damage == "ids nested deep":
+        facts["ids"] = "[" * 100_000
+    if damage == "ids of numbers":
+        facts["ids"] = "[1, 2, 3, 4, 5]"
+    if damage == "no images":
+        facts["ids"], tensors["n.images"] = "[]", tensors["n.images"][:0].clone()
+    if damage == "no axes":
+        tensors = {key: torch.ones((), dtype=torch.int64) for key in tensors}
     if damage == "not square":
         tensors["n.confusion"] = tensors["n.confusion"][1:].clone()
     content = safetensors.torch.save(tensors, None if damage == "no ids" else facts)

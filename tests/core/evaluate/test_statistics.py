@@ -60,6 +60,12 @@ def test_an_interval_holds_the_score_and_narrows_with_more_images():
     assert (narrow.high - narrow.low) < (wide.high - wide.low) / 2
 
 
+def test_a_single_image_knows_no_interval():
+    images = torch.tensor([[[3, 1], [4, 4], [4, 4]]])
+    assert bootstrap_interval(images) is None
+    assert bootstrap_interval(images.repeat(2, 1, 1)) is not None
+
+
 def test_equal_images_leave_no_doubt():
     same = counts(1, 0.6).expand(9, -1, -1)
     low, high = bootstrap_interval(same)

@@ -356,6 +356,10 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
     "a list": (with_text("[1]"), "no format number"),
     "a word": (with_text('"a"'), "no format number"),
     # its entries
+    "a class that commands a terminal": (
+        with_config(classes=["background", "\x1b[2J", "dog"]),
+        "classes.1: a class name holds a control character",
+    ),
     "a newer format": (with_config(format=FORMAT + 1), f"newer than {FORMAT}.*upgrade"),
     "no format": (with_config(format=None), "no format number"),
     "format 0": (with_config(format=0), "no format number"),

@@ -13,7 +13,7 @@ from u2pl.networks.config import NetworkConfig
 def test_it_says_what_how_well_and_how_to_use() -> None:
     card = Card(
         network=NetworkConfig(decoder="deeplabv3plus_light", encoder="resnet10t"),
-        classes=("background", "cat | dog", "Kuh ü"),
+        classes=("background", "cat | dog", "Kuh ü", "<b> [x](y)"),
         method="u2plplus",
         data="photos (12, stratified)",
         evaluation="photos val, whole image",
@@ -23,13 +23,13 @@ def test_it_says_what_how_well_and_how_to_use() -> None:
     )
     text = readme(card)
     for part in (
-        "# resnet10t deeplabv3plus_light, 3 classes\n",
+        "# resnet10t deeplabv3plus_light, 4 classes\n",
         "trained with u2plplus on photos (12, stratified).\n",
         "| miou | 41.25 |\n",
         "Protocol: photos val, whole image\n",
         "u2pl-semi predict FOLDER IMAGE --out DIR\n",
         'model = u2pl.load("FOLDER")\n',
-        "1. cat \\| dog\n2. Kuh ü\n",
+        "1. cat \\| dog\n2. Kuh ü\n3. &lt;b> [x]\\(y)\n",
         "| versions | torch 2 |\n",
     ):
         assert part in text, part

@@ -139,6 +139,26 @@ def test_of_several_networks_one_is_chosen_by_its_prefix(tmp_path: Path) -> None
         (lambda s: s.update({"backbone.norm1.weight": torch.ones(9)}), "1 have another shape"),
         (lambda s: [s.pop(k) for k in list(s) if ".block3.1." in k], "no Mix Transformer has"),
         (lambda s: s.pop("decode_head.linear_pred.weight"), "the segformer head is not whole"),
+        (
+            lambda s: s.update({"decode_head.linear_pred.weight": torch.ones(())}),
+            "have another shape",
+        ),
+        (
+            lambda s: s.update({"decode_head.linear_c1.proj.weight": torch.ones(0, 32)}),
+            "the segformer head is not whole",
+        ),
+        (
+            lambda s: s.update({"decode_head.linear_c1.proj.weight": torch.ones(10**6, 1)}),
+            "have another shape",  # before a network of that width is built
+        ),
+        (
+            lambda s: s.update({k: v.long() for k, v in s.items()}),
+            "0 tensors are missing, 191 have another shape or type",
+        ),
+        (
+            lambda s: s["backbone.norm1.weight"].fill_(float("nan")),
+            "holds numbers that are not finite, in 1 tensors",
+        ),
         (lambda s: s.pop("backbone.patch_embed1.proj.weight"), "no Mix Transformer under"),
         (lambda s: s.pop("decode_head.linear_fuse.conv.weight"), "no Mix Transformer under"),
     ],

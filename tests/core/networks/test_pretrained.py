@@ -164,6 +164,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, resnet: dict[str, torch.Tenso
             ("half", whole[: len(whole) // 2]),
             ("empty", b""),
             ("text", b"not tensors at all"),
+            ("words", b"hello"),  # an unpickler looks up what it never saw
         ):
             path = tmp_path / f"{name}.{suffix}"
             path.write_bytes(content)
@@ -172,6 +173,33 @@ def test_files_that_cannot_be_read(tmp_path: Path, resnet: dict[str, torch.Tenso
     torch.save({"epoch": 3}, tmp_path / "other.pth")
     with refused("no tensors"):
         read_weights(tmp_path / "other.pth")
+    torch.save({1: torch.ones(2)}, tmp_path / "numbered.pth")
+    with refused("no tensors"):
+        read_weights(tmp_path / "numbered.pth")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(1).expand(10**9, 16),
+        torch.empty(10**9, 16, device="meta"),
+        torch.ones(2, 2).to_sparse(),
+        torch.ones(2, dtype=torch.complex64),
+    ],
+    ids=["expanded", "without memory", "sparse", "complex"],
+)
+def test_a_small_file_cannot_claim_a_large_or_odd_tensor(
+    tmp_path: Path, value: torch.Tensor
+) -> None:
+    torch.save({"a": torch.ones(2), "b": value}, tmp_path / "odd.pth")
+    with refused("1 tensors that are not plain numbers in memory; first: b"):
+        read_weights(tmp_path / "odd.pth")
+
+
+def test_weights_that_are_not_finite_are_refused(resnet: dict[str, torch.Tensor]) -> None:
+    spoilt = resnet | {"conv1.0.weight": resnet["conv1.0.weight"] / 0}
+    with refused("holds numbers that are not finite, in 1 tensors"):
+        load_encoder(build_encoder("resnet10t", 16), spoilt, "file")
 
 
 DIMS = {"mit_b0": (32, 64, 160, 256), "mit_b1": (64, 128, 320, 512)}

@@ -56,7 +56,9 @@ def test_nothing_measured_draws_nothing():
     assert line_chart("x", []) == ""
 
 
-@pytest.mark.parametrize("values", [[0.0, 0.0], [5.0], [-1e-9, 1e9], [1e-7, 2e-7], [math.inf, 1.0]])
+@pytest.mark.parametrize(
+    "values", [[0.0, 0.0], [5.0], [-1e-9, 1e9], [1e-7, 2e-7], [math.inf, 1.0], [-1e308, 1e308, 0.0]]
+)
 def test_any_values_can_be_drawn(values):
     text = line_chart("x", [Series("a", list(range(len(values))), values)])
     drawn(text)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,35 @@ def method_folder(plain: Run, tmp_path: Path) -> Path:
 
 def test_a_baseline_that_is_there_is_not_trained_again(plain: Run) -> None:
     assert baseline_request(APP, other(plain.folder.parent / "mine")) is None
+
+
+def test_damaged_neighbours_are_no_fault_of_a_run(plain: Run, tmp_path: Path) -> None:
+    folder = method_folder(plain, tmp_path)
+    for number, (file, text) in enumerate(
+        [
+            ("config.json", "[" * 100_000),
+            ("config.json", '{"options": []}'),
+            ("summary.json", "{"),
+            ("summary.json", '{"networks": {"student": {"odd": 1}}}'),
+        ]
+    ):
+        beside = Path(shutil.copytree(plain.folder, folder.parent / f"damaged-{number}"))
+        (beside / file).write_text(text)
+    assert find_baseline(APP, folder) is None
+    shutil.copytree(plain.folder, folder.parent / "whole")
+    found = find_baseline(APP, folder)
+    assert found is not None and found.where == "whole"
+    for name in ("whole", "damaged-2", "damaged-3"):
+        shutil.rmtree(folder.parent / name)
+    asked = baseline_request(APP, other(folder))
+    assert asked is not None and not asked.resume
+
+
+def test_a_baseline_whose_summary_is_damaged_is_said(plain: Run, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(plain.folder, tmp_path / "base"))
+    (base / "summary.json").write_text("{")
+    with pytest.raises(UserError, match=r"base.summary\.json cannot be read.*--resume .*base"):
+        baseline_request(APP, other(tmp_path / "mine"))
 
 
 def test_a_new_baseline_has_the_same_data_and_budget(plain: Run, tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from core.toy.app import APP, ToyRequest
 from harness.browser import look
 from u2pl.cli.commands import doubt_words, gain_words
 from u2pl.errors import UserError
-from u2pl.evaluate.counts import COUNTS, load_counts
+from u2pl.evaluate.counts import COUNTS, Counts, load_counts, save_counts
 from u2pl.evaluate.statistics import bootstrap_interval
 from u2pl.run.moments import MOMENTS, read_moments
 from u2pl.run.report.finding import Finding
@@ -112,12 +113,25 @@ def test_the_terminal_says_when_few_images_were_scored(run: Run) -> None:
     low, high = run.summary["miou_interval"]
     expected = f"only 4 images are scored: 95 % interval {low:.1f} to {high:.1f};"
     assert doubt_words(Run(run.folder)).startswith(expected)
+    change(run.folder / "summary.json", "scored", 1)
+    change(run.folder / "summary.json", "miou_interval", None)
+    expected = "only one image is scored: its mIoU says nothing about others"
+    assert doubt_words(Run(run.folder)).startswith(expected)
+
+
+def test_a_single_scored_image_has_no_interval(run: Run) -> None:
+    held = load_counts(run.folder / COUNTS)
+    one = {n: Counts(c.confusion, c.images[:1].clone()) for n, c in held.networks.items()}
+    save_counts(run.folder / COUNTS, held.ids[:1], one)
+    text = page(run).text
+    assert "95 % interval" not in text
+    assert "Only one image is scored, so there is no interval" in text
 
 
 def test_the_terminal_says_what_the_method_adds(run: Run) -> None:
     assert gain_words(APP, run) == ""  # the baseline itself
     method = Run(as_method(run, "other").folder)  # what was read before is kept
-    assert "is not known: train plain too" in gain_words(APP, method)
+    assert "is not known; train plain too" in gain_words(APP, method)
     as_method(method, "plain", "two")
     better = max(score.miou for score in method.scores.values())
     gain = method.summary["miou_last"] - better
@@ -200,7 +214,10 @@ def test_names_of_classes_cannot_break_out(run: Run) -> None:
         ("config.json", None, "holds no run"),
         ("config.json", "[", "config.json cannot be read"),
         ("config.json", '{"app": "u2pl-other"}', "is a run of u2pl-other, not of u2pl-toy"),
+        ("config.json", '{"app": "u2pl-toy"}', "does not say method_name, preset, split"),
+        ("config.json", '{"app": 5}', "is not the config of a run: app is 5"),
         ("summary.json", "{", "summary.json cannot be read"),
+        ("journal.jsonl", "5\n5\n", "journal.jsonl, line 1: a line is none of a journal"),
         (COUNTS, "x", "cannot be read as pixel counts"),
         (f"{MOMENTS}/0000004.safetensors", "x", "only for the report"),
     ],
@@ -216,6 +233,35 @@ def test_what_cannot_be_read_is_one_line(
     with pytest.raises(UserError, match=says):
         write_report(APP, run.folder, CPU)
     assert (run.folder / REPORT).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("facts", "tensors", "says"),
+    [
+        ({"images": "[]"}, {}, "it holds no images"),
+        ({"images": "[" * 100_000}, {}, "nested too deep"),
+        ({"images": "5"}, {}, "TypeError"),
+        ({}, {"0.image": torch.ones(3, 4, 4)}, "the image of a is none"),
+        ({}, {"0.truth": torch.ones(3, 4, dtype=torch.uint8)}, "a map of a is none of its image"),
+        ({"maps": '["own"]'}, {"0.own": torch.ones(4, 3)}, "a map of a is none of its image"),
+        ({"maps": '["own"]'}, {}, "own"),
+    ],
+)
+def test_a_moment_that_cannot_be_shown_is_one_line(
+    tmp_path: Path, facts: dict[str, str], tensors: dict[str, torch.Tensor], says: str
+) -> None:
+    pixels = torch.ones(3, 4, 4, dtype=torch.uint8)
+    held = {"0.image": pixels, "0.truth": pixels[0].clone()} | tensors
+    told = {"step": "1", "images": '[["labelled", "a"]]', "maps": "[]"} | facts
+    (tmp_path / MOMENTS).mkdir()
+    save_file(held, tmp_path / MOMENTS / "1.safetensors", told)
+    with pytest.raises(UserError, match=says):
+        read_moments(tmp_path)
+
+
+def test_a_network_is_no_run(trained: Run) -> None:
+    with pytest.raises(UserError, match=r"last is a network, not a run: give the folder above it"):
+        write_report(APP, trained.folder / "last", CPU)
 
 
 def test_moments_show_the_same_images_each_time(trained: Run) -> None:

@@ -145,11 +145,12 @@ def options(whole: Path, **train_options: Any) -> dict[str, Any]:
     [
         ({"app": "u2pl-semi"}, "is a run of u2pl-semi: u2pl-semi train --resume "),
         ({"options": ...}, "does not say options: it is not complete"),
-        ({"options": [1]}, "does not say options: it is not complete"),
+        ({"options": [1]}, "is not the config of a run: options is [1]; train it again"),
         ({"steps": ..., "seed": ...}, "does not say seed, steps: it is not complete"),
         ({"method_name": "gone"}, "no method 'gone'"),
         ({"data": "nowhere"}, "nowhere has no images/ folder"),
-        ({"seed": "x"}, "config.json cannot be used: seed: "),
+        ({"seed": "x"}, 'is not the config of a run: seed is "x"'),
+        ({"deterministic": "x"}, "config.json cannot be used: deterministic: "),
     ],
     ids=str,
 )

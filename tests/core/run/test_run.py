@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -53,18 +54,34 @@ def test_without_a_score_the_last_network_is_the_best(model: Model, tmp_path: Pa
     assert unscored.best is unscored.model
 
 
+def scores(iou: str, miou: str) -> str:
+    """A summary of two classes."""
+    score = f'{{"per_class_iou": {iou}, "miou": {miou}, "pixel_accuracy": 1.0}}'
+    return f'{{"classes": ["a", "b"], "networks": {{"student": {score}}}}}'
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         (None, "holds no finished run: it has no summary.json"),
         ("{", "summary.json cannot be read"),
         ("[1]", "summary.json is not the summary of a run"),
+        ("[" * 100_000, "summary.json cannot be read (it is nested too deep)"),
+        ('{"seconds": "long"}', "is not the summary of a run: seconds: "),
+        ('{"networks": [1]}', "is not the summary of a run: networks: "),
+        ('{"networks": {"student": {"miou": null}}}', "of a run: networks.student.per_class_iou: "),
+        (scores("[1.0]", "null"), "is not the summary of a run: networks.student.miou: "),
+        (scores("[1.0]", "1e999"), "is not the summary of a run: networks.student.miou: "),
+        (scores('["much"]', "1.0"), "of a run: networks.student.per_class_iou.0"),
+        (scores("[1.0]", "1.0"), "student has 1 scores for 2 classes"),
+        ('{"versions": "new"}', "is not the summary of a run: versions: "),
     ],
 )
 def test_what_is_no_finished_run_is_said(tmp_path: Path, text: str | None, says: str) -> None:
     if text is not None:
         (tmp_path / "summary.json").write_text(text)
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=re.escape(says)) as refused:
         _ = Run(tmp_path).summary
+    assert "\n" not in str(refused.value)
     with pytest.raises(UserError, match="no trained network"):
         _ = Run(tmp_path).model

@@ -18,7 +18,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from torchvision.ops.poolers import initLevelMapper
 
 from u2pl.errors import UserError, explain
-from u2pl.files import replace_folder, whole_folder
+from u2pl.files import parse_json, replace_folder, whole_folder
 from u2pl.networks.config import RANDOM
 from u2pl.networks.encoder import Encoder, family_of
 from u2pl.networks.pretrained import load_pretrained
@@ -176,7 +176,7 @@ def load_detector(path: Path) -> tuple[FasterRCNN, DetectorCard]:
 
 def _read_card(path: Path) -> DetectorCard:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         version = content["format"]
         if version > FORMAT:
             raise UserError(f"{path} has format {version}, newer than {FORMAT}; upgrade u2pl")

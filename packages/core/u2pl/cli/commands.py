@@ -19,7 +19,7 @@ from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score, subset_mious
 from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.protocol import EvaluationProtocol
-from u2pl.evaluate.statistics import FEW
+from u2pl.evaluate.statistics import FEW, scored_words
 from u2pl.files import write_json
 from u2pl.model.card import Card
 from u2pl.model.folder import locate
@@ -171,12 +171,14 @@ def gain_words(app: App, run: Run) -> str:
 def doubt_words(run: Run) -> str:
     """The interval of the score, if few images were scored."""
     images, interval = run.summary.get("scored"), run.summary.get("miou_interval")
-    if not images or images >= FEW or interval is None:  # runs of older versions do not say it
+    if not images or images >= FEW:  # runs of older versions do not say it
         return ""
+    if interval is None:
+        return f"{scored_words(images)}: its mIoU says nothing about others; score more of them"
     low, high = interval
     return (
-        f"only {images} images are scored: 95 % interval {low:.1f} to {high:.1f}; score more of "
-        "them before you compare"
+        f"{scored_words(images)}: 95 % interval {low:.1f} to {high:.1f}; score more of them before "
+        "you compare"
     )
 
 

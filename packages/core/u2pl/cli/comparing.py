@@ -21,7 +21,7 @@ from u2pl.run.compare.tables import rendered
 from u2pl.run.request import default_of
 from u2pl.run.sweep.execution import Failure, Interrupted, State, execute, state_of
 from u2pl.run.sweep.options import shared_options
-from u2pl.run.sweep.plan import Planned, Sweep, parse_seeds, plan, read_sweep
+from u2pl.run.sweep.plan import Planned, Sweep, check_beginnings, parse_seeds, plan, read_sweep
 from u2pl.training.run_folder import SUMMARY
 from u2pl.training.threads import choose_threads
 
@@ -45,6 +45,7 @@ def sweep(app: App, request: SweepRequest) -> int:
     console = standard_output()
     asked = _asked(app, request)
     runs = [(planned, state_of(app, planned)) for planned in plan(app, asked)]
+    check_beginnings(app, (planned for planned, state in runs if state != "finished"))
     if request.dry_run:
         for planned, state in runs:
             done = "# finished: " if state == "finished" else ""

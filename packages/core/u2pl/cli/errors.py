@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from u2pl.errors import UserError
+from u2pl.errors import UserError, one_line
 
 LOADING = "loading PyTorch ..."
 #: Seconds that the other processes wait for the launcher to end them after rank 0 has exited.
@@ -53,4 +53,4 @@ def begin(command: str) -> None:
 
 def say_error(message: str) -> None:
     """The line that every error ends in."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)

@@ -16,7 +16,7 @@ import numpy as np
 from u2pl.data.source import Source
 from u2pl.data.transforms import Geometry
 from u2pl.errors import UserError
-from u2pl.files import replace_file
+from u2pl.files import parse_json, replace_file
 
 #: What the file of boxes says that it is.
 FORMAT = "u2pl-boxes-1"
@@ -165,7 +165,7 @@ def read_boxes(path: Path, source: Source, threshold: float | None = None) -> di
     such a score.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise UserError(f"{path} is of another version: make it again with detector predict")
         made_for, classes = content["fingerprint"], tuple(content["classes"])
@@ -175,9 +175,7 @@ def read_boxes(path: Path, source: Source, threshold: float | None = None) -> di
         raise UserError(f"{path} does not exist: make it with u2pl-semi detector predict") from None
     except UserError:
         raise
-    except (
-        OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
-    ) as error:  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path} is no file of boxes ({type(error).__name__}: {error}): make it with u2pl-semi "
             "detector predict"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from u2pl.data.ids import read_lines
-from u2pl.errors import UserError
+from u2pl.errors import UserError, one_line
 from u2pl.notation import IGNORE
 
 
@@ -59,7 +59,8 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     """Read classes.txt, whose line k is class k, as `name` or `name r g b`.
 
     Returns the names and the palette, uint8 [C, 3]. Raises UserError if the file is missing, has a
-    blank line, a repeated name or a colour out of range, or does not hold 2 to 255 classes.
+    blank line, a repeated name, a control character or a colour out of range, or does not hold 2 to
+    255 classes.
     """
     if not path.is_file():
         raise UserError(
@@ -89,6 +90,10 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
                 )
             palette[number] = colour
         names.append(name)
+        if one_line(name) != name:
+            raise UserError(
+                f"{path}, line {number + 1} holds a control character: {name!r}: remove it"
+            )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise UserError(
@@ -101,4 +106,4 @@ def _name_and_colour(line: str) -> tuple[str, list[int] | None]:
     words = line.split()
     if len(words) >= 4 and all(word.isdecimal() for word in words[-3:]):
         return " ".join(words[:-3]), [int(word) for word in words[-3:]]
-    return line, None
+    return line.replace("\t", " "), None

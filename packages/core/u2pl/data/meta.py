@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
 from u2pl.data.ids import first_three
 from u2pl.errors import UserError
+from u2pl.files import parse_toml
 
 
 class Meta(NamedTuple):
@@ -26,8 +26,8 @@ def read_meta(path: Path, classes: tuple[str, ...]) -> Meta:
     if not path.exists():
         return Meta()
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        found = parse_toml(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise UserError(
             f'{path} cannot be read as TOML ({error}): write lines such as things = ["car"] and '
             "void_top = 0.03"

@@ -21,7 +21,7 @@ from u2pl.doctor.findings import (
 )
 from u2pl.errors import UserError
 from u2pl.evaluate.crf import load_crf
-from u2pl.evaluate.statistics import FEW
+from u2pl.evaluate.statistics import FEW, scored_words
 from u2pl.methods.method import AnyMethod
 from u2pl.model.model import choose_device
 from u2pl.networks.config import RANDOM
@@ -94,8 +94,8 @@ def look(task: Task, diagnosis: Diagnosis) -> Part | None:
     _warn_of_absent(parts, scored, found, diagnosis)
     if scored is not None and 0 < len(scored.ids) < FEW:
         diagnosis.warn(
-            f"only {len(scored.ids)} images are scored: a difference of a few points of mIoU says "
-            f"nothing; add masks until at least {FEW} are"
+            f"{scored_words(len(scored.ids))}: a difference of a few points of mIoU says nothing; "
+            f"add masks until at least {FEW} are"
         )
     if scored is not None:
         same = [part for part in task.streams if part.source is scored.source]

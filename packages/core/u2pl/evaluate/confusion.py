@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from pydantic import FiniteFloat
 from torch import Tensor
 
 from u2pl.errors import UserError
@@ -16,9 +17,9 @@ class Score(NamedTuple):
     """Scores of a network on a split, in percent."""
 
     #: By class id; None if the class does not occur in the ground truth.
-    per_class_iou: list[float | None]
-    miou: float  # mean over the classes that occur in the ground truth
-    pixel_accuracy: float
+    per_class_iou: list[FiniteFloat | None]
+    miou: FiniteFloat  # mean over the classes that occur in the ground truth
+    pixel_accuracy: FiniteFloat
 
 
 def subset_mious(

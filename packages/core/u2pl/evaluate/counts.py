@@ -17,7 +17,7 @@ from torch import Tensor
 
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score, score_of
-from u2pl.files import replace_file
+from u2pl.files import parse_json, replace_file
 
 #: The counts of a run's last evaluation, in its folder.
 COUNTS = "counts.safetensors"
@@ -80,20 +80,28 @@ def load_counts(path: Path) -> ScoredImages:
     """The inverse of `save_counts`; UserError if the file is damaged or none of it."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            ids = tuple(json.loads((file.metadata() or {})["ids"]))
+            ids = tuple(parse_json((file.metadata() or {})["ids"]))
             names = dict.fromkeys(key.rpartition(".")[0] for key in file.keys())  # noqa: SIM118
             found = {
                 name: Counts(*(file.get_tensor(f"{name}.{part}") for part in Counts._fields))
                 for name in names
             }
-        for counts in found.values():
-            classes = counts.confusion.shape[-1]
-            assert counts.confusion.shape == (classes, classes)
-            assert counts.images.shape == (len(ids), 3, classes)
-            assert counts.images.dtype == counts.confusion.dtype == torch.int64
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError, AssertionError) as error:
+        _check(ids, found)
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read as pixel counts ({type(error).__name__}: {error}); delete it "
-            "and evaluate again"
+            f"{path} cannot be read as pixel counts ({type(error).__name__}: {error}); delete it: "
+            "reports and comparisons then do without what is counted of each image"
         ) from error
     return ScoredImages(ids, found)
+
+
+def _check(ids: tuple[object, ...], networks: Mapping[str, Counts]) -> None:
+    """ValueError if these are no counts of images."""
+    if not (networks and ids and all(isinstance(id, str) for id in ids)):
+        raise ValueError("it names no images or no networks")
+    for name, (confusion, images) in networks.items():
+        classes = confusion.shape[-1:].numel()
+        if confusion.shape != (classes, classes) or images.shape != (len(ids), 3, classes):
+            raise ValueError(f"{name} has counts of another shape")
+        if not all(each.dtype == torch.int64 and (each >= 0).all() for each in (confusion, images)):
+            raise ValueError(f"{name} has what are no counts")

@@ -14,10 +14,17 @@ from torch import Tensor
 
 #: Fewer scored images than this say little.
 FEW = 30
+#: So many tell something of others, a little: a single image, drawn again, is always itself.
+LEAST = 2
 #: Probability of the intervals.
 LEVEL = 0.95
 #: Bootstrap draws, and the seed of them: equal counts give equal intervals.
 DRAWS, SEED = 2000, 0
+
+
+def scored_words(images: int) -> str:
+    """How many images are scored, if they are few."""
+    return f"only {images} images are scored" if images != 1 else "only one image is scored"
 
 
 class Interval(NamedTuple):
@@ -65,8 +72,10 @@ def percentiles(draws_S: Tensor, level: float = LEVEL) -> Interval:
     return Interval(low, high)
 
 
-def bootstrap_interval(images_N3C: Tensor) -> Interval:
-    """Interval of the mIoU over the choice of scored images."""
+def bootstrap_interval(images_N3C: Tensor) -> Interval | None:
+    """Interval of the mIoU over the choice of scored images; None of fewer than `LEAST`."""
+    if len(images_N3C) < LEAST:
+        return None
     return percentiles(bootstrap_draws(images_N3C))
 
 

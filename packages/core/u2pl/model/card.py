@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    model_validator,
+)
 
 from u2pl.data.classes import clear_palette
+from u2pl.errors import one_line
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.networks.config import NetworkConfig
 
 #: Version of the schema; raised when an older version of this code could not read it.
 FORMAT = 2
 
+
+def _printable(name: str) -> str:
+    if one_line(name) != name:
+        raise ValueError("a class name holds a control character")
+    return name
+
+
 Level = Annotated[int, Field(ge=0, le=255)]
+#: One that can be printed anywhere.
+ClassName = Annotated[str, AfterValidator(_printable)]
 Colour = tuple[Level, Level, Level]
 Deviation = Annotated[FiniteFloat, Field(gt=0)]
 
@@ -56,7 +74,7 @@ class Card(BaseModel):
     method: str = ""
     options: dict[str, JsonValue] = Field(default_factory=dict)  # the method's
     network: NetworkConfig
-    classes: tuple[str, ...] = Field(min_length=1)  # by class id
+    classes: tuple[ClassName, ...] = Field(min_length=1)  # by class id
     palette: list[Colour] = Field(default_factory=list)  # display colours, by class id
     source: str | None = None  # what names the scored data on a command line
     split: str = "val"  # that it was scored on

@@ -16,12 +16,13 @@ import torch
 from pydantic import ValidationError
 
 from u2pl.errors import UserError, explain
-from u2pl.files import replace_folder, whole_folder
+from u2pl.files import parse_json, replace_folder, whole_folder
 from u2pl.model.card import FORMAT, Card, Normalisation
 from u2pl.model.hub import fetch, hub_name
 from u2pl.model.readme import readme
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import RANDOM
+from u2pl.networks.pretrained import check_finite
 from u2pl.networks.segmentor import Segmentor
 
 T = TypeVar("T")
@@ -147,8 +148,8 @@ def locate(path: Path) -> Found:
 def read_card(path: Path) -> Card:
     """The card in a config.json; UserError if it is unreadable, too new, or no card."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
+        config = parse_json(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
         raise UserError(f"{path} is not readable JSON ({error}); copy the folder again") from error
     version = config.get("format") if isinstance(config, dict) else None
     if not isinstance(version, int) or version < 1:
@@ -254,12 +255,7 @@ def _fill(network: Segmentor, card: Card, path: Path) -> None:
         raise UserError(f"{path} is damaged or truncated ({error}); copy it again") from error
     if card.format == 1 and network.embedder is None:
         state = _without_embedder(state)
-    broken = [key for key, value in state.items() if not value.isfinite().all()]
-    if broken:
-        raise UserError(
-            f"{path} holds numbers that are not finite, in {len(broken)} tensors; first: "
-            f"{broken[0]}; copy it again"
-        )
+    check_finite(state, str(path))
     network.load_state_dict(state)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from u2pl.model.card import Card
 from u2pl.model.hub import repository_of
+from u2pl.report.markdown import escaped
 
 #: Entries of a card that have a place of their own in the text.
 PLACED = {
@@ -128,4 +129,4 @@ def _line(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_line(inner)}" for key, inner in value.items())
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text.replace("|", "\\|").replace("\n", " ")
+    return escaped(text)

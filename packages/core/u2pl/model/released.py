@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from u2pl.errors import UserError, explain
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import RANDOM, NetworkConfig
 from u2pl.networks.encoders.mit import VARIANTS, timm_key
-from u2pl.networks.pretrained import read_weights
+from u2pl.networks.pretrained import check_finite, read_weights
 from u2pl.networks.segmentor import Segmentor
 
 #: A tensor that every encoder of this kind has; what precedes it is the encoder's prefix.
@@ -97,7 +98,7 @@ def import_released(path: Path, prefix: str | None = None, stride: int | None = 
         stride: of the encoder's last map, which no tensor tells; 32 if None.
 
     Raises:
-        UserError: The file cannot be read, is of another architecture, or does not fit.
+        UserError: The file cannot be read, is of another architecture, does not fit, or holds NaN.
     """
     state = read_weights(path)
     head, root, encoder_prefix, head_prefix = _parts(state, path, prefix)
@@ -106,9 +107,9 @@ def import_released(path: Path, prefix: str | None = None, stride: int | None = 
     name = _variant(encoder, path)
     linear = [v for k, v in own_head.items() if re.fullmatch(rf"{head.linear}\.weight", k)]
     output = own_head.get(f"{head.output}.weight")
-    if not linear or output is None:
+    if not linear or output is None or not (linear[0].numel() and output.numel()):
         raise UserError(f"{path}: the {head.decoder} head is not whole; download the file again")
-    width, classes = linear[0].shape[0], output.shape[0]
+    width, classes = linear[0].shape[:1].numel(), output.shape[:1].numel()
     try:
         config = NetworkConfig(
             decoder=head.decoder,
@@ -120,21 +121,28 @@ def import_released(path: Path, prefix: str | None = None, stride: int | None = 
         )
     except ValidationError as error:
         raise UserError(f"--output-stride {stride}: {explain(error)}") from None
-    network = build_segmentor(config, classes)
+    with torch.device("meta"):  # whatever the file says of its sizes takes no memory
+        known = build_segmentor(config, classes).state_dict()
     ours = {f"encoder.model.{timm_key(key)}": value for key, value in encoder.items()}
     found = dict(_head_tensors(head, own_head))
-    known = network.state_dict()
     renamed = {key: value for key, value in {**ours, **found}.items() if key in known}
     # BatchNorm's count of batches is in few files, and plays no part in evaluation
     lacking = [k for k in known if k not in renamed and not k.endswith("num_batches_tracked")]
-    wrong = [k for k, v in renamed.items() if known[k].shape != v.shape]
+    wrong = [
+        key
+        for key, value in renamed.items()
+        if known[key].shape != value.shape
+        or (known[key].is_floating_point() and not value.is_floating_point())
+    ]
     if lacking or wrong:
         first = (lacking + wrong)[0]
         raise UserError(
             f"{path} does not fit {name} under the {head.decoder} head: {len(lacking)} tensors are "
-            f"missing, {len(wrong)} have another shape; first: {first}"
+            f"missing, {len(wrong)} have another shape or type; first: {first}"
         )
-    network.load_state_dict({**known, **renamed})
+    check_finite(renamed, str(path))
+    network = build_segmentor(config, classes)
+    network.load_state_dict({**network.state_dict(), **renamed})
     used = {f"{encoder_prefix}{k}" for k in encoder if f"encoder.model.{timm_key(k)}" in known}
     used |= {f"{head_prefix}{k}" for k in own_head if _ours(head, k) is not None}
     taken = {

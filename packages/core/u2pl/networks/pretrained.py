@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import socket
 import urllib.request
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,7 +68,10 @@ def load_pretrained(encoder: Encoder, name: str, weights: str) -> LoadReport:
         UserError: There are no such weights, they cannot be read, or they do not fit.
     """
     hub = weights == "imagenet"
-    state = hub_weights(name) if hub else read_weights(Path(weights))
+    try:
+        state = hub_weights(name) if hub else read_weights(Path(weights))
+    except UserError as error:
+        raise error if hub else UserError(f"encoder weights: {error}") from None
     report = load_encoder(encoder, state, source=weights)
     full_name = family_of(name).hub_name(name) if hub else Path(weights).name
     encoder.weights = Weights(full_name, digest(state))
@@ -85,7 +88,7 @@ def load_encoder(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> 
         source: where they come from, for the message.
 
     Raises:
-        UserError: Fewer than 99 % of the keys match, or a shape differs.
+        UserError: Fewer than 99 % of the keys match, a shape differs, or a number is not finite.
     """
     own = {unwrapped(key): tensor for key, tensor in encoder.state_dict().items()}
     part = {encoder.own_key(key): tensor for key, tensor in encoder_part(state).items()}
@@ -98,6 +101,7 @@ def load_encoder(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> 
             f"{source} does not fit the encoder: {report}; first: {', '.join(first)}; "
             "check network.encoder"
         )
+    check_finite({key: given[key] for key in report.matched}, source)
     with torch.no_grad():
         for key in report.matched:
             own[key].copy_(given[key])
@@ -149,40 +153,61 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors by key of a .safetensors file, or of a pickled state dict (`weights_only`, no code).
 
     Raises:
-        UserError: There is no such file, or it holds no tensors by key.
+        UserError: There is no such file, it holds no tensors by key, or one that is not dense.
     """
     if not path.is_file():
-        raise UserError(
-            f"encoder weights: no file {path}; set network.encoder_weights to a .safetensors or "
-            ".pth file, imagenet or none"
-        )
+        raise UserError(f"no file {path}: give a .safetensors or .pth file")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        safetensors.SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        OSError,
-    ) as error:
+        with warnings.catch_warnings(action="ignore"):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a file that is none can make of an unpickler
         raise UserError(
-            f"encoder weights: {path} is damaged or no file of tensors "
-            f"({type(error).__name__}); download it again"
+            f"{path} is damaged or no file of tensors ({type(error).__name__}); download it again"
         ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     tensors = (
-        {key: value for key, value in state.items() if isinstance(value, Tensor)}
+        {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
         if isinstance(state, Mapping)
         else {}
     )
     if not tensors:
-        raise UserError(f"encoder weights: {path} holds no tensors by name")
+        raise UserError(f"{path} holds no tensors by name")
+    odd = [key for key, value in tensors.items() if not _is_plain(value)]
+    if odd:
+        raise UserError(
+            f"{path} holds {len(odd)} tensors that are not plain numbers in memory; first: {odd[0]}"
+        )
     return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """UserError if a number is NaN or infinite.
+
+    Args:
+        tensors: by key.
+        source: where they come from, for the message.
+    """
+    broken = [key for key, value in tensors.items() if not value.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"{source} holds numbers that are not finite, in {len(broken)} tensors; first: "
+            f"{broken[0]}; get the file again"
+        )
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether a tensor is dense and real, and its file holds all of its numbers.
+
+    A small file can claim a tensor of any size: one that is expanded, sparse or without memory.
+    """
+    if value.layout is not torch.strided or value.is_complex() or value.is_quantized:
+        return False
+    bytes_held = 0 if value.is_meta else value.untyped_storage().nbytes()
+    return value.numel() * value.element_size() <= bytes_held
 
 
 def hub_weights(name: str) -> dict[str, Tensor]:

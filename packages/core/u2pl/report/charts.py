@@ -15,6 +15,8 @@ from markupsafe import Markup
 #: Size of a line chart in SVG units; it is drawn about as wide on a phone.
 WIDTH, HEIGHT = 360, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 34
+#: Values from here on are not drawn; no number of 32 bits reaches it.
+HUGE = 1e100
 #: Colours that differ; later series repeat them, dashed.
 COLOURS = 6
 _DASHES = ("", "5 3", "2 2")
@@ -285,7 +287,7 @@ def shortened(text: str, length: int) -> str:
 
 
 def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+    return value is not None and abs(value) < HUGE  # not of NaN
 
 
 def _last(line: Series) -> float | None:

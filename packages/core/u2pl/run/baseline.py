@@ -62,7 +62,8 @@ def baseline_request(app: App, request: Request) -> Request | None:
     Options that the baseline does not have are left out. An unfinished one is resumed.
 
     Raises:
-        UserError: The data or the options of the request do not work.
+        UserError: The data or the options of the request do not work, or the baseline's summary is
+            damaged.
     """
     if request.method == app.baseline:
         raise UserError(f"--baseline: {app.baseline} is the baseline itself; leave it out")
@@ -80,11 +81,20 @@ def baseline_request(app: App, request: Request) -> Request | None:
     parent = request.out.absolute().parent if request.out is not None else Path("runs")
     config = task.config()
     for path in sorted(parent.iterdir()) if parent.is_dir() else []:
-        if (path / CONFIG).is_file() and not differences(read_config(path), config):
+        if _is_run_of(path, config):
             if (path / SUMMARY).is_file():
+                _ = Run(path).summary  # a damaged one is an error: it is this baseline's
                 return None
             return replace(asked, out=path, resume=True)
     return replace(asked, out=next_folder(parent, f"{task.name}-{app.baseline}"))
+
+
+def _is_run_of(path: Path, config: dict[str, object]) -> bool:
+    """Whether a folder holds a run with this config; not if its own cannot be read."""
+    try:
+        return (path / CONFIG).is_file() and not differences(read_config(path), config)
+    except UserError:  # a damaged neighbour is no fault of this run
+        return False
 
 
 def _beside(path: Path, config: dict[str, object], baseline: str) -> Baseline | None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from u2pl.errors import UserError
 from u2pl.evaluate.inference import evaluating
 from u2pl.evaluate.scoring import Example, load_example
-from u2pl.files import make_folder, replace_file
+from u2pl.files import make_folder, parse_json, replace_file
 from u2pl.maps import resize_image, shrink_factor
 from u2pl.methods.method import AnyMethod
 from u2pl.notation import IGNORE, PADDING
@@ -108,7 +108,7 @@ def _read(path: Path) -> Moment:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             facts = file.metadata() or {}
-            images, names = json.loads(facts["images"]), json.loads(facts["maps"])
+            images, names = parse_json(facts["images"]), parse_json(facts["maps"])
             looks = [
                 Look(
                     id,
@@ -119,12 +119,25 @@ def _read(path: Path) -> Moment:
                 )
                 for i, (role, id) in enumerate(images)
             ]
-            return Moment(int(facts["step"]), looks)
+        _check(looks)
+        return Moment(int(facts["step"]), looks)
     except (OSError, safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}: {error}); delete it, it is only for "
             "the report"
         ) from error
+
+
+def _check(looks: list[Look]) -> None:
+    """ValueError if there is nothing, or something that is no picture."""
+    if not looks:
+        raise ValueError("it holds no images")
+    for look in looks:
+        if look.image.dtype != np.uint8 or look.image.shape[2:] != (3,) or not look.image.size:
+            raise ValueError(f"the image of {look.id} is none")
+        maps = (look.truth, *look.maps.values())
+        if look.truth.dtype != np.uint8 or any(m.shape != look.image.shape[:2] for m in maps):
+            raise ValueError(f"a map of {look.id} is none of its image")
 
 
 def _chosen(task: Task) -> Iterator[tuple[Part, str]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from u2pl.errors import UserError, did_you_mean
+from u2pl.files import parse_toml
 
 #: Values by section and name, as TOML and JSON hold them.
 Nested = dict[str, Any]
@@ -47,7 +47,7 @@ def recipe_path(recipes: Path, name: str) -> Path:
 def read_recipe(path: Path) -> Nested:
     """The sections of a recipe; UserError if the file is no TOML, or a section no table."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as TOML: {error}") from None
     for name, section in values.items():

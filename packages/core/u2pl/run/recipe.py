@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from u2pl.errors import UserError, did_you_mean, explain
 from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.files import parse_toml
 from u2pl.methods.discovery import known_methods, load_method, load_method_file
 from u2pl.methods.method import AnyMethod, MethodConfig
 from u2pl.networks.config import RANDOM, NetworkConfig
@@ -361,8 +361,8 @@ def flat_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
 def _value(text: str) -> object:
     """A TOML value if it is one (numbers, true, [1, 2]), else the text itself."""
     try:
-        found: object = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        found: object = parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text
     return found
 

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from u2pl.errors import UserError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from u2pl.errors import UserError, explain
 from u2pl.evaluate.confusion import Score
+from u2pl.files import parse_json
+from u2pl.model.card import ClassName, EncoderWeights
 from u2pl.model.model import Model, load
 from u2pl.training.run_folder import SUMMARY
+
+
+class _Summary(BaseModel):
+    """Entries of summary.json that are computed with; older versions wrote fewer of them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    method: str = ""
+    data: str = ""
+    classes: list[ClassName] = Field(default_factory=list)
+    scored: int | None = None
+    steps: int = 0
+    seconds: FiniteFloat = 0
+    network: str = ""
+    networks: dict[str, Score] = Field(default_factory=dict)
+    evaluation: str = ""
+    miou_last: FiniteFloat = 0
+    miou_best: FiniteFloat = 0
+    step_best: int = 0
+    miou_interval: tuple[FiniteFloat, FiniteFloat] | None = None
+    encoder_weights: EncoderWeights | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -31,14 +57,28 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """summary.json: scores, options and circumstances; UserError if the run is not finished."""
         path = self.folder / SUMMARY
+        again = f"delete it, and train --resume {shlex.quote(str(self.folder))} writes it again"
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = parse_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{self.folder} holds no finished run: it has no {SUMMARY}") from None
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error})") from None
+            raise UserError(f"{path} cannot be read ({error}); {again}") from None
         if not isinstance(found, dict):
-            raise UserError(f"{path} is not the summary of a run")
+            raise UserError(f"{path} is not the summary of a run; {again}")
+        try:
+            known = _Summary.model_validate(found)
+        except ValidationError as error:
+            raise UserError(
+                f"{path} is not the summary of a run: {explain(error)}; {again}"
+            ) from None
+        classes = len(known.classes)
+        for name, score in known.networks.items():
+            if len(score.per_class_iou) != classes:
+                raise UserError(
+                    f"{path} is not the summary of a run: {name} has {len(score.per_class_iou)} "
+                    f"scores for {classes} classes; {again}"
+                )
         return found
 
     @property

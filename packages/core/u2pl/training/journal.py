@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from u2pl import distributed
-from u2pl.errors import DiskError
-from u2pl.files import plain, replace_file
+from u2pl.errors import DiskError, UserError
+from u2pl.evaluate.confusion import Score
+from u2pl.files import parse_json, plain, replace_file
 
+#: What to do about a journal that is no longer whole.
+_BROKEN = "remove what is broken, or the file: only curves are lost"
 #: What is logged of a step: numbers, or a number for each class.
 Entries = dict[str, float | list[float]]
 
@@ -48,13 +52,52 @@ class Journal:
             ) from error
 
 
+class _Evaluation(BaseModel):
+    """Scores by network, after so many steps."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Score]
+
+    step: int
+
+
+class _Line(BaseModel):
+    """A line: the step, and its entries or what an evaluation after it said."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float | list[float | None] | None]
+
+    step: int
+    seconds: float = 0.0
+    lr: float = 0.0
+    evaluation: _Evaluation = None  # type: ignore[assignment]  # a default is not checked, a null is
+
+
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a journal, without a last one that a kill truncated."""
-    for line in path.read_text().splitlines():
+    """The lines of a journal, without a last one that a kill truncated.
+
+    Raises:
+        UserError: The file cannot be read, or a line in it is none of a journal.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {_BROKEN}") from None
+    for number, text in enumerate(lines, 1):
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return
+            line: dict[str, Any] = parse_json(text)
+        except ValueError as error:
+            if number == len(lines):
+                return
+            raise UserError(f"{path}, line {number}: {error}; {_BROKEN}") from None
+        try:
+            _Line.model_validate(line)
+        except ValidationError as error:
+            name = " ".join(map(str, error.errors()[0]["loc"][:1])) or "a line"
+            raise UserError(
+                f"{path}, line {number}: {name} is none of a journal; {_BROKEN}"
+            ) from None
+        yield line
 
 
 def numbers(scalars: dict[str, Tensor | float]) -> Entries:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from u2pl.errors import UserError
-from u2pl.files import write_json
+from u2pl.files import parse_json, write_json
 
 CONFIG, JOURNAL, SUMMARY = "config.json", "journal.jsonl", "summary.json"
 #: Entries that may change when a run is resumed; all others must be equal. What a run began with
@@ -18,6 +19,14 @@ FREE = (
     *("command", "origin", "cpu", "deterministic", "track", "method_file"),
     *("workers", "log_every", "checkpoint_every"),
 )
+#: Types of entries that are computed with, where a config has them.
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("app", "method_name", "preset", "split", "data_fingerprint"), str),
+    **dict.fromkeys(("seed", "steps"), int),
+    "options": dict,
+}
+#: Characters of a value that is said in a line.
+LONG = 40
 #: Stands for an entry that a config does not have.
 ABSENT: Any = object()
 
@@ -86,17 +95,26 @@ def forget_unbegun(folder: Path) -> None:
 
 def read_config(folder: Path) -> dict[str, object]:
     """The resolved config of a run; UserError if it is damaged."""
+    path, again = folder / CONFIG, "train it again, in another folder"
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder / CONFIG} cannot be read ({error}); start again with another --out"
-        ) from error
+        raise UserError(f"{path} cannot be read ({error}); {again}") from error
     if not isinstance(config, dict):
-        raise UserError(
-            f"{folder / CONFIG} is not the config of a run; start again with another --out"
-        )
+        raise UserError(f"{path} is not the config of a run; {again}")
+    for name, value in _mistyped(config):
+        raise UserError(f"{path} is not the config of a run: {name} is {_short(value)}; {again}")
     return config
+
+
+def _mistyped(config: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """The entries that are of another type than they should be."""
+    for name, kind in _TYPES.items():
+        if name in config and not isinstance(config[name], kind):
+            yield name, config[name]
+        elif name == "options":
+            sections = config.get(name, {}).items()
+            yield from ((f"{name}.{key}", v) for key, v in sections if not isinstance(v, dict))
 
 
 def differences(one: dict[str, object], other: dict[str, object], prefix: str = "") -> list[str]:
@@ -127,9 +145,15 @@ def _difference(there: dict[str, object], here: dict[str, object], name: str) ->
     name = name.removeprefix("options.")
     if values[0] is ABSENT and "." in name:
         return f"{name} (not known there: the run is of an older version)"
-    if ABSENT in values or any(isinstance(v, dict) or len(json.dumps(v)) > 40 for v in values):
+    if ABSENT in values or any(isinstance(v, dict) or len(json.dumps(v)) > LONG for v in values):
         return name
     return f"{name} ({json.dumps(values[0])} there, {json.dumps(values[1])} here)"
+
+
+def _short(value: object) -> str:
+    """A value in a line."""
+    text = json.dumps(value)
+    return text if len(text) <= LONG else f"{text[: LONG - 3]}..."
 
 
 def _numbers(parent: Path, stem: str) -> list[int]:

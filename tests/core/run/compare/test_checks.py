@@ -12,6 +12,9 @@ from u2pl.run.compare.checks import check_comparable, flags, left_out
 from u2pl.run.compare.finished import Finished, Found, read_run
 from u2pl.run.compare.variants import find_variants
 
+#: Scores of a network of two classes.
+TWO = {"student": {"per_class_iou": [1.0, 2.0], "miou": 1.5, "pixel_accuracy": 2.0}}
+
 
 def runs_of(folder: Path, *told: dict[str, Any]) -> list[Finished]:
     return [read_run(write_run(folder / f"run-{i}", **each)) for i, each in enumerate(told)]
@@ -26,7 +29,10 @@ def flagged(folder: Path, *told: dict[str, Any]) -> list[str]:
     ("other", "says"),
     [
         ({"app": "u2pl-da"}, "run-1 is a run of u2pl-da, not of u2pl-toy"),
-        ({"summary": {"classes": ["a", "b"]}}, "the number of classes is 3 there, 2 here"),
+        (
+            {"summary": {"classes": ["a", "b"], "networks": TWO}},
+            "the number of classes is 3 there, 2 here",
+        ),
         ({"summary": {"classes": ["background", "cat", "cow"]}}, "a class is 'dog' there, 'cow'"),
         (
             {"summary": {"evaluation": "demo test, whole image, single scale"}},

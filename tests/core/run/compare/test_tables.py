@@ -26,7 +26,7 @@ def test_every_output_has_the_numbers_and_the_flags(found: Comparison) -> None:
     row = found.rows[1]
     flag = "device: a CPU in plain; a | GPU in other"
     assert list(found.flags) == [flag]
-    for text in (str(found), found.markdown(), found.html()):
+    for text in (str(found), found.markdown().replace("\\|", "|"), found.html()):
         assert row.last.words() in text and flag in text and "the reference" in text
     assert "4 runs of 2 variants, scored on demo val, whole image, single scale, 40 images" in str(
         found
@@ -39,6 +39,18 @@ def test_markdown_is_made_of_whole_tables(found: Comparison) -> None:
     assert len(lines) == (2 + 4) + 2 * (2 + len(CLASSES))
     assert lines[0].startswith("| variant | network | seeds | last | best | gain over plain | ")
     assert "an EMA" not in found.markdown() and "paired by seed" in found.markdown()
+
+
+def test_names_of_others_end_no_line_and_begin_no_html(tmp_path: Path) -> None:
+    names = ["b|", "<img src=x>", "[x](http://y)"]
+    for seed, method in enumerate(("plain", "<b>\n# other\x1b[2J")):
+        write_run(tmp_path / f"{seed}", method=method, seed=seed, summary={"classes": names})
+    found = compare([tmp_path], app=APP)
+    for text in (str(found), found.markdown()):
+        assert "\x1b" not in text
+        assert not [line for line in text.splitlines() if line.startswith(("#", "b|"))]
+    assert "<" not in found.markdown() and "](" not in found.markdown()
+    assert "<img" not in found.html() and "<b>" not in found.html().partition("<h1>")[2][:99]
 
 
 def test_csv_holds_a_line_for_each_row(found: Comparison) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from core.toy.app import APP, ToyRequest
 from u2pl.errors import UserError
-from u2pl.run.sweep.plan import Sweep, parse_seeds, plan, read_sweep
+from u2pl.run.sweep.plan import Planned, Sweep, check_beginnings, parse_seeds, plan, read_sweep
 
 
 def sweep_of(folder: Path, text: str) -> Sweep:
@@ -97,6 +97,8 @@ def test_a_file_becomes_a_run_for_each_variant_and_seed(tmp_path: Path) -> None:
         ("[[variant]]\nmethod = 'plain'\nsed = 1", "variant 1: there is no 'sed'"),
         ("[[variant]]\nmethod = 'plain'\nname = 'a/b'", "variant 1: the name 'a/b' is that of a"),
         ("[[variant]]\nmethod = 'plain'\nset = [1]", "variant 1: write set as"),
+        ("[[variant]]\nmethod = 'plain'\nname = 'a\\u001bb'".replace("'", '"'), "is that of a"),
+        ("x = " + "[" * 99_999, "cannot be read as a sweep .it is nested too deep"),
         ("methods = ['plain']\n[[variant]]\nmethod = 'plain'", "another variant 'plain'"),
     ],
 )
@@ -137,3 +139,35 @@ def test_nothing_to_train_and_nowhere_to_put_it_are_refused() -> None:
         plan(APP, Sweep(out=Path("a")))
     with pytest.raises(UserError, match="name a folder for the runs with --out"):
         plan(APP, Sweep(variants={"plain": {"method": "plain"}}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "methods = ['plain']\n[[variant]]\nname = 'again'\nmethod = 'plain'",
+        "[[variant]]\nmethod = 'plain'\nset = ['train.lr=0.1']\n"
+        "[[variant]]\nname = 'again'\nmethod = 'plain'\nset = ['train.lr=1e-1']",
+        "steps = 5\n[[variant]]\nmethod = 'plain'\n"
+        "[[variant]]\nname = 'again'\nmethod = 'plain'\nset = ['train.steps=5']",
+    ],
+)
+def test_two_variants_that_train_the_same_are_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match="plain and again are the same run: leave one of them out"):
+        plan(APP, sweep_of(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"data": "nowhere"}, "plain: nowhere"),
+        ({"init": "nowhere"}, "plain: no trained network at nowhere"),
+        ({"track": ["tensorbord"]}, "plain: --track tensorbord: no such tracker"),
+    ],
+)
+def test_what_no_run_could_begin_with_is_refused_before_the_first(
+    options: dict[str, object], says: str, tmp_path: Path
+) -> None:
+    request = ToyRequest.of(method="plain", out=tmp_path / "a", **options)
+    with pytest.raises(UserError, match=says):
+        check_beginnings(APP, [Planned("plain", request)])
+    check_beginnings(APP, [Planned("plain", ToyRequest(method="plain", out=tmp_path / "a"))])

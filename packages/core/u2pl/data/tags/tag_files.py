@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-import json
 import re
 from collections.abc import Iterable
 from itertools import islice
@@ -14,6 +13,7 @@ from typing import NamedTuple
 from xml.parsers import expat
 
 from u2pl.errors import UserError
+from u2pl.files import parse_json
 
 COLUMNS = ("image", "classes")
 
@@ -72,8 +72,8 @@ def json_lines(path: Path, _: tuple[str, ...]) -> list[Line]:
     Raises UserError if the file holds neither.
     """
     try:
-        found = json.loads(_text(path))
-    except (ValueError, RecursionError) as error:
+        found = parse_json(_text(path))
+    except ValueError as error:
         raise UserError(
             f"{path} cannot be read as JSON ({error}): correct it, or write a CSV with columns "
             "image and classes"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from u2pl.errors import UserError, did_you_mean
-from u2pl.evaluate.statistics import FEW, LEVEL
+from u2pl.evaluate.statistics import FEW, LEVEL, scored_words
 from u2pl.run.app import App, find_app
 from u2pl.run.compare.checks import check_comparable, flags, left_out
 from u2pl.run.compare.finished import ROLES, Role, find_runs
@@ -91,8 +91,8 @@ class Comparison:
             )
         if self.images is not None and self.images < FEW:
             found.append(
-                f"only {self.images} images are scored: a difference of a few points says nothing "
-                "about other images"
+                f"{scored_words(self.images)}: a difference of a few points says nothing about "
+                "other images"
             )
         if len(gains) >= MANY:
             chance = round(len(gains) * (1 - LEVEL))

@@ -14,7 +14,7 @@ from torch import Tensor
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.counts import COUNTS, Counts, ScoredImages, load_counts
-from u2pl.evaluate.statistics import bootstrap_draws
+from u2pl.evaluate.statistics import LEAST, bootstrap_draws
 from u2pl.model.folder import WEIGHTS
 from u2pl.run.run import Run
 from u2pl.training.journal import read_journal
@@ -97,11 +97,15 @@ class Finished:
         return self.counted.networks.get(name) if self.counted and name else None
 
     def draws(self, role: Role) -> Tensor | None:
-        """mIoU of resamples of the scored images, the same ones for every run; see statistics."""
+        """mIoU of resamples of the scored images, the same ones for every run; see statistics.
+
+        None if no counts were kept, or too few images were scored.
+        """
         if role not in self._drawn:
             counts, counted = self.counts(role), self.counted
             self._drawn[role] = None
-            if counts is not None and counted is not None:  # in an order that is that of any run
+            if counts is not None and counted is not None and len(counted.ids) >= LEAST:
+                # in an order that is that of any run
                 order = sorted(range(len(counted.ids)), key=counted.ids.__getitem__)
                 self._drawn[role] = bootstrap_draws(counts.images[order])
         return self._drawn[role]
@@ -169,16 +173,14 @@ def read_run(folder: Path) -> Finished:
     """A finished run; UserError if something in its folder is damaged."""
     config, run = _config(folder), Run(folder)
     try:
-        _ = run.summary
-    except UserError as error:
-        raise UserError(f"{error}; leave it out, or train it again") from None
-    try:
         found = Finished(folder, config, run.summary, run.scores)
         # whatever is looked at later
         _ = found.method, found.seed, found.minutes, found.best("student"), found.best("average")
         _ = config["app"], config["steps"], dict(config["options"]), config["data_fingerprint"]
         _ = list(found.summary["classes"]), config["split"]
         _ = not found.scores or str(found.summary["evaluation"])
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{folder} is damaged ({type(error).__name__}: {error}): leave it out, or train it "

@@ -12,7 +12,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from u2pl.errors import one_line
 from u2pl.evaluate.statistics import Interval
+from u2pl.report.markdown import escaped
 from u2pl.run.compare.comparison import Comparison
 from u2pl.run.compare.finished import ROLES, Role
 from u2pl.run.compare.gains import Spread
@@ -101,13 +103,13 @@ def reading(found: Comparison) -> list[str]:
 
 def rendered(found: Comparison) -> RenderableType:
     """For a terminal: the table, the classes if there is room, notes and flags."""
-    parts: list[RenderableType] = [Text(heading(found)), _rich(main_table(found))]
+    parts: list[RenderableType] = [Text(one_line(heading(found))), _rich(main_table(found))]
     if len(found.variants) <= VARIANTS and len(found.classes) <= CLASSES:
         for role in ROLES:
             if found.rows_of(role):
                 parts += [Text(f"{role}s, last:"), _rich(class_table(found, role))]
     said = [*found.notes, *(f"note: {line}" for line in (*found.doubts, *found.flags))]
-    return Group(*parts, *(Text(line) for line in said))
+    return Group(*parts, *(Text(one_line(line)) for line in said))
 
 
 def plain_text(found: Comparison, width: int = 180) -> str:
@@ -119,10 +121,10 @@ def plain_text(found: Comparison, width: int = 180) -> str:
 
 def markdown(found: Comparison) -> str:
     """The tables and flags as Markdown."""
-    parts = [f"{heading(found)}.", _pipes(main_table(found))]
+    parts = [f"{escaped(heading(found))}.", _pipes(main_table(found))]
     said = [*found.doubts, *found.flags, *found.notes]
     if said:
-        parts.append("\n".join(f"- {line}" for line in said))
+        parts.append("\n".join(f"- {escaped(line)}" for line in said))
     for role in ROLES:
         if found.rows_of(role):
             parts += [f"IoU of each class, {role}, last:", _pipes(class_table(found, role))]
@@ -169,15 +171,15 @@ def _rich(columns: Columns) -> Table:
     table = Table()
     for i, head in enumerate(columns.heads):
         number = i > 0 and head not in ("network", "what it shows")
-        table.add_column(Text(head), justify="right" if number else "left")
+        table.add_column(Text(one_line(head)), justify="right" if number else "left")
     for i, row in enumerate(columns.rows):
-        table.add_row(*map(Text, row), end_section=i in columns.breaks)
+        table.add_row(*(Text(one_line(cell)) for cell in row), end_section=i in columns.breaks)
     return table
 
 
 def _pipes(columns: Columns) -> str:
     rows = [columns.heads, ["---"] * len(columns.heads), *columns.rows]
-    return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows)
+    return "\n".join("| " + " | ".join(map(escaped, row)) + " |" for row in rows)
 
 
 def _count(number: int, what: str) -> str:

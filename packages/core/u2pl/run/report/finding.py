@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from u2pl.errors import UserError
 from u2pl.evaluate.counts import COUNTS, Counts, ScoredImages, load_counts
 from u2pl.model.model import Model, load
 from u2pl.run.app import App
@@ -16,7 +17,10 @@ from u2pl.run.baseline import Baseline, find_baseline
 from u2pl.run.moments import Moment, read_moments
 from u2pl.run.run import Run
 from u2pl.training.journal import read_journal
-from u2pl.training.run_folder import JOURNAL, SUMMARY, read_config
+from u2pl.training.run_folder import CONFIG, JOURNAL, SUMMARY, read_config
+
+#: Entries of config.json that a report says.
+NEEDED = ("app", "method_name", "preset", "split", "seed", "steps", "options")
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,15 @@ class Finding:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """config.json."""
-        return read_config(self.folder)
+        """config.json; UserError if it lacks what a report says."""
+        found: dict[str, Any] = read_config(self.folder)
+        missing = [name for name in NEEDED if name not in found]
+        if missing:
+            raise UserError(
+                f"{self.folder / CONFIG} does not say {', '.join(missing)}: it is not that of a "
+                "run, or not complete"
+            )
+        return found
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -51,9 +62,17 @@ class Finding:
 
     @cached_property
     def scored(self) -> ScoredImages | None:
-        """Counts of the last evaluation; None if nothing was scored."""
+        """Counts of the last evaluation, of the model's classes; None if nothing was scored."""
         path = self.folder / COUNTS
-        return load_counts(path) if path.exists() else None
+        found = load_counts(path) if path.exists() else None
+        if found is not None and self.model is not None:
+            counted = next(iter(found.networks.values())).confusion.shape[0]
+            if counted != len(self.model.classes):
+                raise UserError(
+                    f"{path} counts {counted} classes, but {self.folder / 'last'} has "
+                    f"{len(self.model.classes)}: delete it, it is of another run"
+                )
+        return found
 
     @cached_property
     def model(self) -> Model | None:
@@ -92,7 +111,9 @@ class Finding:
     def warm_steps(self) -> int:
         """Steps of the warm start."""
         share = self.config["options"].get("method", {}).get("warm_start", 0.0)
-        return round(float(share) * int(self.config["steps"]))
+        if not isinstance(share, (int, float)):
+            raise UserError(f"{self.folder / CONFIG}: method.warm_start is {share!r}, no number")
+        return round(share * int(self.config["steps"]))
 
     @property
     def done(self) -> int:

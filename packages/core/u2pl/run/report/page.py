@@ -11,6 +11,7 @@ import torch
 from u2pl.counting import OnProgress
 from u2pl.errors import UserError
 from u2pl.methods.discovery import load_method
+from u2pl.model.folder import WEIGHTS
 from u2pl.report.curves import POINTS, figures, score_figure
 from u2pl.report.overlays import IGNORE_COLOUR
 from u2pl.report.page import render, write_page
@@ -19,7 +20,7 @@ from u2pl.run.recipe import OptionRow, flat_keys, flat_values
 from u2pl.run.report.finding import Finding
 from u2pl.run.report.images import gallery, moments, moments_text
 from u2pl.run.report.scores import confusions, notes, score_table, tiles
-from u2pl.training.run_folder import CONFIG
+from u2pl.training.run_folder import CONFIG, read_config
 
 REPORT = "report.html"
 
@@ -39,13 +40,16 @@ def write_report(
         UserError: The folder holds no run or one of another app, or something in it cannot be
             read.
     """
+    if (folder / WEIGHTS).exists():
+        raise UserError(f"{folder} is a network, not a run: give the folder above it")
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} holds no run: it has no {CONFIG}; give the folder of a run")
     run, path = Finding(app, folder, device), folder / REPORT
-    if run.config.get("app") != app.name:
+    began = read_config(folder).get("app", app.name)
+    if began != app.name:
         raise UserError(
-            f"{folder} is a run of {run.config.get('app')}, not of {app.name}; type "
-            f"{run.config.get('app')} report {shlex.quote(str(folder))}"
+            f"{folder} is a run of {began}, not of {app.name}; type "
+            f"{began} report {shlex.quote(str(folder))}"
         )
     write_page(path, render("run.html.j2", contents(run, progress)))
     return path

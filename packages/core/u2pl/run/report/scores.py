@@ -9,7 +9,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from u2pl.evaluate.confusion import Score
-from u2pl.evaluate.statistics import FEW, bootstrap_interval
+from u2pl.evaluate.statistics import FEW, bootstrap_interval, scored_words
 from u2pl.report.charts import matrix_chart
 from u2pl.report.page import Tile
 from u2pl.run.report.finding import Finding
@@ -52,18 +52,20 @@ def tiles(run: Finding) -> list[Tile]:
     last = next((e["evaluation"] for e in reversed(run.journal) if "evaluation" in e), None)
     if last is not None and run.result in last:
         miou = last[run.result]["miou"]
-        best = max(e["evaluation"][run.result]["miou"] for e in run.journal if "evaluation" in e)
+        scored = [e["evaluation"] for e in run.journal if "evaluation" in e]
+        best = max(each[run.result]["miou"] for each in scored if run.result in each)
         more = f"of the {run.result} after {last['step']} steps; best {best:.2f}"
         found.append(Tile("mIoU, %", f"{miou:.2f}", more))
         if run.counts is not None:
             interval = bootstrap_interval(run.counts.images)
-            found.append(
-                Tile(
-                    "95 % interval",
-                    f"{interval.low:.1f} to {interval.high:.1f}",
-                    f"by the choice of the {len(run.counts.images)} scored images",
+            if interval is not None:
+                found.append(
+                    Tile(
+                        "95 % interval",
+                        f"{interval.low:.1f} to {interval.high:.1f}",
+                        f"by the choice of the {len(run.counts.images)} scored images",
+                    )
                 )
-            )
         if run.baseline is not None and run.summary:
             gain = miou - run.baseline.miou
             found.append(
@@ -93,8 +95,10 @@ def notes(run: Finding) -> list[str]:
         )
     counts = run.counts
     if counts is not None and len(counts.images) < FEW:
+        words = scored_words(len(counts.images)).capitalize()
+        known = bootstrap_interval(counts.images) is not None
         found.append(
-            f"Only {len(counts.images)} images are scored, so the interval is wide, and a "
+            f"{words}, so {'the interval is wide' if known else 'there is no interval'}, and a "
             "difference of a few points between two runs says nothing."
         )
     if run.summary and run.baseline is None and run.config["method_name"] != run.app.baseline:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from u2pl.errors import UserError, did_you_mean
+from u2pl.errors import UserError, did_you_mean, one_line
+from u2pl.files import parse_toml
 from u2pl.methods.discovery import load_method
+from u2pl.model.folder import locate
 from u2pl.run.app import App
+from u2pl.run.early import check_early
 from u2pl.run.recipe import METHOD, Recipe, flat_keys
 from u2pl.run.request import Request
 from u2pl.run.sweep.options import shared_options
+from u2pl.run.tracking import check_trackers
 
 #: What a sweep file holds besides the options that all runs share, and a variant besides its own.
 _FILE = ("methods", "seeds", "variant", "out")
@@ -80,8 +84,8 @@ def read_sweep(path: Path, app: App) -> Sweep:
         UserError: The file cannot be read, or holds what is no part of a sweep.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        values = parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} cannot be read as a sweep ({reason})") from None
     shared = shared_options(app.request)
@@ -102,7 +106,7 @@ def read_sweep(path: Path, app: App) -> Sweep:
         method, name = table.get("method"), table.get("name", table.get("method"))
         if not isinstance(method, str):
             raise UserError(f'{where}: it needs a line such as method = "u2plplus"')
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or one_line(name) != name:
             raise UserError(
                 f"{where}: the name {name!r} is that of a folder: without spaces and slashes, and "
                 "not beginning with - or ."
@@ -138,7 +142,7 @@ def plan(app: App, sweep: Sweep) -> list[Planned]:
     A common assignment to an option of the method reaches the methods that have it.
 
     Raises:
-        UserError: There is nothing to run, or some option does not work.
+        UserError: There is nothing to run, some option does not work, or two variants are the same.
     """
     if not sweep.variants:
         raise UserError("there is nothing to train: name methods, such as --methods u2plplus")
@@ -146,18 +150,41 @@ def plan(app: App, sweep: Sweep) -> list[Planned]:
         raise UserError("name a folder for the runs with --out")
     methods = {str(own["method"]) for own in sweep.variants.values()}
     options = {method: _method_options(app, method) for method in methods}
-    requests = {}
+    requests: dict[str, Request] = {}
+    same: dict[str, str] = {}
     for name, own in sweep.variants.items():
         try:
             requests[name] = _request(app, sweep.common, own, options)
-            Recipe.of_request(app, requests[name])
+            what = _whole(requests[name], Recipe.of_request(app, requests[name]))
         except UserError as error:
             raise UserError(f"variant {name}: {error}" if name not in methods else error) from None
+        if what in same:
+            raise UserError(f"{same[what]} and {name} are the same run: leave one of them out")
+        same[what] = name
     return [
         Planned(name, replace(request, seed=seed, out=sweep.out / f"{name}-seed{seed}"))
         for seed in sweep.seeds
         for name, request in requests.items()
     ]
+
+
+def check_beginnings(app: App, runs: Iterable[Planned]) -> None:
+    """UserError if a run could not begin, for its data, its network or its tracker is not there."""
+    for planned in {each.variant: each for each in runs}.values():
+        request = planned.request
+        try:
+            check_early(app, request)
+            check_trackers(request.track)
+            if request.init is not None:
+                locate(Path(request.init))
+        except UserError as error:
+            raise UserError(f"{planned.variant}: {error}") from None
+
+
+def _whole(request: Request, recipe: Recipe) -> str:
+    """What a variant trains, in whatever words it was asked for."""
+    words = asdict(replace(request, set=[], preset=None, steps=None))
+    return json.dumps([words, recipe.dump()], default=str, sort_keys=True)
 
 
 def _request(
