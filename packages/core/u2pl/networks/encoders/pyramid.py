@@ -7,6 +7,7 @@ wrong.
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cache
 from typing import Any
 
 import timm
@@ -19,6 +20,34 @@ from u2pl.networks.encoder import Encoder
 
 #: Number of feature maps that decoders use: the last ones.
 MAPS = 4
+
+
+def wanted_strides(output_stride: int) -> tuple[int, ...]:
+    """Strides of the four maps that decoders use."""
+    return tuple(min(stride, output_stride) for stride in (4, 8, 16, 32))
+
+
+def _create(name: str, output_stride: int) -> Any:
+    # not every model accepts the argument; 32 is the default
+    dilated: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
+    return timm.create_model(name, features_only=True, **dilated)
+
+
+@cache  # a run builds its network several times, and the trial costs more than a small one
+def _try_maps(name: str, output_stride: int) -> None:
+    """UserError if the model does not have the four maps, by a trial without memory."""
+    problem = f"network.encoder={name} has no feature maps at network.output_stride={output_stride}"
+    wanted = wanted_strides(output_stride)
+    try:
+        with torch.device("meta"):
+            trial = _create(name, output_stride).eval()
+            strides = trial.feature_info.reduction()
+            if tuple(strides[-MAPS:]) != wanted:
+                raise ValueError(f"its feature maps are at strides {strides}, not {[*wanted]}")
+            trial(torch.empty(1, 3, 2 * output_stride, 3 * output_stride))
+    except (TypeError, ValueError, AssertionError, RuntimeError, NotImplementedError) as error:
+        reason = f" ({error})" if str(error) else ""
+        raise UserError(f"{problem}{reason}; try resnet101") from error
 
 
 class Pyramid(Encoder):
@@ -36,27 +65,13 @@ class Pyramid(Encoder):
 
     def __init__(self, name: str, output_stride: int) -> None:
         super().__init__()
-        # not every model accepts the argument; 32 is the default
-        dilated: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
-        problem = (
-            f"network.encoder={name} has no feature maps at network.output_stride={output_stride}"
-        )
-        wanted = [min(stride, output_stride) for stride in (4, 8, 16, 32)]
-        try:
-            with torch.device("meta"):  # without memory
-                trial: Any = timm.create_model(name, features_only=True, **dilated).eval()
-                strides = trial.feature_info.reduction()
-                if strides[-MAPS:] != wanted:
-                    raise ValueError(f"its feature maps are at strides {strides}, not {wanted}")
-                trial(torch.empty(1, 3, 2 * output_stride, 3 * output_stride))
-        except (TypeError, ValueError, AssertionError, RuntimeError, NotImplementedError) as error:
-            reason = f" ({error})" if str(error) else ""
-            raise UserError(f"{problem}{reason}; try resnet101") from error
-        model: Any = timm.create_model(name, features_only=True, **dilated)
+        wanted = wanted_strides(output_stride)
+        _try_maps(name, output_stride)
+        model: Any = _create(name, output_stride)
         pretrained = timm.get_pretrained_cfg(name)
         self.model = model
         self.channels = tuple(model.feature_info.channels()[-MAPS:])
-        self.strides = tuple(wanted)
+        self.strides = wanted
         self.divisor = output_stride
         self.mean = pretrained.mean if pretrained else IMAGENET_DEFAULT_MEAN
         self.std = pretrained.std if pretrained else IMAGENET_DEFAULT_STD
