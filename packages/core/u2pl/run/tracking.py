@@ -95,11 +95,13 @@ class Tracked:
 
     def picture(self, path: Path, step: int) -> None:
         """Send a picture to the trackers that take some."""
+        taking = [tracker for tracker in self.trackers if hasattr(tracker, "log_images")]
+        if not taking:
+            return
         pixels = np.asarray(Image.open(path).convert("RGB"))
-        for tracker in list(self.trackers):
-            if hasattr(tracker, "log_images"):
-                given = {path.stem: pixels if tracker.name == "aim" else pixels[None]}
-                self._try(tracker, "log_images", given, step, **_PICTURES.get(tracker.name, {}))
+        for tracker in taking:
+            given = {path.stem: pixels if tracker.name == "aim" else pixels[None]}
+            self._try(tracker, "log_images", given, step, **_PICTURES.get(tracker.name, {}))
 
     def _log(self, values: Mapping[str, float | None], step: int) -> None:
         known = {name: value for name, value in values.items() if value is not None}
