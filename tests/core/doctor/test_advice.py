@@ -155,7 +155,7 @@ def test_a_short_run_gets_no_advice(machine: Machine) -> None:
 
 
 def test_advice_about_a_run_that_mostly_scores(machine: Machine) -> None:
-    machine.step, machine.scoring = 1e-9, 60.0
+    machine.step, machine.scoring = 1e-9, 1200.0
     base = ["--steps", "400", "--set", "train.evaluations=4"]
     text = doctor(*base)
     (option,) = advised(words_about(text, LONG))

@@ -15,7 +15,7 @@ from harness.browser import look
 from u2pl.cli.commands import doubt_words, gain_words
 from u2pl.errors import UserError
 from u2pl.evaluate.counts import COUNTS, Counts, load_counts, save_counts
-from u2pl.evaluate.statistics import bootstrap_interval
+from u2pl.evaluate.statistics import FEW, bootstrap_interval
 from u2pl.run.moments import MOMENTS, read_moments
 from u2pl.run.report.finding import Finding
 from u2pl.run.report.page import REPORT, write_report
@@ -24,6 +24,8 @@ from u2pl.run.train import train
 from u2pl.training.config import TrainConfig
 
 CPU = torch.device("cpu")
+#: Images that are trained on and scored: no fewer than a score needs to be trusted.
+IMAGES = FEW + 2
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Four steps with two evaluations on the demo."""
     out = tmp_path_factory.mktemp("runs") / "run"
     request = ToyRequest.of(
-        method="plain", preset="light", most_images=4, out=out, cpu=True, steps=4,
+        method="plain", preset="light", most_images=IMAGES, out=out, cpu=True, steps=4,
         set=["train.evaluations=2", "train.log_every=1"],
     )  # fmt: skip
     return train(APP, request)
@@ -100,7 +102,7 @@ def test_it_says_score_interval_and_how_to_make_it_again(trained: Run) -> None:
     assert counts.score() == score
     low, high = bootstrap_interval(counts.images)
     assert f"{low:.1f} to {high:.1f}" in found.text
-    assert "u2pl-toy train plain --preset light --most-images 4" in found.text
+    assert f"u2pl-toy train plain --preset light --most-images {IMAGES}" in found.text
     meaning = TrainConfig.model_fields["batch"].description
     assert meaning is not None and meaning in found.text
     for name in trained.summary["classes"]:
@@ -108,7 +110,7 @@ def test_it_says_score_interval_and_how_to_make_it_again(trained: Run) -> None:
 
 
 def test_the_terminal_says_when_few_images_were_scored(run: Run) -> None:
-    assert run.summary["scored"] == 80 and doubt_words(run) == ""
+    assert run.summary["scored"] == IMAGES and doubt_words(run) == ""
     change(run.folder / "summary.json", "scored", 4)
     low, high = run.summary["miou_interval"]
     expected = f"only 4 images are scored: 95 % interval {low:.1f} to {high:.1f};"
@@ -278,7 +280,7 @@ def test_moments_show_the_same_images_each_time(trained: Run) -> None:
 
 def test_looking_changes_nothing_of_a_run(trained: Run, tmp_path: Path) -> None:
     request = ToyRequest.of(
-        method="plain", preset="light", most_images=4, out=tmp_path / "again", cpu=True, steps=4,
+        method="plain", preset="light", most_images=IMAGES, out=tmp_path / "again", cpu=True, steps=4,
         set=["train.evaluations=1", "train.log_every=1"],
     )  # fmt: skip
     once = train(APP, request)

@@ -16,15 +16,15 @@ from u2pl.run.train import train
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Three steps on four images of the demo."""
+    """Three steps on the demo, all of whose val images are scored."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    request = ToyRequest.of(method="plain", preset="light", most_images=4, out=out, cpu=True)
+    request = ToyRequest.of(method="plain", preset="light", out=out, cpu=True)
     return train(APP, request)
 
 
 def test_a_run_knows_what_it_has_done(run: Run) -> None:
     assert run.summary["steps"] == 3 and run.summary["method"] == "plain"
-    assert run.summary["labeled"] == 4 and run.summary["network"] == "student"
+    assert run.summary["labeled"] == 332 and run.summary["network"] == "student"
     assert list(run.scores) == ["student", "ema"]
     assert isinstance(run.scores["student"], Score)
     assert run.scores["student"].miou == run.summary["miou_last"]
@@ -38,7 +38,7 @@ def test_its_networks_are_models_that_score_as_it_says(run: Run) -> None:
 
 
 def test_it_goes_on_only_as_it_began(run: Run) -> None:
-    again = ToyRequest.of(method="plain", preset="light", most_images=4, out=run.folder, cpu=True)
+    again = ToyRequest.of(method="plain", preset="light", out=run.folder, cpu=True)
     with pytest.raises(UserError, match="is not empty"):
         train(APP, again)
     with pytest.raises(UserError, match="started with another seed"):

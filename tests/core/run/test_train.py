@@ -98,8 +98,8 @@ def scoring_steps(**values: Any) -> float:
 
 def test_scoring_is_estimated_from_pixels_networks_and_views() -> None:
     once = scoring_steps()
-    # 80 images of 96 pixels by two networks; steps of two crops of 32 pixels, forward and backward
-    assert once == pytest.approx(2 * 80 * 96**2 / (3 * 2 * 32**2))
+    # 4 images of 96 pixels by two networks; steps of two crops of 32 pixels, forward and backward
+    assert once == pytest.approx(2 * 4 * 96**2 / (3 * 2 * 32**2))
     assert scoring_steps(set=["evaluate.flip=true"]) == pytest.approx(2 * once)
     assert scoring_steps(set=["evaluate.scales=[1, 2]"]) == pytest.approx(5 * once)
     assert scoring_steps(set=["evaluate.long_side=48"]) == pytest.approx(once / 4)

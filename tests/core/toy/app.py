@@ -21,7 +21,8 @@ class ToyRequest(Request):
 
     data: Annotated[str, typer.Option(help="a data source")] = "demo"
     most_images: Annotated[
-        int | None, typer.Option(min=1, help="images that are used; all if left out")
+        int | None,
+        typer.Option(min=1, help="images that are trained on, and scored; all if left out"),
     ] = None
 
 
