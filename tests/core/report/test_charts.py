@@ -65,6 +65,12 @@ def test_any_values_can_be_drawn(values):
     assert "nan" not in text and "inf" not in text
 
 
+def test_steps_are_whole():
+    chart = drawn(line_chart("x", [Series("a", [5, 6], [0.1, 0.9])], bounds=(0, 1)))
+    axis = [t.text for t in chart.iter("text") if t.get("text-anchor") == "middle"]
+    assert axis == ["5", "6"]
+
+
 def test_axis_stays_within_the_bounds_of_a_share():
     chart = line_chart("share", [Series("a", [0, 1], [0.98, 1.0])], bounds=(0, 1))
     labels = [float(t.text) for t in drawn(chart).iter("text") if re.fullmatch(r"[\d.]+", t.text)]

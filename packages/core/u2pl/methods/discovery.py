@@ -80,7 +80,7 @@ def load_method_file(folder: Path, file: Path) -> type[Method[Any]]:
     """The method class in a file outside of the package; the file is run.
 
     Raises:
-        UserError: It cannot be parsed or imported, or does not define exactly one method.
+        UserError: It cannot be parsed or imported, or does not define exactly one whole method.
     """
     check_file(folder, file)
     module = ModuleType(f"u2pl_method_file_{file.stem}")
@@ -91,7 +91,7 @@ def load_method_file(folder: Path, file: Path) -> type[Method[Any]]:
         exec(code, vars(module))
     except UserError:
         raise
-    except Exception as error:  # whatever code of a user's own raises
+    except (Exception, SystemExit) as error:  # whatever code of a user's own raises
         lines = [
             frame.lineno
             for frame in traceback.extract_tb(error.__traceback__)
@@ -100,7 +100,11 @@ def load_method_file(folder: Path, file: Path) -> type[Method[Any]]:
         where = f", line {lines[-1]}" if lines else ""
         text = " ".join(str(error).split())
         raise UserError(f"{file}{where}: {type(error).__name__}: {text}") from error
-    return _only_method(module, file)
+    kind = _only_method(module, file)
+    lacking = sorted(getattr(kind, "__abstractmethods__", ()))
+    if lacking:
+        raise UserError(f"{file}: {kind.__name__} does not define {', '.join(lacking)}")
+    return kind
 
 
 def file_digest(file: Path) -> str:
@@ -133,7 +137,8 @@ def _parse(file: Path) -> ast.Module:
     try:
         return ast.parse(file.read_text(encoding="utf-8"))
     except SyntaxError as error:
-        raise UserError(f"{file}, line {error.lineno}: {error.msg}") from None
+        where = f", line {error.lineno}" if error.lineno else ""
+        raise UserError(f"{file}{where}: {error.msg}") from None
     except (OSError, ValueError) as error:  # not UTF-8, or null bytes
         raise UserError(f"{file} cannot be read as Python ({error})") from None
 

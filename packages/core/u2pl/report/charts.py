@@ -79,7 +79,8 @@ def line_chart(
             ).format(start, _TOP, end - start, HEIGHT - _TOP - _BOTTOM, band.name)
         )
     parts += [_y_tick(value, place(left, value)[1]) for value in ticks(low, high)]
-    parts += [_x_tick(value, place(value, low)[0]) for value in ticks(left, right, 4)]
+    steps = [value for value in ticks(left, right, 4) if value == int(value)]
+    parts += [_x_tick(value, place(value, low)[0]) for value in steps]
     parts.append(
         Markup('<text class="axis" x="{}" y="{}" text-anchor="end">{}</text>').format(
             WIDTH - _RIGHT, HEIGHT - 4, x_name

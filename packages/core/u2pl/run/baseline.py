@@ -78,7 +78,7 @@ def baseline_request(app: App, request: Request) -> Request | None:
     asked = replace(bare, baseline=False, out=None, resume=False)
     recipe = Recipe.of_request(app, asked)
     task = app.task_module.make_task(app, asked, recipe, silently)
-    parent = request.out.absolute().parent if request.out is not None else Path("runs")
+    parent = request.out.parent if request.out is not None else Path("runs")
     config = task.config()
     for path in sorted(parent.iterdir()) if parent.is_dir() else []:
         if _is_run_of(path, config):

@@ -122,7 +122,7 @@ def test_labels_that_the_seed_draws_are_mentioned(tmp_path: Path) -> None:
 
 def test_runs_that_take_no_part_are_counted() -> None:
     paths = [Path(f"run-{i}") for i in range(6)]
-    assert left_out(Found([], paths, paths[:1])) == [
+    assert left_out(Found([], paths, paths[:1], [])) == [
         "left out, not finished: run-0, run-1, run-2, run-3 and 2 more",
         "left out, not scored for want of masks: run-0",
     ]

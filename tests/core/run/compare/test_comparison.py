@@ -90,3 +90,13 @@ def test_without_a_finished_run_it_says_why(tmp_path: Path) -> None:
         compare([tmp_path / "a"], app=APP)
     with pytest.raises(UserError, match="nothing to compare: no folder was given"):
         compare([], app=APP)
+
+
+def test_a_folder_may_hold_runs_of_other_apps(tmp_path: Path) -> None:
+    write_run(tmp_path / "mine")
+    write_run(tmp_path / "theirs", app="u2pl-da")
+    found = compare([tmp_path], app=APP)
+    assert [run.folder.name for run in found.reference.runs] == ["mine"]
+    assert found.flags == (f"left out, of another app: {tmp_path / 'theirs'}",)
+    with pytest.raises(UserError, match="theirs is a run of u2pl-da, not of u2pl-toy"):
+        compare([tmp_path / "mine", tmp_path / "theirs"], app=APP)

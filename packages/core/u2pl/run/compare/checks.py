@@ -36,7 +36,7 @@ def check_comparable(app_name: str, runs: Sequence[Finished]) -> None:
             if value(run) != value(first):
                 raise UserError(
                     f"{first.folder} and {run.folder} cannot be compared: {what} {value(first)} "
-                    f"there, {value(run)} here"
+                    f"there, {value(run)} here; name runs of one kind"
                 )
     for run in runs[1:]:
         for a, b in zip(first.summary["classes"], run.summary["classes"], strict=True):
@@ -113,10 +113,11 @@ def flags(variants: Sequence[Variant], reference: Variant) -> list[str]:
 
 
 def left_out(found: Found) -> list[str]:
-    """A line for the runs that have not finished, and one for those without scores."""
+    """A line each for runs that have not finished, those without scores, and those of others."""
     reasons = (
         (found.unfinished, "left out, not finished"),
         (found.unscored, "left out, not scored for want of masks"),
+        (found.foreign, "left out, of another app"),
     )
     return [f"{why}: {_names(list(map(str, folders)))}" for folders, why in reasons if folders]
 

@@ -184,7 +184,7 @@ def compare(
         UserError: There is no finished run, one is damaged, their scores do not mean the same, or
             there is no such variant.
     """
-    found = find_runs(folders)
+    found = find_runs(folders, app.name if app is not None else None)
     if not found.runs:
         more = "; ".join(left_out(found))
         raise UserError(f"there is nothing to compare: {more or 'no folder was given'}")

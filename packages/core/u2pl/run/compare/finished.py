@@ -141,22 +141,27 @@ class Found(NamedTuple):
     runs: list[Finished]
     unfinished: list[Path]
     unscored: list[Path]  # finished, but without a mask to score on
+    foreign: list[Path]  # of another app, in a folder that holds runs
 
 
-def find_runs(paths: Iterable[Path]) -> Found:
+def find_runs(paths: Iterable[Path], app_name: str | None = None) -> Found:
     """The finished runs among these folders and in them, in their order, each once.
 
     Args:
         paths: of runs, or of folders that hold runs.
+        app_name: of the program whose runs are meant; those of any are, if it is left out.
 
     Raises:
         UserError: A folder holds no run, or a run is damaged.
     """
     folders: dict[Path, Path] = {}
+    found = Found([], [], [], [])
     for path in paths:
         for folder in _folders(path):
-            folders.setdefault(folder.resolve(), folder)
-    found = Found([], [], [])
+            if app_name and folder != path and _config(folder).get("app") != app_name:
+                found.foreign.append(folder)
+            else:
+                folders.setdefault(folder.resolve(), folder)
     for folder in folders.values():
         if not (folder / SUMMARY).exists():
             found.unfinished.append(folder)

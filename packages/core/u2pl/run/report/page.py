@@ -131,7 +131,7 @@ def _facts(run: Finding) -> list[tuple[str, str]]:
     rows: dict[str, object] = {
         "data": f"{run.data}, fingerprint {config.get('data_fingerprint')}",
         "split": config.get("split"),
-        "labelled, unlabelled images": f"{summary['labeled']}, {summary['unlabeled']}"
+        "training images with masks, without": f"{summary['labeled']}, {summary['unlabeled']}"
         if summary
         else None,
         "pretrained encoder": weights and f"{weights['name']}, sha256 {weights['sha256'][:12]}",
