@@ -148,6 +148,15 @@ def test_notes_tell_of_random_features_and_of_what_the_source_never_shows(
     assert task(broken, **off).notes(None, None) == []
 
 
+def test_black_and_white_masks_of_either_domain_are_refused(broken: Domains, task: Make) -> None:
+    for name in ("target", "source"):
+        for mask in (broken[name] / "masks").iterdir():
+            white = (np.asarray(Image.open(mask)) > 1) * np.uint8(255)
+            Image.fromarray(white).save(mask)
+        with pytest.raises(UserError, match="hold only 0 and 255, and 255 means ignore"):
+            task(broken, "source_only").check_masks()
+
+
 def test_the_data_set_follows_the_method_and_its_options(domains: Domains, task: Make) -> None:
     assert isinstance(task(domains).dataset().labelled, RareClassStream)
     without = {"method_rare_classes.enabled": "false"}

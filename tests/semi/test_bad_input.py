@@ -148,8 +148,14 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
         ["is 36x36, but its image", "40x36"],
     ),
     "a mask with colours": (
-        lambda data: spoil_mask(data, np.zeros((36, 40, 3), np.uint8)),
-        ["RGB image", "one class id per pixel"],
+        lambda data: spoil_mask(data, np.full((36, 40, 3), (9, 0, 0), np.uint8)),
+        ["RGB image", "one class id per pixel", "'name r g b'", "doctor proposes lines"],
+    ),
+    "a mask that is a JPEG file": (
+        lambda data: [
+            Image.new("L", (40, 36)).save(data / "masks" / f"{n}.png", "JPEG") for n in range(3, 7)
+        ],
+        [".png is a JPEG image, whose compression changes class ids"],
     ),
     "truncated images": (
         lambda data: [_cut(data / "images" / f"{n}.png", 60) for n in range(3, 10)],
@@ -192,6 +198,86 @@ def test_a_broken_file_is_named(
     assert str(data) in line or case == "val without a label"
     assert "Traceback" not in line
     assert nothing_half_written(tmp_path / "run")
+
+
+PAINTED = "".join(f"class{id} {60 * id} 0 0\n" for id in range(4))
+
+#: Files beside the images, their content, and words of the complaint.
+FILES: dict[str, tuple[dict[str, str], list[str]]] = {
+    "no such key": ({"meta.toml": "mask = 'ids'"}, ["meta.toml", "unknown key 'mask'", "masks?"]),
+    "no such encoding": ({"meta.toml": "masks = 'png'"}, ["masks is 'png'", 'masks = "colours"']),
+    "no TOML": ({"meta.toml": "masks: ids"}, ["meta.toml cannot be read as TOML"]),
+    "colours without colours": (
+        {"meta.toml": "masks = 'colours'"},
+        ["classes.txt gives no colour of class0", "write each class as 'name r g b'"],
+    ),
+    "black and white of four": (
+        {"meta.toml": "masks = 'binary'"},
+        ["classes.txt names 4 classes", 'masks = "binary"'],
+    ),
+    "shifted colours": (
+        {"meta.toml": "masks = 'colours'\nreduce_zero_label = true", "classes.txt": PAINTED},
+        ["reduce_zero_label is about ids"],
+    ),
+    "shifted ids that begin with 0": (
+        {"meta.toml": "reduce_zero_label = true"},
+        ["no labelled mask holds class3"],
+    ),
+    "a class of nowhere": ({"meta.toml": "ignore = ['clas1']"}, ["ignore names classes", "clas1"]),
+    "a class twice": (
+        {"meta.toml": "merge = {a = ['class1'], b = ['class1']}"},
+        ["merge puts 'class1' (1) into two classes"],
+    ),
+    "one class left": (
+        {"meta.toml": "ignore = ['class1', 'class2', 'class3']"},
+        ["leave 1 class, and at least 2 are needed"],
+    ),
+    "ids where colours are": (
+        {"meta.toml": "masks = 'colours'", "classes.txt": PAINTED},
+        [".png holds numbers below 4, as if they were class ids", 'masks = "ids"'],
+    ),
+    "a colour out of range": (
+        {"classes.txt": "a 0 0 0\nb 0 0 300\nc\nd\n"},
+        ["classes.txt, line 2: colour [0, 0, 300]"],
+    ),
+    "a gap": ({"classes.txt": "a\n\nb\n"}, ["classes.txt, line 2 is blank"]),
+    "a labelmap of something else": (
+        {"classes.txt": "", "labelmap.txt": "item { id: 1 }"},
+        ["labelmap.txt, line 1 is 'item { id: 1 }'", "write 'name:r,g,b::'"],
+    ),
+    "a labelmap without classes": (
+        {"classes.txt": "", "labelmap.txt": "# label:color_rgb:parts:actions\n"},
+        ["labelmap.txt names 0 classes"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_wrong_description_of_the_masks_is_named(
+    case: str, refused: Refused, train: Any, data: Path, tmp_path: Path
+) -> None:
+    files, expected = FILES[case]
+    for name, text in files.items():
+        (data / name).write_text(text)
+        if not text:
+            (data / name).unlink()
+    line = refused(*train(data=data))
+    for words in expected:
+        assert words in line
+    assert nothing_half_written(tmp_path / "run")
+
+
+def test_black_and_white_masks_are_known_before_training(
+    refused: Refused, train: Any, data: Path, tmp_path: Path
+) -> None:
+    (data / "classes.txt").write_text("nothing\nthing\n")
+    for mask in (data / "masks").iterdir():
+        white = (np.asarray(Image.open(mask)) > 1) * np.uint8(255)
+        Image.fromarray(white).save(mask)
+    line = refused(*train(data=data))
+    assert "hold only 0 and 255" in line and "allow_absent_classes" not in line
+    assert 'if 255 is thing add the line masks = "binary" to' in line
+    assert not (tmp_path / "run").exists()
 
 
 LISTS = {

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,7 +48,7 @@ def test_everything_broken_is_listed_with_its_file(
 ) -> None:
     Image.fromarray(np.full((36, 40), 7, np.uint8)).save(photos / "masks" / "3.png")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(photos / "masks" / "4.png")
-    Image.new("RGB", (40, 36)).save(photos / "masks" / "5.png")
+    Image.new("RGB", (40, 36), (9, 0, 0)).save(photos / "masks" / "5.png")
     for broken in ("6", "7"):
         file = photos / "images" / f"{broken}.png"
         file.write_bytes(file.read_bytes()[:200])
@@ -62,6 +64,64 @@ def test_everything_broken_is_listed_with_its_file(
         assert sum(f"{file}.png" in line and what in line for line in found) == 1, (file, found)
     assert any("val images without mask: '1'" in line for line in found)
     assert len(found) == 6
+
+
+def test_black_and_white_masks_are_one_fault_with_the_line_that_mends_it(
+    photos: Path, tiny: Tiny, command: Command
+) -> None:
+    (photos / "classes.txt").write_text("nothing\nthing\n")
+    for mask in (photos / "masks").iterdir():
+        white = (np.asarray(Image.open(mask)) > 1) * np.uint8(255)
+        Image.fromarray(white).save(mask)
+    result = command("doctor --method suponly --data", photos, *tiny("suponly"))
+    (fault,) = faults(result)
+    assert f'if 255 is thing add the line masks = "binary" to {photos / "meta.toml"}' in fault
+    assert "cannot be learnt" not in result.stdout
+    (photos / "meta.toml").write_text('masks = "binary"\n')
+    result = command("doctor --method suponly --data", photos, *tiny("suponly"))
+    assert result.exit_code == 0, result.output
+
+
+def test_the_proposed_classes_can_be_pasted(photos: Path, tiny: Tiny, command: Command) -> None:
+    colours = np.array([[0, 0, 0], [200, 30, 0], [0, 90, 200], [250, 250, 250]], np.uint8)
+    for mask in (photos / "masks").iterdir():
+        Image.fromarray(colours[np.asarray(Image.open(mask))]).save(mask)
+    words = ["doctor --method suponly --data", photos, *tiny("suponly")]
+    result = command(*words)
+    assert all("doctor proposes lines" in fault for fault in faults(result)[:4])
+    assert "blocks" not in result.stdout and "the masks are painted in 4 colours:" in result.stdout
+    proposal = result.stdout[result.stdout.index("cat > ") :]
+    subprocess.run(["sh", "-c", proposal[: proposal.index("END\n", 90) + 4]], check=True)
+    lines = (photos / "classes.txt").read_text().splitlines()
+    assert sorted(line.split(" ", 1)[1] for line in lines) == sorted(
+        " ".join(map(str, colour)) for colour in colours.tolist()
+    )
+    result = command(*words)
+    assert result.exit_code == 0, result.output
+    assert "note: the masks are painted in colours" in result.stdout
+
+
+def test_masks_that_lost_their_ids_and_turned_photos_are_said(
+    photos: Path, tiny: Tiny, command: Command
+) -> None:
+    (photos / "classes.txt").write_text("".join(f"c{id}\n" for id in range(100)))
+    for mask in (photos / "masks").iterdir():
+        stream, moved = io.BytesIO(), np.roll(np.asarray(Image.open(mask)), 3, axis=(0, 1))
+        Image.fromarray(moved * np.uint8(25)).save(stream, "JPEG")
+        Image.open(stream).save(mask)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for number in (7, 8):
+        image = Image.open(photos / "images" / f"{number}.png")
+        image.save(photos / "images" / f"{number}.png", exif=exif)
+    allowed = ["--set", "data.allow_absent_classes=true"]
+    result = command("doctor --method suponly --data", photos, *tiny("suponly"), *allowed)
+    assert result.exit_code == 0, result.output
+    assert "warning: 7 of 7 masks of photos that were looked at hold several ids" in result.stdout
+    note = (
+        "note: EXIF turns 2 of 10 photos looked at: 2 are read upright, where no mask's size tells"
+    )
+    assert note in result.stdout
 
 
 def test_masks_that_keep_a_split_from_being_drawn_are_all_listed(

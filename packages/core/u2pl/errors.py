@@ -49,6 +49,9 @@ class UserError(ValueError):
     Commands print it and exit with code 2.
     """
 
+    #: Lines of a file that would mend it, for `doctor` to show.
+    proposal: str = ""
+
 
 class DiskError(UserError):
     """Something could not be written; the work can go on once there is room for it."""

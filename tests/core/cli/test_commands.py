@@ -153,6 +153,37 @@ def test_predict_writes_masks_and_says_how_many(saved: Path, model: Model, tmp_p
     assert line.startswith("error: 1 of the images could not be read: ") and "b.png" in line
 
 
+def test_predict_turns_photos_as_viewers_do_unless_told_otherwise(
+    saved: Path, model: Model, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise = np.random.default_rng(0).integers(0, 255, (36, 40, 3), np.uint8)
+    for name in ("turned", "plain"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(noise).save(
+            tmp_path / "in" / f"{name}.png", **({"exif": exif} if name == "turned" else {})
+        )
+    words = ["predict", str(saved), str(tmp_path / "in"), "--cpu", "--out"]
+    upright = CliRunner().invoke(program, [*words, str(tmp_path / "up")])
+    stored = CliRunner().invoke(program, [*words, str(tmp_path / "as"), "--stored-pixels"])
+    assert upright.exit_code == stored.exit_code == 0, upright.output
+    assert "EXIF turns 1 of them: predicted as viewers show them, upright; --st" in upright.output
+    assert "EXIF turns 1 of them: predicted as they are stored" in stored.output
+    ids = {
+        (out, name): np.asarray(Image.open(tmp_path / out / "ids" / f"{name}.png"))
+        for out in ("up", "as")
+        for name in ("turned", "plain")
+    }
+    assert Image.open(tmp_path / "up" / "overlay" / "turned.jpg").size == (36, 40)
+    turned = np.ascontiguousarray(np.rot90(noise, -1))
+    assert np.array_equal(ids["up", "turned"], model.predict(turned).ids)
+    plain = model.predict(noise).ids
+    for each in (("up", "plain"), ("as", "plain"), ("as", "turned")):
+        assert np.array_equal(ids[each], plain)
+    assert np.array_equal(model.predict(Image.open(tmp_path / "in" / "turned.png")).ids, plain)
+
+
 def summary(options: dict[str, Any], **mious: float) -> dict[str, Any]:
     networks = {name: {"miou": miou} for name, miou in mious.items()}
     return {

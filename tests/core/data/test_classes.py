@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from u2pl.data.classes import bit_palette, clear_palette, listed, read_classes
+from u2pl.data.classes import (
+    bit_palette,
+    clear_palette,
+    listed,
+    read_class_file,
+    read_classes,
+    read_labelmap,
+)
 from u2pl.errors import UserError
 
 
@@ -44,6 +51,64 @@ def test_names_with_spaces_and_colours(tmp_path: Path) -> None:
     names, palette = read_classes(tmp_path / "c.txt")
     assert names == ("road", "traffic light", "level 2")
     assert palette.tolist() == [palette[0].tolist(), [250, 170, 30], palette[2].tolist()]
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "coloured"),
+    [
+        ("road 1 2 3\nsky\n", ("road", "sky"), (True, False)),
+        ("road,1,2,3\nblue sky, 4, 5, 6\n", ("road", "blue sky"), (True, True)),
+        ("road;1;2;3\nsky\t4\t5\t6\n", ("road", "sky"), (True, True)),
+        ("a,b\nc 12 13\n", ("a,b", "c 12 13"), (False, False)),
+    ],
+)
+def test_which_colours_are_given_is_known(
+    tmp_path: Path, text: str, names: tuple[str, ...], coloured: tuple[bool, ...]
+) -> None:
+    (tmp_path / "c.txt").write_text(text)
+    found = read_class_file(tmp_path / "c.txt")
+    assert (found.names, found.coloured, found.note) == (names, coloured, "")
+
+
+def test_labelmes_first_line_is_no_class(tmp_path: Path) -> None:
+    (tmp_path / "c.txt").write_text("__ignore__\n_background_\ndisc\n")
+    found = read_class_file(tmp_path / "c.txt")
+    assert found.names == ("_background_", "disc")
+    assert found.note == "c.txt begins with __ignore__, as labelme writes it: line 2 is id 0"
+    (tmp_path / "c.txt").write_text("__ignore__\n_background_\n\ndisc\n")
+    with pytest.raises(UserError, match="line 3 is blank"):
+        read_class_file(tmp_path / "c.txt")
+
+
+def test_the_labelmap_of_cvat_is_read(tmp_path: Path) -> None:
+    text = "# label:color_rgb:parts:actions\nbackground:0,0,0::\n\nhot dog:250, 50,83::\ncat:::\n"
+    (tmp_path / "labelmap.txt").write_text(text)
+    found = read_labelmap(tmp_path / "labelmap.txt")
+    assert found.names == ("background", "hot dog", "cat")
+    assert found.palette[:2].tolist() == [[0, 0, 0], [250, 50, 83]]
+    assert found.coloured == (True, True, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "names 0 classes"),
+        ("a:1,2,3::\n", "names 1 classes"),
+        ("# x\na\nb:::\n", "line 2 is 'a': write 'name:r,g,b::', as CVAT does, or a classes.txt"),
+        ("a:1,2::\nb:::\n", "line 1 is 'a:1,2::': write"),
+        ("a:red::\nb:::\n", "line 1 is 'a:red::': write"),
+        (":1,2,3::\nb:::\n", "line 1 is ':1,2,3::': write"),
+        ("a:1,2,-3::\nb:::\n", "line 1 is 'a:1,2,-3::': write"),
+        ("a:1,2,256::\nb:::\n", r"line 1: colour \[1, 2, 256\] must be three numbers"),
+        ("a:1,2,3::\na:::\n", "names a more than once"),
+        ("\xe9:1,2,3::\n", "cannot be read as a text file"),
+    ],
+)
+def test_wrong_labelmaps_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "labelmap.txt").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=message) as caught:
+        read_labelmap(tmp_path / "labelmap.txt")
+    assert "labelmap.txt" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from u2pl.data.ids import check_ids, hold_out, match_id, read_lines
+from u2pl.data.ids import check_ids, few, hold_out, match_id, read_lines
 from u2pl.errors import UserError
 
-KNOWN = {"a", "b.v2", "my photo 1", "city/a"}
+KNOWN = {"a", "b.v2", "my photo 1", "city/a", "caf\u00e9", "back\\slash"}
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,11 @@ KNOWN = {"a", "b.v2", "my photo 1", "city/a"}
         ("city/a_left.png", "city/a"),
         ("c", None),
         ("a b", "a"),
+        ("city\\a", "city/a"),
+        ("images\\city\\a.jpg", "city/a"),
+        ("cafe\u0301.jpg", "caf\u00e9"),
+        ("back\\slash", "back\\slash"),
+        ("a.jfif", "a"),
     ],
 )
 def test_lines_of_several_kinds_name_an_id(line: str, id: str | None) -> None:
@@ -72,3 +77,8 @@ def test_hold_out_is_a_fifth_whatever_the_order() -> None:
     assert set(hold_out(more, more)) - set("wxyz") <= set(
         held
     )  # a newcomer may take a place, nothing else moves
+
+
+def test_a_few_are_spread_evenly() -> None:
+    assert few("abcdefghij", 3) == ["a", "d", "g"]
+    assert few("ab", 3) == ["a", "b"] and few("", 3) == []

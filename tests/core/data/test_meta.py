@@ -38,12 +38,64 @@ def test_parts_may_be_left_out_and_shares_be_whole_numbers(tmp_path: Path) -> No
     assert read_meta(tmp_path / "meta.toml", CLASSES) == Meta((), (0.0, 0.5))
 
 
+def test_how_masks_are_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "meta.toml").write_text(
+        'masks = "colours"\nexif = "stored"\nignore = ["road", "road"]\n'
+    )
+    meta = read_meta(tmp_path / "meta.toml", CLASSES)
+    assert (meta.masks, meta.exif, meta.ignore) == ("colours", "stored", ("road",))
+    (tmp_path / "meta.toml").write_text("reduce_zero_label = true\n")
+    assert read_meta(tmp_path / "meta.toml", CLASSES).reduce_zero_label
+
+
+def test_a_merged_class_stands_where_its_first_part_stood() -> None:
+    classes = ("road", "bus", "tree", "car", "sky", "truck")
+    vehicle = Meta(merge={"vehicle": ("truck", "car", "bus")}, ignore=("tree",))
+    assert vehicle.remaining(classes) == (("road", "vehicle", "sky"), (0, 1, -1, 1, 2, 1))
+    assert Meta().remaining(classes) == (classes, (0, 1, 2, 3, 4, 5))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (b"things = [", r"cannot be read as TOML \(.*\): write lines such as"),
         (b"things = ['\xff']", "cannot be read as TOML"),
-        (b"void_rows = 1", "unknown key 'void_rows': it may hold things, void_top and void_bottom"),
+        (
+            b"void_rows = 1",
+            r"unknown key 'void_rows' .*: it may hold things, void_top, void_bottom, masks, "
+            "reduce_zero_label, merge, ignore and exif",
+        ),
+        (b"mask = 'ids'", r"unknown key 'mask' \(did you mean masks\?\)"),
+        (b"masks = 'rgb'", 'masks is \'rgb\': write masks = "ids" or masks = "colours" or masks'),
+        (b"masks = ['ids']", r"masks is \['ids'\]: write masks = \"ids\""),
+        (b"exif = true", 'exif is True: write exif = "upright" or exif = "stored"'),
+        (b"reduce_zero_label = 1", "reduce_zero_label is 1: write true or false"),
+        (
+            b"reduce_zero_label = true\nmasks = 'binary'",
+            'reduce_zero_label is about ids, but masks = "binary": leave one of them out',
+        ),
+        (b"merge = ['car']", r"merge must be a table of new names .* merge = \{vehicle = \["),
+        (b"merge = {moving = 'car'}", r"merge\.moving must be a list of class names"),
+        (b"merge = {moving = []}", r"merge\.moving must name a class and list what it is made of"),
+        (b"merge = {'' = ['car']}", r"merge\. must name a class and list what it is made of"),
+        (
+            b"merge = {moving = ['car', 'bike']}",
+            r"merge\.moving names classes that classes\.txt does not have: 'bike' \(1\)",
+        ),
+        (
+            b"merge = {a = ['car', 'road'], b = ['person', 'car']}",
+            r"merge puts 'car' \(1\) into two classes: keep each class in one",
+        ),
+        (b"merge = {car = ['road'], b = ['car']}", r"merge puts 'car' \(1\) into two classes"),
+        (
+            b"merge = {a = ['car', 'road']}\nignore = ['road']",
+            r"merge and ignore both name 'road' \(1\): keep each class in one",
+        ),
+        (b"ignore = 'road'", "ignore must be a list of class names"),
+        (b"ignore = ['sky']", r"ignore names classes that classes\.txt does not have: 'sky' \(1\)"),
+        (b"ignore = ['road', 'car']", "merge and ignore leave 1 class, and at least 2 are needed"),
+        (b"merge = {all = ['road', 'car', 'person']}", "merge and ignore leave 1 class"),
+        (b"ignore = ['road']\nthings = ['road']", r"things names classes that do not remain: 'r"),
         (b"things = 'car'", "things must be a list of class names"),
         (b"things = [1]", "things must be a list of class names"),
         (b"things = ['car', 'cart']", r"classes that classes\.txt does not have: 'cart' \(1\)"),

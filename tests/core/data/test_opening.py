@@ -59,6 +59,8 @@ def test_a_file_in_the_folder_is_a_scheme(
     assert open_source(f"stripes:{root}").name == "grey stripes of 1"
     assert open_source(f"stripes:{root}?width=3&colour=red").name == "red stripes of 3"
     assert open_source(f"stripes:{root}?colour=").name == " stripes of 1"
+    odd = "a+b%20c &d [1].txt"
+    assert open_source(f"stripes:{root}?colour={odd}&width=3").name == f"{odd} stripes of 3"
     with pytest.raises(UserError, match=r"unknown option 'wdth'; .*, \?colour=…&width=…$"):
         open_source(f"stripes:{root}?wdth=3")
     with pytest.raises(UserError, match=r"'stripe' .*\(did you mean stripes\?\): .*stripes:PATH"):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from u2pl.data.reading import check_range, check_size, read_ids, read_rgb
+from harness.png import rgb16, rgb16_tiff
+from u2pl.data import reading
+from u2pl.data.reading import check_range, check_size, read_ids, read_mask, read_rgb, read_size
 from u2pl.errors import UserError
 
 
@@ -53,11 +57,77 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
     assert np.asarray(read_rgb(tmp_path / "a.png"))[0, :, 1].tolist() == [0, 1, 11, 156, 255]
 
 
-def test_exif_rotation_is_not_applied(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
-    assert read_rgb(tmp_path / "a.jpg").size == (6, 4)
+#: 12 bits in 16, 10 bits, 8 bits in 32, and 16 bits: values, and what they become.
+DEPTHS = {
+    "12 bits": ([0, 16, 2048, 4095], [0, 1, 128, 255]),
+    "10 bits": ([0, 4, 512, 1023], [0, 1, 128, 255]),
+    "8 bits": ([0, 1, 128, 255], [0, 1, 128, 255]),
+    "16 bits": ([0, 257, 32768, 65535], [0, 1, 128, 255]),
+}
+
+
+@pytest.mark.parametrize("case", DEPTHS)
+@pytest.mark.parametrize("kind", ["grey.png", "grey.tif", "int32.tif", "rgb.png", "rgb.tif"])
+def test_more_bits_are_scaled_by_the_range_that_they_use(
+    tmp_path: Path, case: str, kind: str
+) -> None:
+    values, expected = DEPTHS[case]
+    wide, file = np.array([values] * 2, np.uint16), tmp_path / kind
+    if kind == "rgb.png":
+        file.write_bytes(rgb16(np.repeat(wide[..., None], 3, axis=2)))
+    elif kind == "rgb.tif":
+        file.write_bytes(rgb16_tiff(np.repeat(wide[..., None], 3, axis=2)))
+    else:
+        Image.fromarray(wide.astype(np.int32) if "32" in kind else wide).save(file)
+    found = np.asarray(read_rgb(file))
+    assert (abs(found[..., 1].astype(int) - expected) <= (kind[0] == "r")).all()
+    assert (found == found[..., :1]).all()
+
+
+def test_a_dark_photo_of_16_bits_in_colour_keeps_its_high_bytes(tmp_path: Path) -> None:
+    pixels = np.full((2, 3, 3), 64 * 256 + 200, np.uint16)
+    (tmp_path / "a.png").write_bytes(rgb16(pixels))
+    assert np.unique(np.asarray(read_rgb(tmp_path / "a.png"))).tolist() == [64]
+
+
+@pytest.mark.parametrize("values", [[-1, 5], [0, 70000]])
+def test_values_that_are_no_brightness_are_refused(tmp_path: Path, values: list[int]) -> None:
+    Image.fromarray(np.array([values], np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=rf"holds values from {values[0]} to {values[1]}: save it"):
+        read_rgb(tmp_path / "a.tif")
+
+
+def test_large_images_have_a_limit_of_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    Image.new("1", (18_000, 10_001)).save(tmp_path / "a.png")  # Pillow's own limit is 179
+    assert read_size(tmp_path / "a.png") == (18_000, 10_001)
+    assert read_ids(tmp_path / "a.png").shape == (10_001, 18_000)
+    assert not recwarn.list and Image.MAX_IMAGE_PIXELS is not None
+    monkeypatch.setenv("U2PL_MEGAPIXELS", "100")
+    says = (
+        r"a\.png has 18000x10001 pixels, more than the 100 megapixels that are decoded: if that is "
+        "right, set the environment variable U2PL_MEGAPIXELS to 181 or more"
+    )
+    for read in (read_rgb, read_ids, read_size):
+        with pytest.raises(UserError, match=says):
+            read(tmp_path / "a.png")
+    for wrong in ("many", "0", "nan"):
+        monkeypatch.setenv("U2PL_MEGAPIXELS", wrong)
+        with pytest.raises(UserError, match=f"U2PL_MEGAPIXELS is '{wrong}': set it to a number"):
+            read_size(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
+def test_a_process_that_is_forked_while_an_image_is_opened_opens_its_own(tmp_path: Path) -> None:
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.png")
+    with reading._any_size():
+        child = multiprocessing.get_context("fork").Process(
+            target=read_size, args=(tmp_path / "a.png",)
+        )
+        child.start()
+        child.join(20)
+    assert child.exitcode == 0
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif"])
@@ -105,7 +175,27 @@ def test_greyscale_of_few_bits_is_not_stretched(bits: int, row: bytes, ids: list
     assert read_ids(_grey_png(4, bits, [row, row])).tolist() == [ids, ids]
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_ids_that_went_through_lossy_compression_are_refused(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"m.{suffix}"
+    Image.new("L", (3, 3)).save(file, "JPEG")
+    with pytest.raises(UserError, match=rf"m\.{suffix} is a JPEG image, whose compression changes"):
+        read_ids(file)
+    assert read_mask(file).lossy == "JPEG"
+
+
+def test_colours_of_16_bits_are_no_mask(tmp_path: Path) -> None:
+    (tmp_path / "m.png").write_bytes(rgb16(np.ones((2, 2, 3), np.uint16)))
+    with pytest.raises(UserError, match=r"m\.png holds 16 bits in each channel: save the mask"):
+        read_mask(tmp_path / "m.png")
+
+
+def test_transparency_of_a_grey_mask_is_dropped(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[[1, 0], [2, 255]]], np.uint8), "LA").save(tmp_path / "m.png")
+    assert read_ids(tmp_path / "m.png").tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_coloured_mask_says_what_a_mask_is(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (3, 3)).save(tmp_path / "m.png")
     with pytest.raises(
@@ -135,5 +225,5 @@ def test_another_size_names_both() -> None:
     assert check_size(np.zeros((4, 6), np.uint8), stream.getvalue(), "m", "i").shape == (4, 6)
     with pytest.raises(UserError, match="m is 5x4, but its image i is 6x4:"):
         check_size(np.zeros((4, 5), np.uint8), stream.getvalue(), "m", "i")
-    with pytest.raises(UserError, match=r"m is 4x6, but its image i is 6x4 \(turned by its EXIF"):
+    with pytest.raises(UserError, match=r"m is 4x6, but its image i is 6x4 \(one of the two lies"):
         check_size(np.zeros((6, 4), np.uint8), stream.getvalue(), "m", "i")

@@ -52,7 +52,8 @@ def test_limit_spreads_over_the_ids(
 
 
 def test_black_and_white_masks_are_recognised(make_folder: MakeFolder) -> None:
-    found = survey(Folder(make_folder({"a": [0, 255]})), ["a"])
-    assert found.problems == (
-        "the masks hold only 0 and 255, and 255 means ignore: write the class's id instead of 255",
+    (problem,) = survey(Folder(make_folder({"a": [0, 255]})), ["a"]).problems
+    assert problem == (
+        "the masks of photos hold only 0 and 255, and 255 means ignore: write the class's id "
+        "instead of 255"
     )

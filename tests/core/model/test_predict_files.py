@@ -127,6 +127,14 @@ def test_names_keep_subfolders_and_tell_suffixes_apart(tmp_path):
     }
 
 
+def test_linked_folders_are_searched_and_thumbnails_are_not(tmp_path):
+    for name in ("store/a.jfif", "store/b.jp2", "in/@eaDir/c.jpg", "in/._d.jpg", "in/e.heic"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "in" / "day").symlink_to(tmp_path / "store")
+    assert sorted(find_images([tmp_path / "in"], tmp_path / "out")) == ["day/a", "day/b"]
+
+
 def test_a_file_meant_twice_and_earlier_predictions_are_not_predicted_again(tmp_path):
     photo = save(tmp_path / "photo.png")
     for _ in range(2):

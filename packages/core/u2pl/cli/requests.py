@@ -83,6 +83,13 @@ class PredictRequest(ModelRequest):
 
     images: Annotated[list[Path], typer.Argument(help="image files, or folders of them; any size")]
     out: Annotated[Path, typer.Option(help="folder for ids/, colour/ and overlay/")]
+    stored_pixels: Annotated[
+        bool,
+        typer.Option(
+            "--stored-pixels",
+            help="predict photos as they are stored; by default EXIF turns them, as viewers do",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)

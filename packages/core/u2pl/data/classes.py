@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import colorsys
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,12 +57,28 @@ def is_background(id: int, name: str) -> bool:
     return id == 0 and name.strip("_ ").lower() in ("background", "nothing", "none", "void")
 
 
-def read_classes(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
-    """Read classes.txt, whose line k is class k, as `name` or `name r g b`.
+class ClassFile(NamedTuple):
+    """The classes that a file names."""
 
-    Returns the names and the palette, uint8 [C, 3]. Raises UserError if the file is missing, has a
-    blank line, a repeated name, a control character or a colour out of range, or does not hold 2 to
-    255 classes.
+    path: Path
+    names: tuple[str, ...]  # by id
+    palette: np.ndarray  # display colours, uint8 [C, 3]
+    coloured: tuple[bool, ...]  # which of the colours the file gives
+    note: str = ""  # what was read otherwise than a person may expect
+
+
+def read_classes(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names and palette, uint8 [C, 3], of a file; as `read_class_file`."""
+    found = read_class_file(path)
+    return found.names, found.palette
+
+
+def read_class_file(path: Path) -> ClassFile:
+    """Read classes.txt, whose line k is class k, as `name`, `name r g b` or `name,r,g,b`.
+
+    A first line `__ignore__`, as labelme writes it, is no class. Raises UserError if the file is
+    missing, has a blank line, a repeated name, a control character or a colour out of range, or
+    does not hold 2 to 255 classes.
     """
     if not path.is_file():
         raise UserError(
@@ -68,42 +86,81 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
             "'name r g b')"
         )
     lines = read_lines(path, keep_blank=True)
-    if not 2 <= len(lines) <= IGNORE:
-        raise UserError(
-            f"{path} names {len(lines)} classes: 2 to {IGNORE} are possible, including background "
-            "(line 1 = id 0)"
-        )
-    named = [_name_and_colour(line) for line in lines]
-    palette = clear_palette([name for name, _ in named])
-    names = []
-    for number, (name, colour) in enumerate(named):
-        if not name:
+    skipped = int(bool(lines) and lines[0] == "__ignore__")
+    note = (
+        f"{path.name} begins with __ignore__, as labelme writes it: line 2 is id 0"
+        if skipped
+        else ""
+    )
+    named = []
+    for number, line in enumerate(lines[skipped:], 1 + skipped):
+        if not line:
             raise UserError(
-                f"{path}, line {number + 1} is blank: line k names class k, so no line may be left "
-                "out"
+                f"{path}, line {number} is blank: line k names class k, so no line may be left out"
             )
-        if colour is not None:
-            if max(colour) > 255:
-                raise UserError(
-                    f"{path}, line {number + 1}: colour {colour} must be three numbers from 0 to "
-                    "255"
-                )
-            palette[number] = colour
-        names.append(name)
-        if one_line(name) != name:
+        named.append(_Line(number, *_name_and_colour(line)))
+    return _class_file(path, named, note)
+
+
+def read_labelmap(path: Path) -> ClassFile:
+    """Read the labelmap.txt of CVAT, whose lines are `name:r,g,b:parts:actions`, in order of id.
+
+    Blank lines and those that begin with # are skipped. Raises UserError as `read_class_file`, and
+    if a line is written in another way.
+    """
+    named = []
+    for number, line in enumerate(read_lines(path, keep_blank=True), 1):
+        if not line or line.startswith("#"):
+            continue
+        name, *rest = line.split(":")
+        colour = re.findall(r"\d+", rest[0]) if rest else []
+        written = bool(rest) and re.fullmatch(r"(\d+ *, *\d+ *, *\d+)?", rest[0].strip())
+        if not name.strip() or not written:
             raise UserError(
-                f"{path}, line {number + 1} holds a control character: {name!r}: remove it"
+                f"{path}, line {number} is {line!r}: write 'name:r,g,b::', as CVAT does, or a "
+                "classes.txt instead of this file"
+            )
+        named.append(_Line(number, name.strip(), list(map(int, colour)) or None))
+    return _class_file(path, named)
+
+
+class _Line(NamedTuple):
+    number: int
+    name: str
+    colour: list[int] | None
+
+
+def _class_file(path: Path, named: list[_Line], note: str = "") -> ClassFile:
+    if not 2 <= len(named) <= IGNORE:
+        raise UserError(
+            f"{path} names {len(named)} classes: 2 to {IGNORE} are possible, including background "
+            "(the first is id 0)"
+        )
+    names = tuple(line.name for line in named)
+    palette = clear_palette(names)
+    for id, line in enumerate(named):
+        if line.colour is not None:
+            if max(line.colour) > 255:
+                raise UserError(
+                    f"{path}, line {line.number}: colour {line.colour} must be three numbers from "
+                    "0 to 255"
+                )
+            palette[id] = line.colour
+        if one_line(line.name) != line.name:
+            raise UserError(
+                f"{path}, line {line.number} holds a control character: {line.name!r}: remove it"
             )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise UserError(
             f"{path} names {', '.join(repeated)} more than once: give every class its own name"
         )
-    return tuple(names), palette
+    return ClassFile(path, names, palette, tuple(line.colour is not None for line in named), note)
 
 
 def _name_and_colour(line: str) -> tuple[str, list[int] | None]:
-    words = line.split()
-    if len(words) >= 4 and all(word.isdecimal() for word in words[-3:]):
-        return " ".join(words[:-3]), [int(word) for word in words[-3:]]
-    return line.replace("\t", " "), None
+    # 'name r g b' or 'name,r,g,b', with any of blank, tab, comma and semicolon in between
+    found = re.fullmatch(r"(.*\S)[\s,;]+(\d+)[\s,;]+(\d+)[\s,;]+(\d+)", line)
+    if found is None:
+        return line.replace("\t", " "), None
+    return " ".join(found[1].rstrip(" ,;").split()), [int(number) for number in found.groups()[1:]]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from u2pl.data.ids import check_ids
-from u2pl.data.reading import check_range, check_size, read_ids, read_rgb
+from u2pl.data.ids import check_ids, composed
+from u2pl.data.reading import check_range, check_size, drawn_upright, read_ids, read_rgb
 from u2pl.data.source import Source
+from u2pl.data.walking import files_below
 from u2pl.errors import UserError
 
 
@@ -48,7 +49,15 @@ class FileSource(Source):
         return self.images.keys()
 
     def image(self, id: str) -> Image.Image:
-        return read_rgb(self._image_file(id))
+        """Decode an image to RGB, the way up that its mask was drawn (see `Facing.drawn_upright`).
+
+        Raises UserError if it is missing or broken.
+        """
+        file, mask = self._image_file(id), self.masks.get(id)
+        return read_rgb(file, upright=lambda facing: drawn_upright(facing, mask, self.exif))
+
+    def files(self, id: str) -> tuple[Path, Path | None]:
+        return self._image_file(id), self.masks.get(id)
 
     def has_mask(self, id: str) -> bool:
         return id in self.masks
@@ -80,7 +89,13 @@ class FileSource(Source):
                 digest.update(f"{id} {_bytes(files[id])}\n".encode())
         for name in sorted(self.lists):
             digest.update(repr((name, self.lists[name].lines)).encode())
+        if facts := self.label_facts():
+            digest.update(repr(facts).encode())
         return digest.hexdigest()[:12]
+
+    def label_facts(self) -> tuple[object, ...]:
+        """What images and labels follow from beyond files, classes and lists; mostly nothing."""
+        return ()
 
     def _image_file(self, id: str) -> Path:
         if id not in self.images:
@@ -91,23 +106,29 @@ class FileSource(Source):
 def files_by_id(folder: Path, suffixes: tuple[str, ...], ending: str = "") -> dict[str, Path]:
     """Index the files below `folder` by id, sorted; an id is the path without suffix and `ending`.
 
-    Skips hidden files, other suffixes and other endings. Raises UserError if an id occurs twice.
+    Skips other suffixes and endings, and what `files_below` skips. Raises UserError if an id occurs
+    twice.
     """
-    found: dict[str, Path] = {}
-    for where, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            stem, suffix = os.path.splitext(name)
-            if name.startswith(".") or suffix.lower() not in suffixes or not stem.endswith(ending):
-                continue
-            path = Path(where, name)
-            id = (path.parent / stem.removesuffix(ending)).relative_to(folder).as_posix()
-            if id in found:
-                raise UserError(
-                    f"{found[id]} and {path} have the same id {id!r}: rename one of them"
-                )
-            found[id] = path
-    return dict(sorted(found.items()))
+    return index_files(folder, files_below(folder), suffixes, ending)
+
+
+def index_files(
+    folder: Path, files: Iterable[str], suffixes: tuple[str, ...], ending: str = ""
+) -> dict[str, Path]:
+    """As `files_by_id`, of files that are listed already, relative to the folder."""
+    found: dict[str, str] = {}
+    for file in files:
+        stem, suffix = os.path.splitext(file)
+        if suffix.lower() not in suffixes or not stem.endswith(ending):
+            continue
+        id = composed(stem.removesuffix(ending))
+        if id in found:
+            raise UserError(
+                f"{folder / found[id]} and {folder / file} have the same id {id!r}: rename one of "
+                "them"
+            )
+        found[id] = file
+    return {id: folder / file for id, file in sorted(found.items())}
 
 
 def _bytes(file: Path) -> int:

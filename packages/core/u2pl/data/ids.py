@@ -5,12 +5,20 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Collection, Iterator
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from u2pl.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+Item = TypeVar("Item")
+
+#: Endings of images, for training and predicting alike: what Pillow reads as it is installed.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"),
+    *(".gif", ".jp2", ".avif", ".ppm", ".pgm"),
+)
 
 
 def read_lines(path: Path, keep_blank: bool = False) -> list[str]:
@@ -32,16 +40,26 @@ def read_lines(path: Path, keep_blank: bool = False) -> list[str]:
     return lines
 
 
+def composed(name: str) -> str:
+    """A name with accents as one character each (NFC), as ids are.
+
+    macOS unpacks names with the accent as a character of its own, other systems do not.
+    """
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
 def match_id(line: str, known: Collection[str], ending: str = "") -> str | None:
     """The id that a line of a list refers to; None if there is none.
 
     Besides the id itself, a line may be a file name, or a pair of paths `image mask` as in the
-    papers' published lists.
+    papers' published lists; with backslashes too, as Windows writes paths.
     """
     return next((id for id in _readings(line, ending) if id in known), None)
 
 
 def _readings(line: str, ending: str) -> Iterator[str]:
+    yield line
+    line = composed(line).replace("\\", "/")
     yield line
     for text in dict.fromkeys((line, line.split()[0])):
         stem, dot, suffix = text.rpartition(".")
@@ -90,6 +108,12 @@ def first_three(items: list[str]) -> str:
     """The first three items, quoted, and the total number."""
     named = ", ".join(repr(item) for item in items[:3])
     return f"{named}{', …' if len(items) > 3 else ''} ({len(items)})"
+
+
+def few(items: Sequence[Item], most: int) -> list[Item]:
+    """At most this many of the items, evenly spread."""
+    count = min(most, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
 
 
 def hold_out(masked: Collection[str], free: Collection[str]) -> list[str]:

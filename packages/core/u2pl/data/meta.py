@@ -2,26 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from u2pl.data.ids import first_three
-from u2pl.errors import UserError
+from u2pl.data.orientation import STORED, UPRIGHT
+from u2pl.errors import UserError, did_you_mean, one_line
 from u2pl.files import parse_toml
+
+#: How masks stand for classes: by ids, by colours, or as 0 and anything else.
+IDS, COLOURS, BINARY = "ids", "colours", "binary"
+
+_KEYS = (
+    *("things", "void_top", "void_bottom"),
+    *("masks", "reduce_zero_label", "merge", "ignore", "exif"),
+)
 
 
 class Meta(NamedTuple):
-    """Values of the attributes of `Source` with the same names."""
+    """What the file says; class names are those of classes.txt, `things` those that remain."""
 
     things: tuple[str, ...] = ()
     void_rows: tuple[float, float] = (0.0, 0.0)
+    masks: str = ""  # ids, colours or binary; empty: as the masks themselves tell
+    reduce_zero_label: bool = False  # 0 in a mask is ignored, 1 is the first class
+    merge: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # new class -> those it is made of
+    ignore: tuple[str, ...] = ()  # classes whose pixels are ignored
+    exif: str = UPRIGHT  # or stored: how photos lie whose masks do not tell
+
+    def remaining(self, classes: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """The classes after merging and ignoring, and for each of `classes` its new id or -1.
+
+        A merged class stands where the first of its parts stood.
+        """
+        becomes = {part: name for name, parts in self.merge.items() for part in parts}
+        renamed = [becomes.get(name, name) for name in classes]
+        kept = dict.fromkeys(
+            new for old, new in zip(classes, renamed, strict=True) if old not in self.ignore
+        )
+        ids = {name: id for id, name in enumerate(kept)}
+        moved = (
+            -1 if old in self.ignore else ids[new]
+            for old, new in zip(classes, renamed, strict=True)
+        )
+        return tuple(kept), tuple(moved)
 
 
-def read_meta(path: Path, classes: tuple[str, ...]) -> Meta:
-    """Read meta.toml: `things`, some of `classes`; `void_top`, `void_bottom`, shares of the height.
+def read_meta(path: Path, classes: tuple[str, ...], listed: str = "classes.txt") -> Meta:
+    """Read meta.toml, which knows `classes` by name; `listed` is the file that names them.
 
     Without the file the defaults hold. Raises UserError if it is not valid TOML, or has an unknown
-    key or class or an invalid share.
+    key or class, or a value that makes no sense.
     """
     if not path.exists():
         return Meta()
@@ -32,11 +65,12 @@ def read_meta(path: Path, classes: tuple[str, ...]) -> Meta:
             f'{path} cannot be read as TOML ({error}): write lines such as things = ["car"] and '
             "void_top = 0.03"
         ) from None
-    unknown = sorted(found.keys() - {"things", "void_top", "void_bottom"})
+    unknown = sorted(found.keys() - set(_KEYS))
     if unknown:
+        near = did_you_mean(unknown[0], _KEYS)
         raise UserError(
-            f"{path} has an unknown key {unknown[0]!r}: it may hold things, void_top and "
-            "void_bottom"
+            f"{path} has an unknown key {unknown[0]!r}{near}: it may hold {', '.join(_KEYS[:-1])} "
+            f"and {_KEYS[-1]}"
         )
     top, bottom = (_share(path, key, found.get(key, 0.0)) for key in ("void_top", "void_bottom"))
     if top + bottom >= 1:
@@ -44,7 +78,19 @@ def read_meta(path: Path, classes: tuple[str, ...]) -> Meta:
             f"{path}: void_top {top} and void_bottom {bottom} leave nothing of the image: their "
             "sum must be below 1"
         )
-    return Meta(_things(path, found.get("things", []), classes), (top, bottom))
+    masks = _one_of(path, "masks", found, (IDS, COLOURS, BINARY), "")
+    meta = Meta(
+        (),
+        (top, bottom),
+        masks,
+        _shifted(path, found.get("reduce_zero_label", False), masks),
+        _merged(path, found.get("merge", {}), classes, f"{listed} does not have"),
+        _known(path, "ignore", found.get("ignore", []), classes, f"{listed} does not have"),
+        _one_of(path, "exif", found, (UPRIGHT, STORED), UPRIGHT),
+    )
+    remaining = _check_remaining(path, meta, classes)
+    lacking = f"{listed} does not have" if remaining == classes else "do not remain"
+    return meta._replace(things=_known(path, "things", found.get("things", []), remaining, lacking))
 
 
 def _share(path: Path, key: str, value: object) -> float:
@@ -55,13 +101,79 @@ def _share(path: Path, key: str, value: object) -> float:
     return float(value)
 
 
-def _things(path: Path, value: object, classes: tuple[str, ...]) -> tuple[str, ...]:
+def _one_of(
+    path: Path, key: str, found: Mapping[str, object], known: tuple[str, ...], default: str
+) -> str:
+    value = found.get(key, default)
+    if key in found and value not in known:
+        raise UserError(
+            f"{path}: {key} is {value!r}: write "
+            + " or ".join(f'{key} = "{choice}"' for choice in known)
+        )
+    return str(value)
+
+
+def _shifted(path: Path, value: object, masks: str) -> bool:
+    if not isinstance(value, bool):
+        raise UserError(f"{path}: reduce_zero_label is {value!r}: write true or false")
+    if value and masks in (COLOURS, BINARY):
+        raise UserError(
+            f'{path}: reduce_zero_label is about ids, but masks = "{masks}": leave one of them out'
+        )
+    return value
+
+
+def _known(
+    path: Path, key: str, value: object, classes: tuple[str, ...], lacking: str
+) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise UserError(f'{path}: things must be a list of class names, such as ["car", "person"]')
+        raise UserError(f'{path}: {key} must be a list of class names, such as ["car", "person"]')
     unknown = [name for name in value if name not in classes]
     if unknown:
         raise UserError(
-            f"{path}: things names classes that classes.txt does not have: {first_three(unknown)}: "
-            "correct the names"
+            f"{path}: {key} names classes that {lacking}: {first_three(unknown)}: correct the names"
         )
     return tuple(dict.fromkeys(value))
+
+
+def _merged(
+    path: Path, value: object, classes: tuple[str, ...], lacking: str
+) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise UserError(
+            f"{path}: merge must be a table of new names and classes, such as "
+            'merge = {vehicle = ["car", "bus"]}'
+        )
+    merge = {
+        name: _known(path, f"merge.{name}", parts, classes, lacking)
+        for name, parts in value.items()
+    }
+    for name, parts in merge.items():
+        if not name.strip() or one_line(name) != name or not parts:
+            raise UserError(f"{path}: merge.{name} must name a class and list what it is made of")
+        if name in classes:  # others join it
+            merge[name] = tuple(dict.fromkeys((name, *parts)))
+    listed = [part for parts in merge.values() for part in parts]
+    twice = sorted({part for part in listed if listed.count(part) > 1})
+    if twice:
+        raise UserError(
+            f"{path}: merge puts {first_three(twice)} into two classes: keep each class in one"
+        )
+    return merge
+
+
+def _check_remaining(path: Path, meta: Meta, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes that remain."""
+    merged = {part for parts in meta.merge.values() for part in parts}
+    both = sorted(merged & set(meta.ignore))
+    if both:
+        raise UserError(
+            f"{path}: merge and ignore both name {first_three(both)}: keep each class in one"
+        )
+    remaining, _ = meta.remaining(classes)
+    if len(remaining) < 2:
+        raise UserError(
+            f"{path}: merge and ignore leave {len(remaining)} class, and at least 2 are needed: "
+            "merge or ignore fewer"
+        )
+    return remaining

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from urllib.parse import parse_qsl
 
 from u2pl.data import sources
 from u2pl.data.demo.scenes import DEMOS, Scenes
@@ -64,7 +64,12 @@ def _open(text: str, scheme: str, rest: str) -> Source:
     kind = source_class(scheme)
     _, *allowed = inspect.signature(kind).parameters  # after the path
     location, _, query = rest.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    # Not parse_qsl: in a path + and % mean themselves.
+    options = {
+        name: value
+        for name, equals, value in (part.partition("=") for part in re.split(r"&(?=\w+=)", query))
+        if equals
+    }
     wrong = sorted(set(options) - set(allowed)) or ([query] if query and not options else [])
     if wrong or not location:
         possible = "?" + "&".join(f"{option}=…" for option in allowed) if allowed else "no options"

@@ -3,42 +3,85 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from u2pl.data.bit_depth import raw_mode, swapped, to_eight_bits
+from u2pl.data.orientation import Facing, facing, turned
 from u2pl.errors import UserError
 from u2pl.notation import IGNORE
 
+#: Megapixels of the largest image that is decoded, and the environment variable that changes it.
+MEGAPIXELS, LIMIT = 500, "U2PL_MEGAPIXELS"
+
+# What Pillow raises for files that are no image, or not a whole one.
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 # Pillow scales greyscale of 2 and 4 bits to 0..255; a mask's ids are scaled back.
 _STRETCHED = {"L;2": 85, "L;4": 17}
+# Formats that do not keep every pixel as it was; the last three do so at some settings alone.
+_LOSSY = ("JPEG", "MPO", "AVIF", "WEBP", "JPEG2000")
+# Below this high byte, a 16-bit colour needs fewer than 14 bits.
+_FEW_BITS = 64
+
+# Held while Pillow's own limit is off; replaced in child processes, which may be forked meanwhile.
+_opening = threading.Lock()
 
 
-def read_rgb(file: Path | bytes, where: str = "") -> Image.Image:
+class DrawnMask(NamedTuple):
+    """A mask as it is stored."""
+
+    pixels: np.ndarray  # whole numbers [H, W], or colours, uint8 [H, W, 3]
+    palette: np.ndarray | None  # uint8 [N, 3], colours of the numbers of an indexed image
+    kind: str  # Pillow's name of the mode
+    lossy: str  # the format, if it may have changed pixels; else empty
+
+
+def read_rgb(
+    file: Path | bytes, where: str = "", upright: bool | Callable[[Facing], bool] = True
+) -> Image.Image:
     """Decode an image file (or its bytes, called `where` in errors) to 8-bit RGB.
 
-    16 bits are scaled to 8, transparency is dropped. A rotation in the EXIF header is not applied:
-    masks are drawn on the stored pixels. Raises UserError if the file is missing, truncated, not an
-    image, or holds floating-point pixels.
+    More bits are scaled to 8 (`to_eight_bits`), transparency is dropped.
+
+    Args:
+        file: a path, or the file's content.
+        where: the name in errors; the path if left out.
+        upright: whether an EXIF orientation is followed, as viewers do, or what decides it for each
+            photo that has one; otherwise the pixels stay as they are stored.
+
+    Raises UserError if the file is missing, truncated, not an image, too large, or holds
+    floating-point pixels.
     """
-    return to_rgb(_decode(file, where), _name(file, where))
+    name = _name(file, where)
+    image, raw, faced = _decode(file, name)
+    if raw[-4:-1] == ";16" and image.mode in ("RGB", "RGBA", "RGBX"):
+        image = _of_16_bits(image, file, name)
+    image = to_rgb(image, name)
+    if faced.tag == 1:
+        return image
+    return turned(image, faced, upright(faced) if callable(upright) else upright)
 
 
 def to_rgb(image: Image.Image, where: str) -> Image.Image:
-    """8-bit RGB of an opened image, called `where` in errors; as `read_rgb`."""
+    """8-bit RGB of an opened image, called `where` in errors; as `read_rgb`, as it is stored."""
     try:
         image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except _DAMAGED as error:
         raise _broken(where, error) from None
     if image.mode == "F":
         raise UserError(
             f"{where} holds floating-point pixels: save it with 8 or 16 bits per channel"
         )
     if image.mode.startswith("I"):
-        sixteen = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        image = Image.fromarray(((sixteen + 128) // 257).astype(np.uint8))
+        image = Image.fromarray(to_eight_bits(np.asarray(image), where))
     if image.mode == "P":  # via RGBA: Pillow warns of transparent palette entries otherwise
         image = image.convert("RGBA")
     return image.convert("RGB")
@@ -48,22 +91,96 @@ def read_ids(file: Path | bytes, where: str = "") -> np.ndarray:
     """Decode a mask file (or its bytes) to ids as stored, uint8 [H, W].
 
     A palette mask yields its indices, not its colours. Raises UserError if the file is missing or
-    truncated, has colour channels, or holds values above 255.
+    truncated, has colour channels, went through lossy compression, or holds values above 255.
     """
-    image = _decode(file, where)
-    if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
+    return ids_of(read_mask(file, where), _name(file, where))
+
+
+def ids_of(mask: DrawnMask, name: str, advice: str = "convert its colours to ids") -> np.ndarray:
+    """The ids of a mask that is read already, called `name` in errors; as `read_ids`.
+
+    Args:
+        mask: as it is stored.
+        name: the name in errors.
+        advice: what to do about a mask with colour channels.
+    """
+    if mask.lossy:
         raise UserError(
-            f"{_name(file, where)} is a {image.mode} image: a mask must hold one class id per "
-            "pixel, as a single-channel or palette PNG; "
-            "convert its colours to ids"
+            f"{name} is a {mask.lossy} image, whose compression changes class ids: make a PNG from "
+            "the original mask, not from this file"
         )
-    ids = np.asarray(image)
+    ids = mask.pixels
+    if ids.ndim == 3:
+        raise UserError(
+            f"{name} is a {mask.kind} image: a mask must hold one class id per pixel, as a "
+            f"single-channel or palette PNG; {advice}"
+        )
     if not 0 <= int(ids.min()) <= int(ids.max()) <= 255:
         raise UserError(
-            f"{_name(file, where)} holds values from {ids.min()} to {ids.max()}: a mask must hold "
-            "class ids from 0 to 254, or 255 to ignore"
+            f"{name} holds values from {ids.min()} to {ids.max()}: a mask must hold class ids from "
+            "0 to 254, or 255 to ignore"
         )
-    return ids.astype(np.uint8) // np.uint8(_STRETCHED.get(image.info.get("rawmode", ""), 1))
+    return ids.astype(np.uint8)
+
+
+def read_mask(file: Path | bytes, where: str = "") -> DrawnMask:
+    """Decode a mask file (or its bytes) as it is; transparency is dropped.
+
+    Raises UserError if the file is missing or truncated, or holds floating-point pixels or colours
+    of 16 bits.
+    """
+    name = _name(file, where)
+    image, raw, _ = _decode(file, name)
+    if image.mode == "F" or (";16" in raw and not image.mode.startswith("I")):
+        what = "floating-point pixels" if image.mode == "F" else "16 bits in each channel"
+        raise UserError(f"{name} holds {what}: save the mask as a PNG of 8 bits")
+    lossy = _lossy(image)
+    if image.mode in ("P", "L", "1") or image.mode.startswith("I"):
+        values = np.asarray(image)
+        if raw in _STRETCHED:
+            values = values // np.uint8(_STRETCHED[raw])
+        palette = colours_of(image) if image.mode == "P" else None
+        return DrawnMask(values, palette, image.mode, lossy)
+    flat = image.convert("L" if image.mode in ("LA", "La") else "RGB")
+    return DrawnMask(np.asarray(flat), None, image.mode, lossy)
+
+
+class MaskHeader(NamedTuple):
+    """What a mask's header tells."""
+
+    painted: bool  # in colours, which are not those of a palette
+    palette: np.ndarray | None  # as in `DrawnMask`
+    lossy: str
+
+
+def read_mask_header(file: Path | bytes, where: str = "") -> MaskHeader:
+    """Look at a mask without decoding it (a palette outside PNG files is decoded).
+
+    Raises UserError if the file is missing or not an image.
+    """
+    name = _name(file, where)
+    with _header(file, name) as header:
+        try:
+            palette = colours_of(header) if header.mode == "P" else None
+        except _DAMAGED as error:
+            raise _broken(name, error) from None
+        painted = header.mode not in ("P", "L", "LA", "La", "1", "F", "I")
+        return MaskHeader(painted and header.mode[0] != "I", palette, _lossy(header))
+
+
+def _lossy(image: Image.Image) -> str:
+    """The format, if it may have changed pixels; else empty."""
+    tiff = str(image.info.get("compression", "")) in ("jpeg", "webp")
+    return str(image.format) if image.format in _LOSSY or tiff else ""
+
+
+def colours_of(image: Image.Image) -> np.ndarray:
+    """The palette of an indexed image, uint8 [N, 3]."""
+    stored = image.palette
+    if stored is not None and stored.mode == "RGB" and stored.rawmode in (None, "RGB"):
+        # known before the image is decoded, as in PNG files
+        return np.frombuffer(bytes(stored.palette), np.uint8).reshape(-1, 3)
+    return np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
 
 
 def read_first_of_16_bits(file: Path) -> np.ndarray:
@@ -97,7 +214,12 @@ def read_first_of_16_bits(file: Path) -> np.ndarray:
     return pixels[0].numpy()
 
 
-def check_range(ids: np.ndarray, classes: int, where: str) -> np.ndarray:
+def check_range(
+    ids: np.ndarray,
+    classes: int,
+    where: str,
+    advice: str = "name these classes in classes.txt or change the ids to 255",
+) -> np.ndarray:
     """`ids`, uint8 [H, W]; UserError naming those that are neither below `classes` nor 255."""
     present = np.flatnonzero(np.bincount(ids.ravel(), minlength=IGNORE + 1))
     foreign = [int(id) for id in present if classes <= id != IGNORE]
@@ -105,59 +227,158 @@ def check_range(ids: np.ndarray, classes: int, where: str) -> np.ndarray:
         listed = ", ".join(map(str, foreign[:5])) + (", …" if len(foreign) > 5 else "")
         raise UserError(
             f"{where} holds ids {listed}, but there are {classes} classes (0 to {classes - 1}; 255 "
-            "= ignore): "
-            "name these classes in classes.txt or change the ids to 255"
+            f"= ignore): {advice}"
         )
     return ids
 
 
 def read_size(image: Path | bytes, where: str = "") -> tuple[int, int]:
     """Width and height from an image's header; UserError if the file is missing or not an image."""
-    with _header(image, where) as header:
+    with _header(image, _name(image, where)) as header:
         return header.size
 
 
+def read_facing(image: Path | bytes, where: str = "") -> Facing:
+    """How a photo lies in its file, from its header; UserError as `read_size`."""
+    with _header(image, _name(image, where)) as header:
+        return facing(header)
+
+
+class PhotoHeader(NamedTuple):
+    """What a photo's header tells."""
+
+    facing: Facing
+    deep: bool  # more than 8 bits per channel
+
+
+def read_photo_header(image: Path | bytes, where: str = "") -> PhotoHeader:
+    """Look at a photo without decoding it; UserError as `read_size`."""
+    with _header(image, _name(image, where)) as header:
+        deep = header.mode.startswith("I") or ";16" in raw_mode(getattr(header, "tile", []))
+        return PhotoHeader(facing(header), deep)
+
+
+def drawn_upright(facing: Facing, mask: Path | bytes | None, undecided: str) -> bool:
+    """As `Facing.drawn_upright`, of a mask file (or its bytes); a broken one counts as missing."""
+    try:
+        size = None if mask is None else read_size(mask)
+    except UserError:  # whoever needs the mask will say so
+        size = None
+    return facing.drawn_upright(size, undecided)
+
+
 def check_size(ids: np.ndarray, image: Path | bytes, mask_name: str, image_name: str) -> np.ndarray:
-    """The mask; UserError if its size differs from its image's. Reads only the image's header."""
-    size = read_size(image, image_name)
-    mask_size = (ids.shape[1], ids.shape[0])
-    if size != mask_size:
-        turned = " (turned by its EXIF header? Save it upright)" if size == mask_size[::-1] else ""
+    """The mask; UserError if its size is not its image's, as stored or as its EXIF header turns it.
+
+    Reads only the image's header.
+    """
+    found = read_facing(image, image_name)
+    mask_size, size = (ids.shape[1], ids.shape[0]), found.size
+    if mask_size not in (size, found.upright):
+        swapped = " (one of the two lies on its side)" if mask_size == size[::-1] else ""
         raise UserError(
             f"{mask_name} is {mask_size[0]}x{mask_size[1]}, but its image {image_name} is "
-            f"{size[0]}x{size[1]}{turned}: "
+            f"{size[0]}x{size[1]}{swapped}: "
             "make both the same size"
         )
     return ids
+
+
+class _Decoded(NamedTuple):
+    """An image with its pixels, and what its header said before they were loaded."""
+
+    image: Image.Image
+    raw: str  # `raw_mode`
+    facing: Facing
 
 
 def _name(file: Path | bytes, where: str) -> str:
     return where or (str(file) if isinstance(file, Path) else "image")
 
 
-def _header(file: Path | bytes, where: str) -> Image.Image:
+def _header(file: Path | bytes, name: str) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+        with _any_size():
+            image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
     except FileNotFoundError:
-        raise _missing(_name(file, where)) from None
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise _broken(_name(file, where), error) from None
+        raise _missing(name) from None
+    except _DAMAGED as error:
+        raise _broken(name, error) from None
+    width, height = image.size
+    most = _limit()
+    if width * height > most * 1_000_000:
+        image.close()
+        raise UserError(
+            f"{name} has {width}x{height} pixels, more than the {most:g} megapixels that are "
+            f"decoded: if that is right, set the environment variable {LIMIT} to "
+            f"{-(-width * height // 1_000_000)} or more"
+        )
+    return image
 
 
-def _decode(file: Path | bytes, where: str) -> Image.Image:
-    with _header(file, where) as image:
-        tiles = getattr(image, "tile", [])
-        rawmode = tiles[0][3] if tiles else ""
+@contextmanager
+def _any_size() -> Iterator[None]:
+    """Let Pillow open large images, which it takes for an attack from 179 megapixels on.
+
+    Its limit is one for the whole process, so threads take turns.
+    """
+    with _opening:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _unlock() -> None:
+    global _opening
+    _opening = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_unlock)
+
+
+def _limit() -> float:
+    text = os.environ.get(LIMIT, "") or str(MEGAPIXELS)
+    try:
+        most = float(text)
+    except ValueError:
+        most = 0.0
+    if not most > 0:
+        raise UserError(f"{LIMIT} is {text!r}: set it to a number of megapixels, such as 1000")
+    return most
+
+
+def _decode(file: Path | bytes, name: str) -> _Decoded:
+    with _header(file, name) as image:
+        raw, faced = raw_mode(getattr(image, "tile", [])), facing(image)
         try:
             image.load()
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-            raise _broken(_name(file, where), error) from None
-        image.info["rawmode"] = rawmode if isinstance(rawmode, str) else ""
-        return image
+        except _DAMAGED as error:
+            raise _broken(name, error) from None
+        return _Decoded(image, raw, faced)
+
+
+def _of_16_bits(image: Image.Image, file: Path | bytes, name: str) -> Image.Image:
+    """Colours of 16 bits, of which Pillow kept the high byte, scaled by the bits that they use."""
+    high = np.asarray(image.convert("RGB"))
+    if high.max() >= _FEW_BITS:
+        return image  # the high bytes are the 8-bit image
+    with _header(file, name) as again:
+        try:
+            tiles = getattr(again, "tile", [])
+            again.tile = swapped(tiles, raw_mode(tiles))  # type: ignore[attr-defined]
+            again.load()
+        except _DAMAGED:  # Pillow cannot read this kind the other way round
+            return image
+        low = np.asarray(again.convert("RGB"))
+    return Image.fromarray(to_eight_bits(high.astype(np.uint16) * 256 + low, name))
 
 
 def _missing(where: str) -> UserError:
-    return UserError(f"{where} does not exist: restore the file, or take its id out of the split")
+    return UserError(f"{where} does not exist: restore the file, or leave it out")
 
 
 def _broken(where: str, error: Exception) -> UserError:
@@ -166,6 +387,4 @@ def _broken(where: str, error: Exception) -> UserError:
         if "cannot identify" in str(error)
         else (str(error).splitlines() or ["unreadable"])[0]
     )
-    return UserError(
-        f"{where} cannot be decoded ({reason}): replace the file, or take its id out of the split"
-    )
+    return UserError(f"{where} cannot be decoded ({reason}): replace the file, or leave it out")

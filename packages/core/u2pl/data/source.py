@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from u2pl.data.ids import check_ids, read_lines
+from u2pl.data.orientation import STORED
 from u2pl.errors import UserError
 
 
@@ -43,6 +44,11 @@ class Source(ABC):
     things: tuple[str, ...] = ()
     #: Shares of the height at the top and the bottom that show nothing of the scene.
     void_rows: tuple[float, float] = (0.0, 0.0)
+    #: How photos that EXIF turns are read where a mask's size does not tell how it was drawn. The
+    #: masks of published data are those of the stored pixels, people's own of what viewers show.
+    exif: str = STORED
+    #: How to have them read the other way, in words; empty if that cannot be said.
+    exif_switch: str = ""
     #: Name -> classes, for each subset of the classes that benchmarks report an mIoU of as well.
     subsets: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
@@ -70,6 +76,10 @@ class Source(ABC):
     def fingerprint(self) -> str:
         """12 hex digits over classes, ids and file sizes, to identify the data; decodes nothing."""
 
+    def files(self, id: str) -> tuple[Path | bytes, Path | bytes | None] | None:
+        """An image and its mask as they are stored; None if the source draws them."""
+        return None
+
     def ids(self) -> Collection[str]:
         """The ids of all images."""
         return {id for name in self.splits() for id in self.split(name)}
@@ -77,6 +87,15 @@ class Source(ABC):
     def read_list(self, path: Path) -> list[str]:
         """Read the ids in a user's file; UserError if it is empty or names unknown images."""
         return check_ids(read_lines(path), self.ids(), str(path), self.id_ending)
+
+    @property
+    def white_advice(self) -> str:
+        """What to do about masks that hold nothing but 0 and 255."""
+        return "write the class's id instead of 255"
+
+    def proposal(self, ids: Sequence[str]) -> str:
+        """A file that would mend the masks of these ids, as lines to paste; empty if none would."""
+        return ""
 
     def where_masks_lack(self, advice: str) -> str:
         """What to do about a missing mask: look at those that belong to no image, if there are any.

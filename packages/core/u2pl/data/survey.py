@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from u2pl.data.mask_checks import only_black_and_white
 from u2pl.data.source import Source
 from u2pl.errors import UserError
 from u2pl.notation import IGNORE
@@ -47,10 +48,7 @@ def survey(source: Source, ids: Sequence[str], limit: int | None = None) -> Surv
             problems.append(str(error))
     pixels = per_id[: len(source.classes)]
     if pixels[0] and per_id[IGNORE] and not pixels[1:].any():
-        problems.append(
-            "the masks hold only 0 and 255, and 255 means ignore: write the class's id instead of "
-            "255"
-        )
+        problems.append(only_black_and_white(source))
     absent = tuple(
         name for name, count in zip(source.classes, pixels, strict=True) if masked and not count
     )

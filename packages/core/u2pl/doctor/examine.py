@@ -10,6 +10,8 @@ from rich.console import Console
 
 from u2pl.counting import Counting
 from u2pl.data.classes import listed
+from u2pl.data.mask_checks import only_black_and_white
+from u2pl.data.source import Source
 from u2pl.data.survey import Survey
 from u2pl.doctor.costs import say_costs, say_state
 from u2pl.doctor.findings import (
@@ -40,6 +42,10 @@ def examine(app: App, request: Request, console: Console, counting: Counting) ->
     try:
         task = make_task(app, request, counting)
     except UserError as error:
+        if error.proposal:
+            diagnosis.say(error.proposal)
+            diagnosis.fix([str(error)])
+            return diagnosis.conclude("")
         look_without_task(app.task_module.parts_without_task(request), error, diagnosis)
         return diagnosis.conclude("")
     scored = look(task, diagnosis)
@@ -72,6 +78,7 @@ def look(task: Task, diagnosis: Diagnosis) -> Part | None:
     scored = None
     try:
         scored = task.scored
+        task.check_masks()
         task.check()
     except UserError as error:
         diagnosis.fix([str(error)])
@@ -87,11 +94,18 @@ def look(task: Task, diagnosis: Diagnosis) -> Part | None:
     if scored is not None and scored.ids:
         say_sizes(scored.role, found[scored.role].sizes, diagnosis)
     masked = {part.role: found[part.role] for part in parts if part.masked}
+    broken = [part for part in parts if found[part.role].problems]
+    for source in {id(part.source): part.source for part in broken}.values():
+        propose(
+            source, [id for part in broken if part.source is source for id in part.ids], diagnosis
+        )
     if masked:
         diagnosis.console.print(class_table(task.classes, masked))
     for table in task.tables():
         diagnosis.print(table)
     _warn_of_absent(parts, scored, found, diagnosis)
+    for doubt in task.doubts(scored):
+        diagnosis.warn(doubt)
     if scored is not None and 0 < len(scored.ids) < FEW:
         diagnosis.warn(
             f"{scored_words(len(scored.ids))}: a difference of a few points of mIoU says nothing; "
@@ -115,8 +129,16 @@ def look_without_task(parts: Iterable[Part], error: UserError, diagnosis: Diagno
             )
             diagnosis.fix([str(error)])
             diagnosis.fix(found.problems, "images with masks")
+            propose(part.source, part.ids, diagnosis)
             return
     raise error
+
+
+def propose(source: Source, ids: list[str], diagnosis: Diagnosis) -> None:
+    """Print a file that would mend the masks, if there is one."""
+    lines = source.proposal(ids)
+    if lines:
+        diagnosis.say(f"{source.name}: {lines}")
 
 
 def _warn_of_absent(
@@ -124,7 +146,8 @@ def _warn_of_absent(
 ) -> None:
     for part in parts:
         result = found[part.role]
-        if not part.masked or not result.absent:
+        white = only_black_and_white(part.source) in result.problems  # says more
+        if not part.masked or not result.absent or white:
             continue
         names = listed(result.absent)
         masks = f"none of {result.masked} {part.role} masks shows {names}"

@@ -135,19 +135,28 @@ class Model:
             raise UserError(explain(error)) from error
 
     def predict(
-        self, image: ImageLike, *, probabilities: bool = False, **view: Unpack[View]
+        self,
+        image: ImageLike,
+        *,
+        probabilities: bool = False,
+        stored_pixels: bool = False,
+        **view: Unpack[View],
     ) -> Prediction:
         """Segment an image of any size, as `predict` on the command line does.
+
+        A file is turned upright as its EXIF header says, as viewers do; all others are taken as
+        they are.
 
         Args:
             image: a file, a PIL image, an array [H, W, 3] or [H, W], or a tensor [3, H, W]; arrays
                 and tensors as uint8, or floating point in [0, 1].
             probabilities: whether to keep those of all classes, float32 [C, H, W].
+            stored_pixels: whether a file's pixels stay as they are stored, whatever EXIF says.
             view: changes of the protocol: mode, crop, scales, flip, crf.
 
         Raises UserError if the image cannot be read or a change makes no sense.
         """
-        pixels, protocol = as_pixels(image), self.protocol(**view)
+        pixels, protocol = as_pixels(image, stored_pixels), self.protocol(**view)
         if protocol.crf:
             load_crf()
         with evaluating([self.network]):
@@ -236,10 +245,10 @@ def choose_device(cpu: bool) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
 
 
-def as_pixels(image: ImageLike) -> np.ndarray:
-    """An image as uint8 [H, W, 3]; UserError if it is none."""
+def as_pixels(image: ImageLike, stored: bool = False) -> np.ndarray:
+    """An image as uint8 [H, W, 3], a file upright unless `stored`; UserError if it is none."""
     if isinstance(image, (str, Path)):
-        return np.array(read_rgb(Path(image)))
+        return np.array(read_rgb(Path(image), upright=not stored))
     if isinstance(image, Image.Image):
         return np.array(to_rgb(image, str(getattr(image, "filename", "") or "the image")))
     if isinstance(image, Tensor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +12,13 @@ import numpy as np
 import torch
 
 from u2pl.counting import OnProgress
+from u2pl.data.ids import IMAGE_SUFFIXES
 from u2pl.data.reading import read_size
+from u2pl.data.walking import files_below
 from u2pl.errors import UserError
 from u2pl.model.model import Model, View
 from u2pl.report.overlays import colour_key, colour_mask, write_ids, write_picture
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"}
-)
 FOLDERS = ("ids", "colour", "overlay")
 #: Which colour is which class.
 KEY = "classes.png"
@@ -36,6 +36,8 @@ def predict_files(
     inputs: Sequence[Path],
     out: Path,
     progress: OnProgress | None = None,
+    *,
+    stored_pixels: bool = False,
     **view: Unpack[View],
 ) -> list[Failure]:
     """Write ids/NAME.png (with palette), colour/NAME.png and overlay/NAME.jpg for every image.
@@ -47,6 +49,7 @@ def predict_files(
         inputs: files, or folders that are searched with their sub-folders, whose names are kept.
         out: folder of the three.
         progress: called with (images done, images to do).
+        stored_pixels: as in `Model.predict`.
         view: changes of the model's protocol; `center-crop` predicts the whole image, for a mask
             must cover its image.
 
@@ -60,7 +63,7 @@ def predict_files(
     write_picture(colour_key(model.classes, palette), out / KEY)
     for done, (name, path) in enumerate(named.items(), 1):
         try:
-            found = model.predict(path, **view)
+            found = model.predict(path, stored_pixels=stored_pixels, **view)
         except UserError as error:
             failures.append(Failure(path, str(error)))
         except torch.OutOfMemoryError:
@@ -83,7 +86,7 @@ def find_images(inputs: Sequence[Path], out: Path) -> dict[str, Path]:
     """The images that `inputs` mean, by the name of their prediction: their path without suffix.
 
     The path is that below the given folder. In folders, files count if they have an image's suffix
-    and no part of their path starts with a dot; earlier predictions in `out` do not count. `a.jpg`
+    and `files_below` does not skip them; earlier predictions in `out` do not count. `a.jpg`
     beside `a.png` become `a_jpg` and `a_png`; raises UserError if names still clash.
     """
     # resolved -> (as typed, below its input): a file that is named twice is predicted once
@@ -116,15 +119,11 @@ def find_images(inputs: Sequence[Path], out: Path) -> dict[str, Path]:
 
 def _images_below(folder: Path, skipped: list[Path]) -> list[Path]:
     images = [
-        path.relative_to(folder)
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not any(path.resolve().is_relative_to(own) for own in skipped)
+        Path(file)
+        for file in files_below(folder)
+        if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
+        and not any((folder / file).resolve().is_relative_to(own) for own in skipped)
     ]
     if not images:
-        raise UserError(
-            f"{folder}: this folder holds no image ({' '.join(sorted(IMAGE_SUFFIXES))})"
-        )
+        raise UserError(f"{folder}: this folder holds no image ({' '.join(IMAGE_SUFFIXES)})")
     return images

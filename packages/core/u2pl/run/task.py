@@ -20,7 +20,10 @@ from torch.utils.data import Dataset
 from u2pl import distributed
 from u2pl.cache import digest, load_cached, store_cached
 from u2pl.counting import Counting, OnProgress
+from u2pl.data.content import mask_doubts, photo_notes
+from u2pl.data.mask_checks import black_and_white
 from u2pl.data.source import Source
+from u2pl.errors import UserError
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.evaluate.scoring import load_example
 from u2pl.maps import resize_image, shrink_factor
@@ -98,6 +101,13 @@ class Task(ABC):
     def tables(self) -> Iterable[Table | str]:
         """More of the data that `doctor` shows."""
         return ()
+
+    def check_masks(self) -> None:
+        """UserError if the masks of a part hold nothing but 0 and 255, which means ignore."""
+        for part in (*self.streams, self.scored):
+            words = black_and_white(part.source, part.ids) if part.masked else ""
+            if words:
+                raise UserError(words)
 
     def check(self) -> None:  # noqa: B027, most tasks have something to check
         """Look into the data far enough to know that a run makes sense; UserError if not."""
@@ -214,6 +224,11 @@ class Task(ABC):
                 for note in part.source.notes
             ),
             *last.source.scoring_notes(),
+            *(
+                note
+                for source, ids in _by_source([*self.parts, *([scored] if scored else [])])
+                for note in photo_notes(source, ids)
+            ),
             *(method.notes() if method is not None else ()),
             *self.own_notes(),
         ]
@@ -227,6 +242,12 @@ class Task(ABC):
                 lacking = f"the masks of {name} belong to no image"
             notes.append(f"{lacking}: the network is not scored, and the last one is kept")
         return list(dict.fromkeys(notes))
+
+    def doubts(self, scored: Part | None) -> list[str]:
+        """What speaks against training on these masks, though it is possible; as `notes`."""
+        parts = (*self.streams, *(() if scored is None else (scored,)))
+        used = [part for part in parts if part.masked]
+        return [words for source, ids in _by_source(used) for words in mask_doubts(source, ids)]
 
     def begin(self) -> tuple[AnyMethod, Beginning | None]:
         """The method as a run begins with it, and what its network began with; None without `init`.
@@ -314,3 +335,12 @@ class Task(ABC):
         """The same task with a network that is not pretrained."""
         request = replace(self.request, init=None)
         return replace(self, request=request, recipe=self.recipe.from_random_weights())
+
+
+def _by_source(parts: Sequence[Part]) -> list[tuple[Source, list[str]]]:
+    """The ids of some parts, in order, by the data that they are of."""
+    ids: dict[int, set[str]] = {}
+    for part in parts:
+        ids.setdefault(id(part.source), set()).update(part.ids)
+    sources = {id(part.source): part.source for part in parts}
+    return [(sources[key], sorted(found)) for key, found in ids.items()]

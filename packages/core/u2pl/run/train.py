@@ -158,6 +158,7 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     scored = task.scored
     if scored.ids:
         check_scored(scored.source, scored.ids)
+    task.check_masks()
     task.check()
     folder = _folder(task)
     # of a run that goes on, all is in its state: what it began with, and what `prepare` has found
@@ -303,7 +304,7 @@ def announcement(
     accelerator: Accelerator,
     beginning: Beginning | None = None,
 ) -> list[str]:
-    """What is about to happen, in at most `HEADER` lines."""
+    """What is about to happen, in at most `HEADER` lines if there are no warnings."""
     request, train = task.request, task.recipe.sections.train
     lr, head_lr = train.scaled_lr, train.scaled_lr * train.head_lr_factor
     images = ", ".join(f"{len(part.ids)} {part.role}" for part in task.streams)
@@ -322,6 +323,7 @@ def announcement(
     last = f"writing to {folder}; {where_options_are(task)}"
     notes = [*slow(accelerator), *task.notes(method, scored)]
     room = HEADER - len(lines) - 1
+    lines += [f"warning: {doubt}" for doubt in task.doubts(scored)]
     if len(notes) > room:
         notes = [*notes[: room - 1], f"{len(notes) - room + 1} more, which doctor lists"]
     return [*lines, *(f"note: {note}" for note in notes), last]

@@ -67,6 +67,109 @@ def test_stray_masks_are_noted(make_folder: MakeFolder) -> None:
     assert "such as b_mask.png: its image is called b, so leave '_mask' out" in note
 
 
+def test_a_folder_of_cvat_is_read(make_folder: MakeFolder) -> None:
+    root = make_folder({"a": [0, 1], "b": [2], "c": None})
+    before = Folder(root)
+    (root / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\n")
+    assert Folder(root).notes == ()  # classes.txt is there
+    (root / "classes.txt").unlink()
+    (root / "labelmap.txt").write_text("background:0,0,0::\ncat:128,0,0::\ndog:0,128,0::\n")
+    (root / "images").rename(root / "JPEGImages")
+    (root / "masks").rename(root / "SegmentationClass")
+    colours = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)
+    for mask in (root / "SegmentationClass").iterdir():
+        Image.fromarray(colours[np.asarray(Image.open(mask))]).save(mask)
+    found = Folder(root)
+    assert (found.classes, found.ids()) == (before.classes, before.ids())
+    assert found.palette.tolist() == colours.tolist()
+    assert found.mask("a").tolist() == [[0, 1] * 3] * 4
+    assert [note.split(":")[0] for note in found.notes] == [
+        "classes are read from labelmap.txt",
+        "masks are read from SegmentationClass/",
+        "the masks are painted in colours",
+    ]
+    (root / "labelmap.txt").unlink()
+    with pytest.raises(UserError, match="looks like a VOC devkit"):
+        Folder(root)
+
+
+def test_files_of_other_kinds_are_counted(make_folder: MakeFolder) -> None:
+    root = make_folder({"a": [0], "b": [1]})
+    images = root / "images"
+    for name in ("1.heic", "2.HEIC", "3.dng", "a.json", "notes.txt", "Thumbs.db", "._4.heic"):
+        (images / name).write_bytes(b"x")
+    for kind in ("jfif", "gif", "jp2", "avif", "ppm"):
+        Image.new("RGB", (6, 4), (9, 9, 9)).save(
+            images / f"{kind}.{kind}", format="JPEG" if kind == "jfif" else None
+        )
+    source = Folder(root)
+    assert sorted(source.ids()) == ["a", "avif", "b", "gif", "jfif", "jp2", "ppm"]
+    assert all(source.image(id).size == (6, 4) for id in source.ids())
+    assert source.notes == (
+        "images/ holds 3 files that are not read: .heic (2), .dng (1), such as 1.heic; to use "
+        "photos among them, save them as JPEG or PNG",
+    )
+    for file in images.iterdir():
+        if file.suffix.lower() != ".heic":
+            file.unlink()
+    with pytest.raises(
+        UserError, match=r"holds no images: put \.jpg.* files there: images/ holds 2"
+    ):
+        Folder(root)
+
+
+def test_lists_written_on_windows_and_hidden_ones(make_folder: MakeFolder) -> None:
+    root = make_folder({"day/a": [0], "day/b": [1], "c": None}, val="day\\a\n")
+    (root / "splits" / "._val.txt").write_bytes(b"\0\5\x16\7" + b"\xff" * 20)
+    source = Folder(root)
+    assert source.splits() == ("train", "val")
+    assert source.split("val") == ["day/a"] and source.split("train") == ["c", "day/b"]
+
+
+def test_folders_that_are_linked_are_read(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder({"day/a": [0, 1], "b": [1], "c": None})
+    expected = Folder(root).fingerprint()
+    for kind in ("images", "masks"):
+        (root / kind / "day").rename(tmp_path / f"{kind}-of-day")
+        (root / kind / "day").symlink_to(tmp_path / f"{kind}-of-day")
+    assert Folder(root).fingerprint() == expected
+    assert Folder(root).mask("day/a").tolist() == [[0, 1] * 3] * 4
+
+
+def test_accents_may_be_written_in_two_ways(make_folder: MakeFolder) -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    root = make_folder({composed: [0, 1], "b": [1]}, val=f"{apart}\n")
+    (root / "masks" / f"{composed}.png").rename(root / "masks" / f"{apart}.png")
+    source = Folder(root)
+    assert source.split("val") == [composed] and source.has_mask(composed)
+    assert not source.notes
+
+
+def test_without_classes_the_colours_of_the_masks_propose_some(make_folder: MakeFolder) -> None:
+    root = make_folder({"a": [0, 1], "b": [2]})
+    (root / "classes.txt").unlink()
+    with pytest.raises(UserError, match=r"classes\.txt does not exist") as caught:
+        Folder(root)
+    assert caught.value.proposal == ""
+    paint = np.array([[0, 0, 0], [200, 0, 0], [0, 0, 200]], np.uint8)
+    for name, id in (("a", 0), ("b", 2)):
+        ids = np.full((40, 60), id, np.uint8)
+        ids[:10] = 1
+        Image.fromarray(paint[ids]).save(root / "masks" / f"{name}.png")
+    with pytest.raises(UserError, match=r"classes\.txt does not exist") as caught:
+        Folder(root)
+    assert caught.value.proposal == (
+        "the masks are painted in 3 colours:\n"
+        "  0 0 0: 37.5 % of the pixels, in 1 of the masks looked at\n"
+        "  0 0 200: 37.5 % of the pixels, in 1 of the masks looked at\n"
+        "  200 0 0: 25.0 % of the pixels, in 2 of the masks looked at\n"
+        "to have them read, write them into classes.txt (put the names of the classes for class-0 "
+        "and so on):\n"
+        f"cat > {root}/classes.txt <<'END'\n"
+        "class-0 0 0 0\nclass-1 0 0 200\nclass-2 200 0 0\nEND"
+    )
+
+
 def test_incomplete_folders_say_what_to_do(make_folder: MakeFolder, tmp_path: Path) -> None:
     root = make_folder({"a": [0]})
     (root / "classes.txt").unlink()

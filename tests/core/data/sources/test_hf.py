@@ -145,3 +145,41 @@ def test_no_file_and_no_network_are_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="cannot be loaded") as caught:
             Hub(name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("folder", ["pq [v2]", "a+b%20c", "*{x}?"])
+def test_paths_mean_what_they_say(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "classes.txt").write_text("background\ncat\n")
+    table, names = _table(4), f"classes={tmp_path / folder / 'classes.txt'}"
+    table.to_parquet(tmp_path / folder / "train-0.parquet")
+    table.to_parquet(tmp_path / folder / "validation.parquet")
+    if "?" not in folder:  # which begins the options
+        file = open_source(f"hf:{tmp_path / folder / 'train-0.parquet'}?{names}")
+        assert file.image("train/000003").getpixel((0, 0)) == (3, 3, 3)
+    source = Hub(str(tmp_path / folder), str(tmp_path / folder / "classes.txt"))
+    assert (len(source.split("train")), len(source.split("val"))) == (4, 4)
+
+
+def test_painted_and_turned_rows_are_understood(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 6)).save(stream, "PNG", exif=exif)
+    paint = np.array([[0, 0, 0], [128, 0, 0]], np.uint8)
+    masks = [Image.fromarray(paint[np.resize([0, 1], (4, 6))]), None]
+    features = datasets.Features({"image": datasets.Image(), "mask": datasets.Image()})
+    rows = [{"bytes": stream.getvalue(), "path": None}] * 2
+    datasets.Dataset.from_dict({"image": rows, "mask": masks}, features=features).to_parquet(
+        tmp_path / "a.parquet"
+    )
+    (tmp_path / "bare.txt").write_text("background\ncat\n")
+    bare = Hub(str(tmp_path / "a.parquet"), str(tmp_path / "bare.txt"))
+    with pytest.raises(UserError, match=r"mask of train/000000 is a RGB image.*doctor proposes"):
+        bare.mask("train/000000")
+    (tmp_path / "classes.txt").write_text("background 0 0 0\ncat 128 0 0\n")
+    source = Hub(str(tmp_path / "a.parquet"), str(tmp_path / "classes.txt"))
+    assert source.mask("train/000000").tolist() == [[0, 1] * 3] * 4
+    assert source.image("train/000000").size == (6, 4) == source.image("train/000001").size
+    assert source.fingerprint() != bare.fingerprint()
+    assert "the masks are painted in colours" in source.notes[0]

@@ -2,59 +2,117 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from u2pl.data.classes import read_classes
-from u2pl.data.file_source import FileSource, IdList, files_by_id
+import numpy as np
+
+from u2pl.data.classes import ClassFile, read_class_file, read_labelmap
+from u2pl.data.encoding_choice import choose_encoding
+from u2pl.data.file_source import FileSource, IdList, index_files
 from u2pl.data.ids import IMAGE_SUFFIXES, hold_out, match_id, read_lines
-from u2pl.data.meta import read_meta
-from u2pl.data.stray_masks import stray_words
+from u2pl.data.mask_colours import propose_classes
+from u2pl.data.mask_files import find_masks, split_beside
+from u2pl.data.meta import BINARY, COLOURS, read_meta
+from u2pl.data.orientation import STORED, UPRIGHT
+from u2pl.data.walking import files_below, is_clutter
 from u2pl.errors import UserError
+
+IMAGES, CLASSES, LABELMAP, META = "images", "classes.txt", "labelmap.txt", "meta.toml"
+
+# Beside images, these are no photos that somebody may miss.
+_BESIDE = (".txt", ".csv", ".json", ".xml", ".md", ".yaml", ".yml", ".ini", ".log", ".xmp", ".aae")
 
 
 class Folder(FileSource):
-    """`images/` (may have sub-folders), `masks/` (PNGs of the same names) and `classes.txt`.
+    """`images/` (may have sub-folders), `masks/` (of the same names) and `classes.txt`.
+
+    Masks of other names are found by one habit that all of them share (`find_masks`), and hold ids,
+    colours, or 0 and 255 (`Encoding`). The labelmap.txt of CVAT stands in for a missing
+    classes.txt, and beside it JPEGImages/ for images/.
 
     Optional:
     - `splits/NAME.txt`: ids. Without val.txt a fifth of the masked images, chosen among those in no
       list, is held out as val; without train.txt all images in no val or test list are train.
     - `tags.csv` or `tags.json`: the classes that each image shows.
-    - `meta.toml`: thing classes and void rows. It changes no image or label, so it does not count
-      in the fingerprint.
+    - `meta.toml`: how masks are read, thing classes and void rows. What changes labels or images
+      counts in the fingerprint, the rest does not.
 
     Raises UserError if images/ or classes.txt is missing or invalid, or meta.toml is invalid.
     """
 
     def __init__(self, path: str | Path) -> None:
         root = Path(path).expanduser()
+        self.root = root
         self.name = root.resolve().name
-        if not (root / "images").is_dir():
+        folder = _images_folder(root)
+        if _known(root) and not any((root / name).exists() for name in (CLASSES, LABELMAP)):
+            raise UserError(f"{root} has no {CLASSES}{_known(root)}")
+        below = files_below(folder)
+        images = index_files(folder, below, IMAGE_SUFFIXES)
+        if not images:
             raise UserError(
-                f"{root} has no images/ folder: put photos into images/, masks into masks/ and "
-                f"write classes.txt{_hint(root)}"
+                f"{folder} holds no images: put {', '.join(IMAGE_SUFFIXES)} files there"
+                f"{_left_out(folder, below, ': ')}"
             )
-        if _known(root) and not (root / "classes.txt").exists():
-            raise UserError(f"{root} has no classes.txt{_known(root)}")
-        self.images = files_by_id(root / "images", IMAGE_SUFFIXES)
-        if not self.images:
-            raise UserError(
-                f"{root / 'images'} holds no images: put {', '.join(IMAGE_SUFFIXES)} files there"
-            )
-        self.classes, self.palette = read_classes(root / "classes.txt")
-        self.things, self.void_rows = read_meta(root / "meta.toml", self.classes)
+        listed = _class_file(root, images)
+        meta = read_meta(root / META, listed.names, listed.path.name)
+        self.classes, moved = meta.remaining(listed.names)
+        self.palette = listed.palette[[moved.index(id) for id in range(len(self.classes))]]
+        self.things, self.void_rows, self.exif = meta.things, meta.void_rows, meta.exif
+        self.exif_switch = f'exif = "{STORED}" in {META} reads such photos as they are stored'
+        if self.exif == STORED:
+            self.exif_switch = f"without exif in {META} such photos are read upright"
         self.tags = next(
             (file for file in (root / "tags.csv", root / "tags.json") if file.is_file()), None
         )
-        masks = files_by_id(root / "masks", (".png",))
-        self.masks = {id: file for id, file in masks.items() if id in self.images}
-        self.strays = stray_words(root, self.images)
-        if self.strays:
-            self.notes += (self.strays,)
+        masks = find_masks(root, images, lossy=meta.masks in (COLOURS, BINARY))
+        if not masks.masks and not masks.strays:
+            images, masks = split_beside(images, folder.name)
+        self.images, self.masks, self.strays = images, masks.masks, masks.strays
+        changed = moved if moved != tuple(range(len(moved))) else ()
+        self.encoding, said = choose_encoding(meta, listed, changed, list(self.masks.values()))
+        self.notes += tuple(
+            note
+            for note in (_left_out(folder, below), listed.note, masks.note, masks.strays, said)
+            if note
+        )
         self.lists = {
             file.stem: IdList(str(file), read_lines(file))
             for file in sorted((root / "splits").glob("*.txt"))
+            if not is_clutter(file.name)
         }
-        self._complete_lists(str(root / "images"))
+        self._complete_lists(str(folder))
+
+    def decode_mask(self, file: Path) -> np.ndarray:
+        """Class ids, uint8 [H, W], of a mask in the folder's encoding."""
+        return self.encoding.decode(file)
+
+    def label_facts(self) -> tuple[object, ...]:
+        return (*(() if self.exif == UPRIGHT else (self.exif,)), *self.encoding.facts())
+
+    @property
+    def white_advice(self) -> str:
+        """What to do about masks of 0 and 255 alone."""
+        if self.encoding.classes == 2:
+            return (
+                f'if 255 is {self.classes[1]} add the line masks = "binary" to '
+                f"{self.root / META}; else write the class's id instead of 255"
+            )
+        return super().white_advice
+
+    def proposal(self, ids: Sequence[str]) -> str:
+        """A classes.txt that would make sense of masks painted in colours; empty if they are not.
+
+        Looks at a few of the masks of `ids`.
+        """
+        if self.encoding.colours:
+            return ""
+        return propose_classes(
+            [self.masks[id] for id in ids if id in self.masks], self.root / CLASSES, self.classes
+        )
 
     def _complete_lists(self, where: str) -> None:
         if "val" not in self.lists:
@@ -88,6 +146,51 @@ _LAYOUTS = {
     "ADE20K": ("ade20k", ("images/training", "ADEChallengeData2016")),
     "COCO": ("coco", ("train2017", "images/train2017")),
 }
+
+
+def _images_folder(root: Path) -> Path:
+    """images/, or JPEGImages/ in what CVAT exports; UserError if there is neither."""
+    if (root / IMAGES).is_dir():
+        return root / IMAGES
+    if (root / LABELMAP).is_file() and (root / "JPEGImages").is_dir():
+        return root / "JPEGImages"
+    raise UserError(
+        f"{root} has no images/ folder: put photos into images/, masks into masks/ and write "
+        f"classes.txt{_hint(root)}"
+    )
+
+
+def _class_file(root: Path, images: dict[str, Path]) -> ClassFile:
+    """classes.txt, or CVAT's labelmap.txt; UserError if there is neither, with a proposal."""
+    if (root / LABELMAP).is_file() and not (root / CLASSES).exists():
+        listed = read_labelmap(root / LABELMAP)
+        return listed._replace(note=f"classes are read from {LABELMAP}")
+    try:
+        return read_class_file(root / CLASSES)
+    except UserError as error:
+        if not (root / CLASSES).exists():
+            masks = find_masks(root, images, lossy=True).masks
+            error.proposal = propose_classes(list(masks.values()), root / CLASSES)
+        raise
+
+
+def _left_out(folder: Path, below: Sequence[str], begin: str = "") -> str:
+    """The files among the images that are of no known kind, in words; empty if there are none."""
+    others = [
+        file
+        for file in below
+        if (suffix := os.path.splitext(file)[1].lower()) not in IMAGE_SUFFIXES
+        and suffix not in _BESIDE
+    ]
+    if not others:
+        return ""
+    kinds = Counter(os.path.splitext(file)[1].lower() or "no ending" for file in others)
+    listed = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common(4))
+    more = ", …" if len(kinds) > 4 else ""
+    return (
+        f"{begin}{folder.name}/ holds {len(others)} files that are not read: {listed}{more}, such "
+        f"as {others[0]}; to use photos among them, save them as JPEG or PNG"
+    )
 
 
 def _hint(root: Path) -> str:

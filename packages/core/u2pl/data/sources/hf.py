@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
-from collections.abc import Collection
+import re
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from u2pl.data.classes import clear_palette, read_classes
-from u2pl.data.ids import hold_out
-from u2pl.data.reading import check_range, check_size, read_ids, read_rgb
+from u2pl.data.classes import ClassFile, clear_palette, read_class_file
+from u2pl.data.encoding_choice import PEEKED, choose_encoding
+from u2pl.data.ids import few, hold_out
+from u2pl.data.mask_colours import LOOKED_AT, propose_classes
+from u2pl.data.meta import Meta
+from u2pl.data.orientation import UPRIGHT
+from u2pl.data.reading import check_size, drawn_upright, read_rgb
 from u2pl.data.source import Source
+from u2pl.data.walking import files_below
 from u2pl.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +30,9 @@ if TYPE_CHECKING:
 
 _IMAGE = "image"
 _MASKS = ("mask", "label", "annotation", "segmentation_mask")
+# What the splits are called in the names of files.
+_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_SPLITS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 
 
 class Hub(Source):
@@ -39,10 +50,13 @@ class Hub(Source):
     Raises UserError if the dataset cannot be loaded, or columns or class names are missing.
     """
 
+    exif = UPRIGHT
+
     def __init__(self, name: str, classes: str | None = None) -> None:
         tables = _load(name)
         self.name = Path(name).stem
-        self.classes, self.palette = _classes(name, tables, classes)
+        listed = _classes(name, tables, classes)
+        self.classes, self.palette = listed.names, listed.palette
         self._tables = {
             "val" if split == "validation" and "val" not in tables else split: table
             for split, table in tables.items()
@@ -56,6 +70,9 @@ class Hub(Source):
         self._masked = {
             id for split, table in self._tables.items() for id in self._masked_in(split, table)
         }
+        masks = [self._file(id, self._mask_column) for id in few(sorted(self._masked), PEEKED)]
+        self._encoding, note = choose_encoding(Meta(), listed, (), masks)
+        self.notes += tuple(each for each in (listed.note, note) if each)
         self._lists = {split: ids for split, ids in self._ids.items() if ids}
         if "val" not in self._lists and "train" in self._lists:
             masked = [id for id in self._ids["train"] if id in self._masked]
@@ -81,7 +98,17 @@ class Hub(Source):
         return {id for ids in self._ids.values() for id in ids}
 
     def image(self, id: str) -> Image.Image:
-        return read_rgb(self._file(id, _IMAGE), self._where(id, _IMAGE))
+        """Decode an image to RGB, the way up that its mask was drawn."""
+        image, mask = self.files(id)
+        return read_rgb(
+            image,
+            self._where(id, _IMAGE),
+            upright=lambda facing: drawn_upright(facing, mask, self.exif),
+        )
+
+    def files(self, id: str) -> tuple[Path | bytes, Path | bytes | None]:
+        mask = self._file(id, self._mask_column) if id in self._masked else None
+        return self._file(id, _IMAGE), mask
 
     def has_mask(self, id: str) -> bool:
         """Whether the row's mask is not null."""
@@ -98,10 +125,16 @@ class Hub(Source):
                 f"{self.name}: row {id!r} has no mask: add one, or use the row without label"
             )
         where = self._where(id, self._mask_column)
-        ids = check_range(
-            read_ids(self._file(id, self._mask_column), where), len(self.classes), where
-        )
+        ids = self._encoding.decode(self._file(id, self._mask_column), where)
         return check_size(ids, self._file(id, _IMAGE), where, self._where(id, _IMAGE))
+
+    def proposal(self, ids: Sequence[str]) -> str:
+        """A file for `classes=`, if masks are painted in colours; looks at some of `ids`."""
+        if self._encoding.colours:
+            return ""
+        masked = few([id for id in ids if id in self._masked], LOOKED_AT)
+        masks = [self._file(id, self._mask_column) for id in masked]
+        return propose_classes(masks, Path("classes.txt"), self.classes)
 
     def fingerprint(self) -> str:
         """12 hex digits over classes, ids and the stored sizes of images and masks."""
@@ -114,6 +147,8 @@ class Hub(Source):
                 lengths = pc.binary_length(pc.struct_field(columns[column], "bytes"))
                 digest.update(f"{split} {column} {lengths.to_pylist()}".encode())
         digest.update(repr(sorted(self._lists.items())).encode())
+        if facts := self._encoding.facts():
+            digest.update(repr(facts).encode())
         return digest.hexdigest()[:12]
 
     def _raw(self, table: Dataset) -> Dataset:
@@ -157,9 +192,12 @@ def _load(name: str) -> dict[str, Dataset]:
         )
     try:
         if path.suffix == ".parquet":
-            return {"train": datasets.Dataset.from_parquet(str(path))}
+            # escaped, for `datasets` takes every path as a pattern
+            return {"train": datasets.Dataset.from_parquet(glob.escape(str(path)))}
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
             loaded: Any = datasets.load_from_disk(str(path))
+        elif path.is_dir() and glob.has_magic(str(path)):
+            loaded = datasets.load_dataset("parquet", data_files=_parquet_files(path))
         else:
             loaded = datasets.load_dataset(str(path) if path.is_dir() else name)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
@@ -169,6 +207,20 @@ def _load(name: str) -> dict[str, Dataset]:
             "parquet file or folder"
         ) from None
     return {"train": loaded} if isinstance(loaded, datasets.Dataset) else dict(loaded)
+
+
+def _parquet_files(folder: Path) -> dict[str, list[str]]:
+    """The parquet files of a folder by split, as patterns; a word of its path says which split.
+
+    For folders whose names are patterns themselves, in which `datasets` finds nothing.
+    """
+    files: dict[str, list[str]] = defaultdict(list)
+    for file in files_below(folder):
+        if file.endswith(".parquet"):
+            words = re.findall(r"[a-z]+", file.lower())
+            split = next((_SPLITS[word] for word in words if word in _SPLITS), "train")
+            files[split].append(glob.escape(str(folder / file)))
+    return dict(files)
 
 
 def _mask_column(name: str, tables: dict[str, Dataset]) -> str:
@@ -199,16 +251,15 @@ def _holds_files(feature: Any) -> bool:
     )
 
 
-def _classes(
-    name: str, tables: dict[str, Dataset], file: str | None
-) -> tuple[tuple[str, ...], np.ndarray]:
+def _classes(name: str, tables: dict[str, Dataset], file: str | None) -> ClassFile:
     if file is not None:
-        return read_classes(Path(file).expanduser())
+        return read_class_file(Path(file).expanduser())
     for table in tables.values():
         feature: Any = table.features.get("classes")
         names = getattr(getattr(feature, "feature", feature), "names", None)
         if names:
-            return tuple(names), clear_palette(names)
+            bare = (False,) * len(names)
+            return ClassFile(Path(name), tuple(names), clear_palette(names), bare)
     raise UserError(
         f"hf:{name} does not name its classes: write hf:{name}?classes=FILE with one name per "
         "line, line 1 = id 0"

@@ -1,0 +1,107 @@
+"""The colours of painted masks, and the classes.txt that would name them."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from u2pl.data.classes import bit_palette
+from u2pl.data.ids import few
+from u2pl.data.mask_checks import in_squares
+from u2pl.data.mask_encoding import DISTANCE, SOLID, as_colours, codes_of, is_grey
+from u2pl.data.reading import read_mask, read_mask_header
+from u2pl.errors import UserError
+from u2pl.notation import IGNORE
+
+#: Masks that are looked at, evenly spread.
+LOOKED_AT = 40
+
+Colour = tuple[int, int, int]
+
+
+class Found(NamedTuple):
+    """A colour that fills squares of some pixels, so that it is no blend of two others."""
+
+    colour: Colour
+    share: float  # of the pixels
+    masks: int
+
+
+def colours_in(files: Sequence[Path | bytes]) -> list[Found]:
+    """The colours of painted masks, the most usual ones first; of a JPEG file only distinct ones.
+
+    Broken masks are left out.
+    """
+    pixels: Counter[int] = Counter()
+    masks: Counter[int] = Counter()
+    total = 0
+    for file in few(files, LOOKED_AT):
+        try:
+            codes = codes_of(as_colours(read_mask(file)))
+        except UserError:
+            continue
+        total += codes.size
+        solid, counts = np.unique(codes[in_squares(codes, SOLID)], return_counts=True)
+        pixels.update(dict(zip(solid.tolist(), counts.tolist(), strict=True)))
+        masks.update(solid.tolist())
+    found: list[Found] = []
+    for code, count in pixels.most_common():
+        colour = (code >> 16, code >> 8 & 255, code & 255)
+        if all(_distance(colour, other.colour) > DISTANCE for other in found):
+            found.append(Found(colour, count / total, masks[code]))
+    return found
+
+
+def propose_classes(files: Sequence[Path | bytes], path: Path, names: Sequence[str] = ()) -> str:
+    """A classes.txt for masks painted in colours, as a command to paste; empty if they are not.
+
+    Args:
+        files: the masks.
+        path: of classes.txt.
+        names: of the classes, if they are known; they are matched with VOC's colours if the masks
+            have no others, for no other colours are known to mean anything.
+    """
+    if not _painted(files):
+        return ""
+    found = colours_in(files)
+    colours = [each.colour for each in found]
+    usual = [(int(r), int(g), int(b)) for r, g, b in bit_palette(len(names))]
+    shares = {each.colour: each for each in found}
+    if names and set(colours) <= set(usual):
+        lines = [f"{name} {r} {g} {b}" for name, (r, g, b) in zip(names, usual, strict=True)]
+        how = "the masks have PASCAL VOC's colours, which go by id"
+    else:
+        lines = [f"class-{id} {r} {g} {b}" for id, (r, g, b) in enumerate(colours)][:IGNORE]
+        how = "put the names of the classes for class-0 and so on"
+        if names:
+            how += f" ({', '.join(names)})"
+    table = "\n".join(
+        f"  {r} {g} {b}: {100 * shares[r, g, b].share:.1f} % of the pixels, in "
+        f"{shares[r, g, b].masks} of the masks looked at"
+        for r, g, b in colours
+    )
+    content = "\n".join(lines)
+    return (
+        f"the masks are painted in {len(found)} colours:\n{table}\n"
+        f"to have them read, write them into {path.name} ({how}):\n"
+        f"cat > {shlex.quote(str(path))} <<'END'\n{content}\nEND"
+    )
+
+
+def _painted(files: Sequence[Path | bytes]) -> bool:
+    for file in few(files, LOOKED_AT):
+        try:
+            if read_mask_header(file).painted and not is_grey(as_colours(read_mask(file))):
+                return True
+        except UserError:
+            continue
+    return False
+
+
+def _distance(one: Colour, other: Colour) -> float:
+    return sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5

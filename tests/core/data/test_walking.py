@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from u2pl.data.file_source import files_by_id
+from u2pl.data.walking import files_below
+from u2pl.errors import UserError
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_files_are_listed_without_what_systems_leave(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        *("b.jpg", "day/a.jpg", "notes.txt"),
+        *(".DS_Store", "._b.jpg", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints/b.png"),
+        *("@eaDir/b.jpg/SYNOPHOTO_THUMB_M.jpg", "day/__MACOSX/._a.jpg", "day/__MACOSX/a.jpg"),
+    )
+    assert files_below(tmp_path) == ["b.jpg", "day/a.jpg", "notes.txt"]
+    assert files_below(tmp_path / "nowhere") == []
+
+
+def test_links_to_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
+    touch(tmp_path, "store/a.jpg", "store/sub/b.jpg", "images/c.jpg")
+    images = tmp_path / "images"
+    (images / "day").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "again").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "sub" / "up").symlink_to(images)
+    (images / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert files_below(images) == ["c.jpg", "day/a.jpg", "day/sub/b.jpg", "gone.jpg"]
+    (tmp_path / "link").symlink_to(images)
+    assert files_below(tmp_path / "link") == files_below(images)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="everything is readable for root")
+def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path: Path) -> None:
+    touch(tmp_path, "closed/a.jpg")
+    (tmp_path / "closed").chmod(0)
+    with pytest.raises(UserError, match=r"closed cannot be read \(Permission denied\)"):
+        files_below(tmp_path)
+
+
+def test_ids_are_the_same_however_accents_are_written(tmp_path: Path) -> None:
+    touch(tmp_path, "cafe\u0301/stra\u00dfe.jpg")
+    assert list(files_by_id(tmp_path, (".jpg",))) == ["caf\u00e9/stra\u00dfe"]
+    touch(tmp_path, "caf\u00e9/stra\u00dfe.jpg")
+    with pytest.raises(UserError, match="have the same id"):
+        files_by_id(tmp_path, (".jpg",))
