@@ -48,10 +48,12 @@ def measure(rival: Rival, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds, ratio and stages of a method in one phase."""
     idle = Stopwatch(options.device)
     rivals = {"step": lambda: rival.whole(idle), "bare": lambda: rival.bare(idle)}
+    images = rival.streams * options.batch
     seconds = alternate(rivals, options.repeats, options.device)
     figures: dict[str, Any] = {
         "seconds": {key: spread(values) for key, values in seconds.items()},
         "over_bare": ratios(seconds["step"], seconds["bare"]),
+        "images_per_second": spread([images / each for each in seconds["step"]]),
     }
     if options.device.type == "cuda":
         figures["peak_gpu_bytes"] = highest_bytes(rivals["step"], options.device)
@@ -61,6 +63,7 @@ def measure(rival: Rival, options: argparse.Namespace) -> dict[str, Any]:
 def report(name: str, figures: dict[str, Any]) -> None:
     """Print the figures of a method in one phase."""
     print(f"{name}: step over bare network work {times(figures['over_bare'])}")
+    print(f"{'images per second':>24} {figures['images_per_second']['median']:9.1f}")
     if "peak_gpu_bytes" in figures:
         print(f"{'peak GPU memory':>24} {figures['peak_gpu_bytes'] / 2**30:9.2f} GiB")
     for key, figure in figures["seconds"].items():

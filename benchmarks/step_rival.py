@@ -44,6 +44,8 @@ class Rival(ABC):
     methods: ClassVar[ModuleType]
     networks: ClassVar[dict[str, NetworkConfig]]
     train: ClassVar[TrainConfig] = TrainConfig()
+    #: images of a step for each one of its batch
+    streams: ClassVar[int] = 2
     #: a step's images, in words
     shape: ClassVar[str] = "{batch} + {batch} images of {size} pixels"
 

@@ -52,6 +52,16 @@ class SemiRival(Rival):
             atrous_rates=(6, 12, 18),
         ),
         "paper": NetworkConfig(encoder_weights="none"),
+        **{
+            f"vit-{size[0]}{'-frozen' * frozen}": NetworkConfig(
+                decoder="dpt",
+                encoder=f"vit_{size}_patch14_dinov2",
+                encoder_weights="none",
+                freeze_encoder=frozen,
+            )
+            for size in ("small", "base")
+            for frozen in (False, True)
+        },
     }
 
     @staticmethod

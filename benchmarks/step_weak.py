@@ -43,6 +43,7 @@ class WeakRival(Rival):
     methods = u2pl_ws.methods
     networks = {"voc": NetworkConfig(**{**RECIPE["network"], "encoder_weights": "none"})}  # noqa: RUF012
     train = TrainConfig(**RECIPE["train"])
+    streams = 1
     shape = "{batch} images of {size} pixels with up to " + f"{MOST_TAGS} tags"
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:

@@ -528,6 +528,41 @@ def loader_speed(file: Path) -> list[str]:
     ]
 
 
+#: Networks of encoders.py, in words.
+TOKENS = {
+    "vit-s": "DINOv2-S, trained",
+    "vit-s-frozen": "DINOv2-S, frozen",
+    "vit-b": "DINOv2-B, trained",
+    "vit-b-frozen": "DINOv2-B, frozen",
+}
+
+
+def encoder_speed(file: Path) -> list[str]:
+    """Section of encoders.py: whole steps over bare ones, images per second, memory."""
+    figures = json.loads(file.read_text())
+    rows = [
+        "| method | encoder | step / bare work | step, ms | images per second | memory, MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, own in figures.items():
+        method, found, network = name.partition(" on ")
+        if not found:
+            continue
+        rows.append(
+            f"| {method} | {TOKENS[network]} | {ratio(own['over_bare'])} "
+            f"| {1000 * own['seconds']['step']['median']:.0f} "
+            f"| {own['images_per_second']['median']:.1f} | {own['step_bytes'] / 2**20:.0f} |"
+        )
+    return [
+        heading("Speed of a step on Vision Transformers", figures),
+        circumstances(file.name, figures),
+        f"Under dpt, {figures['shape']}, C = {figures['options']['classes']}; medians of "
+        f"{figures['options']['repeats']} turns, smallest to largest in brackets. Memory is what a "
+        "step holds beyond weights, teacher and optimizer:",
+        "\n".join(rows),
+    ]
+
+
 #: Name of a benchmark's file, and the function that makes its section.
 BENCHMARKS = {
     "contrast": contrast_speed,
@@ -535,6 +570,8 @@ BENCHMARKS = {
     "contrast-gpu": contrast_speed,
     "step": step_speed,
     "step-gpu": step_speed,
+    "encoders": encoder_speed,
+    "encoders-gpu": encoder_speed,
     "da-step": adaptation_step_speed,
     "da-step-gpu": adaptation_step_speed,
     "da-loader": loader_speed,

@@ -75,6 +75,30 @@ def test_every_stage_that_is_watched_is_part_of_some_step(
     assert rival.inside().keys() - seen == set()
 
 
+def test_steps_of_transformers_are_measured_and_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    encoders, semi = import_module("encoders"), import_module("step_semi")
+    tables = import_module("tables")
+    measured = {*encoders.CPU["networks"], *encoders.GPU["networks"]}
+    assert measured == tables.TOKENS.keys() and measured <= semi.SemiRival.networks.keys()
+    for name in ("vit-s", "vit-s-frozen"):
+        config = semi.SemiRival.networks[name]
+        assert config.freeze_encoder == ("frozen" in name)
+        small = config.model_copy(update={"encoder": "test_vit", "width": 8})
+        monkeypatch.setitem(semi.SemiRival.networks, name, small)
+    words = "--networks vit-s vit-s-frozen --methods fixmatch --batch 2 --size 32 --repeats 1"
+    file = tmp_path / "figures.json"
+    monkeypatch.setattr("sys.argv", ["encoders.py", *words.split(), "--json", str(file)])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    encoders.main()
+    figures = json.loads(file.read_text())
+    own = [figures[f"fixmatch on {name}"] for name in ("vit-s", "vit-s-frozen")]
+    assert own[1]["step_bytes"] < own[0]["step_bytes"]
+    assert own[0]["images_per_second"]["median"] > 0
+    assert "| fixmatch | DINOv2-S, frozen |" in "\n".join(tables.encoder_speed(file))
+
+
 def test_a_stage_that_does_not_exist_is_an_error_that_names_it(
     step: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

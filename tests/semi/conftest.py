@@ -38,11 +38,20 @@ WEIGHTED = {
     "method.pixel_weight.memory": 8,
     "method.pixel_weight.channels": 3,
 }
+#: A Vision Transformer.
+TOKENS = {
+    "network.encoder": "test_vit",
+    "network.decoder": "dpt",
+    "network.output_stride": 32,
+    "network.width": 8,
+}
 VARIANTS = {
     "u2plplus unmixed": UNMIXED,
     **{
         f"{name} weighted": WEIGHTED for name in ("fixmatch", "unimatch", "unimatch_v2", "u2plplus")
     },
+    "fixmatch on tokens": {**TOKENS, "train.layer_decay": 0.7},
+    "suponly on frozen tokens": {**TOKENS, "network.freeze_encoder": "true"},
 }
 
 

@@ -10,7 +10,12 @@ from u2pl_semi.app import APP
 
 class TestTwoProcesses(TwoProcesses):
     app = APP
-    variants = ("u2plplus unmixed", "fixmatch weighted")
+    variants = (
+        "u2plplus unmixed",
+        "fixmatch weighted",
+        "fixmatch on tokens",
+        "suponly on frozen tokens",
+    )
     terms: ClassVar = {
         "suponly": 1,
         "cutmix": 2,
@@ -19,6 +24,8 @@ class TestTwoProcesses(TwoProcesses):
         "augseg": 2,
         "fixmatch": 2,
         "fixmatch weighted": 2,
+        "fixmatch on tokens": 2,
+        "suponly on frozen tokens": 1,
         "unimatch": 4,
         "unimatch_v2": 3,
         "cps": 3,

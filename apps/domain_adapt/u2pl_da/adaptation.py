@@ -88,7 +88,8 @@ class Adaptation(LabeledMethod[DomainBatch]):
         self.teacher = Teacher(student, config.teacher)
         self.strong_view = StrongView(config.strong_view)
         distance = config.feature_distance
-        used = distance.weight > 0 and distance.things
+        # a frozen encoder's features stay where they are
+        used = distance.weight > 0 and distance.things and not student.encoder.frozen
         self.imagenet = ImageNetDistance(distance, student, num_classes) if used else None
 
     def pseudo_labels(self, prob_BCHW: Tensor, batch: DomainBatch) -> Confident:

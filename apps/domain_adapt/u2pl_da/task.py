@@ -114,6 +114,8 @@ class AdaptTask(Task):
                     "neither domain says which of its classes are things (meta.toml): there is no "
                     "feature distance"
                 )
+            elif self.recipe.network.freeze_encoder:
+                yield "the encoder is frozen, so its features keep: there is no feature distance"
             elif self.request.init is not None:
                 yield (
                     f"the feature distance compares with the encoder of {self.request.init}, "

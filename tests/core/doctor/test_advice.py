@@ -84,6 +84,10 @@ def test_images_that_fit_no_crop_get_no_advice() -> None:
 # -- time and memory ----------------------------------------------------------------------------
 
 
+#: Share of the encoder in what a network takes.
+ENCODER = 0.8
+
+
 class Machine:
     """A machine whose times and memory follow from the crop, the batch and the encoder."""
 
@@ -100,11 +104,17 @@ class Machine:
     def try_steps(self, method: Any, train: Any, batch: tuple[Tensor, ...], *_: Any) -> StepTimes:
         image = batch[0]
         seconds = self.step * image.shape[0] * image.shape[-1] ** 2 * size(method.student)
+        if method.student.encoder.frozen:  # half of a step is the backward pass
+            seconds *= 1 - ENCODER / 2
         return StepTimes(seconds, seconds)
 
     def try_one_image(self, student: nn.Module, image_3HW: Tensor) -> OneImage:
         area = image_3HW.shape[-1] ** 2
-        return OneImage(1e-6 * area * size(student), 10_000 * area)
+        seconds, kept = 1e-6 * area * size(student), 10_000 * area
+        assert isinstance(student, Segmentor)
+        saves = getattr(student.encoder.model, "grad_checkpointing", False)
+        fixed = ENCODER * seconds if student.encoder.frozen else 0.0
+        return OneImage(seconds, int(kept * (1 - ENCODER if saves else 1)), fixed)
 
 
 def size(student: nn.Module) -> float:
@@ -177,6 +187,24 @@ def test_a_smaller_encoder_is_named_with_its_time(
     assert said is not None and float(said[1]) == pytest.approx(hours(text) * share, rel=0.1)
 
 
+TOKENS = ["--set", "network.encoder=test_vit", "--set", "network.decoder=dpt"]
+
+
+def test_freezing_a_vision_transformer_is_named_with_its_time(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shortening, "SMALLER", {"": ()})
+    base = [*TOKENS, "--steps", "4000", "--set", "data.crop=64"]
+    text = doctor(*base)
+    option = advised(words_about(text, LONG))[-1]
+    assert option == ["--set", "network.freeze_encoder=true"]
+    said = re.search(r"freeze_encoder=true \(about ([\d.]+) h\)", text)
+    assert said is not None
+    assert float(said[1]) == pytest.approx(hours(text) * 0.6, rel=0.1)
+    assert hours(doctor(*base, *option)) == pytest.approx(float(said[1]), rel=0.1)
+    assert "freeze" not in words_about(doctor(*base, *option), LONG)  # it is not said twice
+
+
 def test_a_run_that_cannot_be_tried_is_estimated_and_advised_too(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +229,15 @@ def test_advice_about_memory(machine: Machine) -> None:
             assert MEMORY not in doctor(*base, *option), option
     machine.memory = 10**8
     assert "choose a smaller network.encoder, or use a GPU" in words_about(doctor(*base), MEMORY)
+
+
+def test_advice_about_the_memory_of_a_vision_transformer(machine: Machine) -> None:
+    machine.memory = 3 * 10**9
+    base = [*TOKENS, "--set", "data.crop=256", "--set", "train.batch=8", "--steps", "5"]
+    options = advised(words_about(doctor(*base), MEMORY))
+    assert ["--set", "network.checkpointing=true"] in options
+    for option in options:
+        assert MEMORY not in doctor(*base, *option), option
 
 
 def test_advice_about_a_batch_that_is_too_small(machine: Machine) -> None:

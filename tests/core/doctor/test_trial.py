@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from u2pl.doctor.trial import (
+    OneImage,
     memory_of,
     peak_memory,
     state_bytes,
@@ -18,6 +19,8 @@ from u2pl.doctor.trial import (
 from u2pl.errors import UserError
 from u2pl.methods.method import Method, MethodConfig
 from u2pl.methods.step import StepResult
+from u2pl.networks.build import build_segmentor
+from u2pl.networks.config import NetworkConfig
 from u2pl.schedules import Progress
 from u2pl.training.checkpoint import FILE, save_checkpoint
 from u2pl.training.config import TrainConfig
@@ -51,6 +54,18 @@ def test_bytes_kept_for_backward_are_counted_without_the_weights() -> None:
     # running statistics
     assert one.kept == 3 * maps + 8 * maps + 8 * maps + 2 * 8 * 4
     assert one.seconds > 0 and method.training and method.student.training
+
+
+def test_a_frozen_encoder_keeps_nothing_and_its_time_is_told_apart() -> None:
+    def one(**options: bool) -> OneImage:
+        network = {"decoder": "dpt", "encoder": "test_vit", "encoder_weights": "none", "width": 8}
+        torch.manual_seed(0)
+        student = build_segmentor(NetworkConfig(**network, **options), 3)
+        return try_one_image(student, torch.zeros(3, 160, 160))
+
+    plain, frozen, saving = one(), one(freeze_encoder=True), one(checkpointing=True)
+    assert plain.fixed == saving.fixed == 0 and 0 < frozen.fixed <= frozen.seconds
+    assert frozen.kept < saving.kept < plain.kept
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

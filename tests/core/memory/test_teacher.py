@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from u2pl.memory.teacher import Teacher, TeacherConfig
+from u2pl.networks.build import build_segmentor
+from u2pl.networks.config import NetworkConfig
 
 
 class Net(nn.Module):
@@ -262,3 +266,30 @@ def test_updates_go_on_when_the_networks_are_moved_or_loaded() -> None:
         for own, value in zip(teacher.network.parameters(), expected, strict=True):
             torch.testing.assert_close(own, value)
         torch.testing.assert_close(teacher.network.norm.running_mean, mean)
+
+
+def test_a_frozen_encoder_is_shared_and_never_moved() -> None:
+    torch.manual_seed(0)
+    config = NetworkConfig(
+        decoder="segformer",
+        encoder="test_resnet",
+        encoder_weights="none",
+        freeze_encoder=True,
+        width=8,
+    )
+    student = build_segmentor(config, 3).train()
+    teacher = Teacher(student, TeacherConfig(statistics="own")).train()
+    assert teacher.network.encoder is student.encoder
+    assert not any(part.training for part in student.encoder.modules())
+    assert teacher.network.classifier[1].training  # its BatchNorm is the teacher's own
+    before = copy.deepcopy(student.encoder.state_dict())
+    teacher(torch.rand(2, 3, 64, 64))
+    with torch.no_grad():
+        for value in student.head_parameters():
+            value.add_(1)
+    teacher.update(student, 5)
+    after = student.encoder.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    for ours, theirs in zip(teacher.network.parameters(), student.parameters(), strict=True):
+        assert (ours is theirs) == (not theirs.requires_grad)
+        assert ours is theirs or not torch.equal(ours, theirs)

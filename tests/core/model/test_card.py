@@ -64,6 +64,7 @@ def test_what_was_written_before_there_was_a_class_is_read() -> None:
     written = json.loads(OLD)
     card = Card.model_validate(written)
     network = {"embed_kernel": 3, "multi_grid": [1, 1, 1], "auxiliary": False}
+    network |= {"freeze_encoder": False, "checkpointing": False}
     later = {"encoder_weights": None, "origin": None, "network": written["network"] | network}
     assert card.model_dump(mode="json") == written | later
 

@@ -83,6 +83,24 @@ def test_the_licence_of_weights_follows_them() -> None:
         assert "license" not in header(**other)
 
 
+def test_a_licence_with_terms_of_its_own_is_linked_and_any_other_said() -> None:
+    network = NetworkConfig(encoder="vit_small_patch16_dinov3", decoder="dpt")
+    name = "vit_small_patch16_dinov3.lvd1689m"
+    weights = EncoderWeights(name=name, sha256="0", license="dinov3-license")
+    found = header(network=network, encoder_weights=weights)
+    assert (found["license"], found["license_name"]) == ("other", "dinov3-license")
+    assert found["license_link"].endswith("/dinov3-license")
+
+    def text(license: str | None) -> str:
+        known = weights.model_copy(update={"license": license})
+        return readme(Card(network=network, classes=("sky", "sea"), encoder_weights=known))
+
+    begun = f"began with the weights {name}, under"
+    assert f"{begun} dinov3-license (https://" in text("dinov3-license")
+    assert f"{begun} apache-2.0." in text("apache-2.0")
+    assert "## Licence" not in text(None) and "license:" not in text("apache-2.0")
+
+
 def test_what_it_began_with_is_said_and_linked_if_it_is_on_the_hub() -> None:
     for name, base in ((f"user/name@{'0a' * 20}", "user/name"), ("user/name", None)):
         origin = Origin(name=name, sha256="1")

@@ -97,7 +97,7 @@ def test_no_weights_is_one_value_that_any_file_format_can_hold(weights: str | No
         {"dropout": 1.0},
         {"embed_dim": -1},
         {"atrous_rates": (6, 12)},
-        {"width": 0},
+        {"width": -1},
         {"tag_classes": -1},
     ],
 )

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from u2pl.errors import explain
+from u2pl.errors import UserError, explain
 from u2pl.networks import decoders
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
@@ -25,6 +25,8 @@ DEFAULTS = {
     "daformer": (32, (6, 12, 18), 256),
     "deeplabv3plus": (8, (12, 24, 36), 256),
     "deeplabv3plus_light": (8, (12, 24, 36), 64),
+    "dpt": (32, (12, 24, 36), 256),
+    "linear": (32, (12, 24, 36), 256),
     "segformer": (16, (12, 24, 36), 256),
 }
 
@@ -87,6 +89,17 @@ def test_a_file_in_the_folder_is_a_decoder(add_file: Callable[..., None]) -> Non
         NetworkConfig(decoder="finest", output_stride=32)
     with pytest.raises(ValidationError, match=r"there are .*, finest"):
         NetworkConfig(decoder="coarsest")
+
+
+@pytest.mark.parametrize("decoder", sorted({*DEFAULTS} - {"dpt", "linear"}))
+def test_decoders_of_a_pyramid_refuse_tokens_and_name_those_that_do_not(decoder: str) -> None:
+    config = NetworkConfig(decoder=decoder, encoder="test_vit", encoder_weights="none")
+    with pytest.raises(UserError) as caught:
+        build_segmentor(config, 3)
+    assert str(caught.value) == (
+        f"network.decoder={decoder} needs a map at stride 4, and all maps of "
+        "network.encoder=test_vit are at stride 16: set network.decoder=dpt or linear"
+    )
 
 
 def test_an_unknown_decoder_is_one_line_that_lists_them() -> None:

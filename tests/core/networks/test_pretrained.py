@@ -13,6 +13,7 @@ from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from torch import nn
 
 from u2pl.errors import UserError
+from u2pl.networks import licenses
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.encoder import Encoder, family_of
@@ -110,8 +111,10 @@ def test_a_larger_relative_with_the_same_names_and_shapes_is_refused() -> None:
 class Layers(nn.ParameterDict):
     """Parameters as an encoder holds them."""
 
-    def own_key(self, key: str) -> str:
-        return key
+    needed: tuple[str, ...] = ()
+
+    def own_tensors(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return state
 
 
 def two_hundred() -> Layers:
@@ -144,6 +147,40 @@ def test_more_or_any_other_shape_is_refused_and_copies_nothing(
     with refused("does not fit the encoder"):
         load_encoder(encoder, wrong, "file")
     assert not any(parameter.any() for parameter in encoder.parameters())
+
+
+def test_one_that_is_needed_may_not_be_missing() -> None:
+    encoder = two_hundred()
+    encoder.needed = ("layer1.", "layer17")
+    assert load_encoder(encoder, hundred(1, 200), "file").missing == ["layer0"]
+    state = hundred(0, 200)
+    del state["layer17"]
+    with refused("199 matched, 1 missing.*first: layer17"):
+        load_encoder(encoder, state, "file")
+
+
+def test_the_licence_of_weights_is_known_from_their_name(
+    tmp_path: Path, resnet: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a file is not, unless all weights of the encoder have terms of their own."""
+
+    def license_of(name: str, weights: str) -> str | None:
+        kind = family_of("resnet10t")
+        monkeypatch.setattr(kind, "hub_weights", classmethod(lambda *_: resnet))
+        encoder = build_encoder("resnet10t", 8)
+        load_pretrained(encoder, name, weights)
+        assert encoder.weights is not None
+        return encoder.weights.license
+
+    file = tmp_path / "mine.safetensors"
+    save_file(resnet, file)
+    special = "convnext_tiny.dinov3_lvd1689m"
+    assert license_of("resnet10t", "imagenet") == "apache-2.0"
+    assert license_of("resnet10t", str(file)) is None
+    assert license_of(special, "imagenet") == license_of(special, str(file)) == "dinov3-license"
+    assert family_of("mit_b0").hub_license("mit_b0") == licenses.NVIDIA
+    assert licenses.is_special("dinov3-license") and licenses.is_special(licenses.NVIDIA)
+    assert not any(map(licenses.is_special, ("apache-2.0", "mit", "unknown", None)))
 
 
 def test_old_files_without_batch_counters_load(resnet: dict[str, torch.Tensor]) -> None:
@@ -353,7 +390,7 @@ def test_an_encoder_says_what_it_was_filled_with(
     encoder = build_encoder("resnet10t", 16)
     assert encoder.weights is None
     load_pretrained(encoder, "resnet10t", str(file))
-    assert encoder.weights == ("resnet.safetensors", digest(resnet))
+    assert encoder.weights == ("resnet.safetensors", digest(resnet), None)
     assert digest(dict(reversed(resnet.items()))) == digest(resnet)
     changed = {key: value.clone() for key, value in resnet.items()}
     first = next(key for key, value in changed.items() if value.dim() == 4)

@@ -280,7 +280,8 @@ def test_moments_show_the_same_images_each_time(trained: Run) -> None:
 
 def test_looking_changes_nothing_of_a_run(trained: Run, tmp_path: Path) -> None:
     request = ToyRequest.of(
-        method="plain", preset="light", most_images=IMAGES, out=tmp_path / "again", cpu=True, steps=4,
+        method="plain", preset="light", most_images=IMAGES, out=tmp_path / "again", cpu=True,
+        steps=4,
         set=["train.evaluations=1", "train.log_every=1"],
     )  # fmt: skip
     once = train(APP, request)

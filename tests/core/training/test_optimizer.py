@@ -14,6 +14,8 @@ from torch import nn
 from harness.fixtures import cases
 from u2pl.methods.method import Method, MethodConfig
 from u2pl.methods.step import StepResult
+from u2pl.networks.build import build_segmentor
+from u2pl.networks.config import NetworkConfig
 from u2pl.schedules import Progress, linear_warmup
 from u2pl.training import optimizer as optimizer_module
 from u2pl.training.checkpoint import load_checkpoint, save_checkpoint
@@ -254,3 +256,49 @@ def test_the_warmup_is_a_rounded_share_of_the_run() -> None:
         found[0] == pytest.approx(1e-6)
         and rates(3, lr=1.0, poly_power=0.0, warmup=0.0375) == [1.0] * 3
     )
+
+
+def tokens(**options: Any) -> Method:
+    torch.manual_seed(0)
+    config = NetworkConfig(
+        decoder="dpt", encoder="test_vit", encoder_weights="none", width=8, **options
+    )
+    return Plain(build_segmentor(config, 3))
+
+
+@pytest.mark.parametrize("norm_decay", [True, False])
+def test_the_encoder_s_rate_decays_from_block_to_block(norm_decay: bool) -> None:
+    method = tokens()
+    config = TrainConfig(
+        lr=0.16, batch=16, head_lr_factor=10, layer_decay=0.5, norm_decay=norm_decay
+    )
+    optimizer = build_optimizer(method, config)
+    names = named_groups(method, optimizer)
+    assert sum(map(len, names)) == len([*method.parameters()])
+    set_learning_rate(optimizer, config, 0, 10)
+    rates = {
+        name.removeprefix("encoder.model."): group["lr"]
+        for group, group_names in zip(optimizer.param_groups, names, strict=True)
+        for name in group_names
+    }
+    for name, rate in rates.items():
+        if name.startswith("blocks."):
+            expected = 0.16 * 0.5 ** (6 - int(name.split(".")[1]))
+        elif name.startswith(("cls_token", "pos_embed", "patch_embed")):
+            expected = 0.16 * 0.5**7
+        elif name.startswith("norm."):
+            expected = 0.16
+        else:
+            expected = 1.6
+        assert rate == pytest.approx(expected), name
+
+
+def test_without_decay_or_with_a_frozen_encoder_there_are_no_more_groups() -> None:
+    (encoder, head), (alone,) = (
+        build_optimizer(method, TrainConfig()).param_groups
+        for method in (tokens(), tokens(freeze_encoder=True))
+    )
+    assert len(head["params"]) == len(alone["params"]) and len(encoder["params"]) > 70
+    frozen = tokens(freeze_encoder=True)
+    (other,) = build_optimizer(frozen, TrainConfig(layer_decay=0.5)).param_groups
+    assert other["lr"] == alone["lr"] and TrainConfig().rates(True).startswith("0 for the encoder")

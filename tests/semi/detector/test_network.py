@@ -121,7 +121,7 @@ def test_unknown_encoders_are_refused() -> None:
             "resnet10",
             "network.encoder=resnet10 is no encoder of timm and no MiT; near: .*resnet10t",
         ),
-        ("vit_tiny_patch16_224", "has no feature maps at"),
+        ("vit_tiny_patch16_224", "has no maps at strides 4 to 32"),
     ):
         with pytest.raises(UserError, match=words) as caught:
             build_detector(DetectorConfig(encoder=name), 1)

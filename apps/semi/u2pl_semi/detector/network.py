@@ -105,9 +105,14 @@ def build_detector(config: DetectorConfig, things: int) -> FasterRCNN:
     It takes images of any size as they are: it pads them, and does not resize.
 
     Raises:
-        UserError: The encoder is unknown, or its weights do not fit.
+        UserError: The encoder is unknown or has maps at one stride, or its weights do not fit.
     """
     encoder = family_of(config.encoder).build(config.encoder, 32)
+    if len({*encoder.strides}) == 1:
+        raise UserError(
+            f"network.encoder={config.encoder} has no maps at strides 4 to 32, which boxes of all "
+            "sizes need: choose another one for the detector, such as resnet50"
+        )
     if config.encoder_weights != RANDOM:
         load_pretrained(encoder, config.encoder, config.encoder_weights)
     sizes = tuple((config.anchor * 2**level,) for level in range(5))

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -17,6 +15,7 @@ from u2pl.maps import top_class, upsample
 from u2pl.methods.batches import PairBatch
 from u2pl.methods.method import LabeledMethod, LabeledMethodConfig
 from u2pl.methods.step import StepResult, weighted_sum
+from u2pl.networks.encoder import copied
 from u2pl.networks.segmentor import Segmentor, SegOutput
 from u2pl.notation import IGNORE
 from u2pl.schedules import Progress
@@ -37,7 +36,7 @@ class CPS(LabeledMethod[PairBatch]):
     def __init__(self, config: CPSConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
         # the same pretrained encoder; everything else starts with other random weights
-        self.second = copy.deepcopy(student)
+        self.second = copied(student)
         kept = {id(part) for part in self.second.encoder.modules()}
         for part in self.second.modules():
             if id(part) not in kept and callable(reset := getattr(part, "reset_parameters", None)):

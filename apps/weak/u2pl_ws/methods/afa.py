@@ -67,6 +67,12 @@ class Afa(Cam):
 
     def __init__(self, config: AfaConfig, student: Segmentor, num_classes: int) -> None:
         super().__init__(config, student, num_classes)
+        if student.encoder.frozen:
+            raise UserError(
+                "network.freeze_encoder=true leaves the affinity nothing to learn by, for it is "
+                "made of the encoder's attention: leave it out, or use method cam (u2plplus: --set "
+                "method.host=cam)"
+            )
         try:
             self.affinity = build_affinity(student.encoder)
         except UserError as error:

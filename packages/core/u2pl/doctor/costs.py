@@ -93,7 +93,7 @@ def say_costs(task: Task, method: AnyMethod, scored: list[str], diagnosis: Diagn
         diagnosis.fix(
             [
                 f"a step does not fit into the GPU's {amount(memory_of(device))}: "
-                f"{smaller(task, 0.5, method.student.min_images)}, or share the batch between GPUs"
+                f"{smaller(task, 0.5, method.student)}, or share the batch between GPUs"
             ]
         )
         return
@@ -151,8 +151,10 @@ def _can_be_tried(
         progress = Progress(task.total - 1, task.total, task.request.seed)
         passes = method.count_passes(small, progress, side * side * student.min_images)
     memory = one.kept * passes.student * batch + state_bytes(method, train)
-    # backward takes about twice as long as forward
-    seconds = one.seconds * (3 * passes.student + passes.others) * batch
+    # backward takes about twice as long as forward, with checkpointing three times
+    backward = 3 if task.network().checkpointing else 2
+    forward = one.seconds * (passes.student + passes.others)
+    seconds = (forward + backward * (one.seconds - one.fixed) * passes.student) * batch
     limit = memory_of(method.device)
     if memory <= limit and seconds <= LONGEST_STEP:
         return True
@@ -164,7 +166,7 @@ def _can_be_tried(
     if memory > limit:
         fixed = state_bytes(method, train)
         share = 0.9 * max(limit - fixed, 0) / (memory - fixed)
-        options = smaller(task, share, student.min_images)
+        options = smaller(task, share, student)
         diagnosis.fix(
             [
                 f"a step needs about {amount(memory)} and this machine has {amount(limit)}: "

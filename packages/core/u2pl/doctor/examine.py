@@ -176,10 +176,10 @@ def _say_recipe(
     if task.warm_steps:
         warming = task.recipe.kind.warming
         diagnosis.say(f"warm start: the first {task.warm_steps} steps are {warming}")
-    rest = train.scaled_lr * train.head_lr_factor
+    rates = train.rates(task.network().freeze_encoder)
     diagnosis.say(
-        f"learning rate: {train.scaled_lr:g} for the encoder, {rest:g} for the rest "
-        f"({train.optimizer}; train.lr={train.lr:g} is for a batch of {train.reference_batch})"
+        f"learning rate: {rates} ({train.optimizer}; train.lr={train.lr:g} is for a batch of "
+        f"{train.reference_batch})"
     )
     try:
         notes = task.notes(method, scored)

@@ -14,6 +14,7 @@ from u2pl.errors import UserError
 from u2pl.methods.method import AnyMethod
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import RANDOM
+from u2pl.networks.segmentor import Segmentor
 from u2pl.run.task import Task
 
 #: The weights that every encoder has.
@@ -21,7 +22,11 @@ IMAGENET = "imagenet"
 #: Seconds of a run from which on it is said how to shorten it.
 LONG = 2 * 3600.0
 #: Encoders that take less time, by how the names of others begin; the first that does is named.
-SMALLER = {"mit_": ("mit_b0",), "": ("tf_efficientnet_lite0", "resnet10t")}
+SMALLER = {
+    "mit_": ("mit_b0",),
+    "vit_": ("vit_small_patch14_dinov2",),
+    "": ("tf_efficientnet_lite0", "resnet10t"),
+}
 #: Share of an encoder's time from which on another one is not worth naming.
 WORTH = 0.7
 #: Share of the pixels in a crop of half the side.
@@ -66,6 +71,11 @@ def shorter(
     if encoder is not None:
         option, share = encoder
         yield _said(option, length.total * share)
+    if is_vit(method.student):
+        share = _frozen_share(method.student, image_3HW)
+        if share < WORTH:
+            left = length.training * share + length.scoring
+            yield _said("--set network.freeze_encoder=true", left)
     if length.scoring > LONG / 4 and sections.train.evaluations > 1:
         once = length.scoring / sections.train.evaluations
         yield _said("--set train.evaluations=1", length.training + once)
@@ -83,20 +93,41 @@ def smaller_crop(task: Task, share: float) -> int | None:
     return crop if LEAST_CROP <= crop < present else None
 
 
-def smaller(task: Task, share: float, fewest: int) -> str:
+def smaller(task: Task, share: float, student: Segmentor) -> str:
     """Options that bring the memory of a step down to a share of it, as they are typed.
 
     Args:
         task: what is run.
         share: of the memory of the present batch and crop.
-        fewest: images that a step needs.
+        student: as it is.
     """
     batch, crop = int(task.recipe.sections.train.batch * share), None
     if share >= HALF:
         crop = smaller_crop(task, share)
-    options = [f"--set train.batch={batch}"] if batch >= fewest else []
+    options = [f"--set train.batch={batch}"] if batch >= student.min_images else []
+    # tokens of all blocks are most of what a ViT keeps; checkpointing leaves one map per block
+    if share >= HALF and is_vit(student) and not task.network().checkpointing:
+        options.append("--set network.checkpointing=true")
     options += [f"--set data.crop={crop}"] if crop is not None else []
     return " or ".join(options) or "choose a smaller network.encoder"
+
+
+def is_vit(student: Segmentor) -> bool:
+    """Whether the encoder is a plain Vision Transformer that is trained."""
+    return len({*student.encoder.strides}) == 1 and not student.encoder.frozen
+
+
+def _frozen_share(student: Segmentor, image_3HW: torch.Tensor) -> float:
+    """Share of a step's time that is left if the encoder is frozen.
+
+    A step has a forward pass of student and teacher each, and a backward pass of twice that time.
+    """
+    student.encoder.frozen = True  # for the measurement alone
+    try:
+        one = try_one_image(student, image_3HW)
+    finally:
+        student.encoder.frozen = False
+    return (4 * one.seconds - 2 * one.fixed) / (4 * one.seconds)
 
 
 def _said(option: str, seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -10,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from u2pl.networks.encoder import copied, frozen_encoders
 from u2pl.schedules import ema_momentum
 
 
@@ -59,7 +59,7 @@ class Teacher(nn.Module):
     Its forward is without gradient and dropout.
 
     Args:
-        student: the network to follow; it is copied.
+        student: the network to follow; it is copied, except for a frozen encoder.
         config: momentum, and for a `TeacherConfig` BatchNorm statistics.
     """
 
@@ -67,7 +67,7 @@ class Teacher(nn.Module):
         super().__init__()
         self.config = config
         self.own_statistics = isinstance(config, TeacherConfig) and config.statistics == "own"
-        self.network = copy.deepcopy(student).requires_grad_(False)
+        self.network = copied(student).requires_grad_(False)
         # walking two networks takes longer than averaging them on a GPU, so it is done once
         self._followed: tuple[nn.Module, dict[bool, _Tensors]] | None = None
         self.train(self.training)
@@ -100,7 +100,10 @@ class Teacher(nn.Module):
 
     def _own_norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
         # looked up each time: distributed training replaces the layers by SyncBatchNorm
-        return batch_norms(self.network) if self.own_statistics else []
+        if not self.own_statistics:
+            return []
+        frozen = {norm for part in frozen_encoders(self.network) for norm in batch_norms(part)}
+        return [norm for norm in batch_norms(self.network) if norm not in frozen]
 
     def _momentum(self, step: int) -> float:
         if step <= 0:
@@ -147,9 +150,14 @@ class _Tensors(NamedTuple):
 
 
 def _tensors(network: nn.Module, student: nn.Module, with_buffers: bool) -> _Tensors:
-    found = _Tensors(list(network.parameters()), list(student.parameters()), [], [])
-    pairs = zip(network.buffers(), student.buffers(), strict=True) if with_buffers else ()
+    found = _Tensors([], [], [], [])
+    pairs: list[tuple[Tensor, Tensor]] = []
+    pairs += zip(network.parameters(), student.parameters(), strict=True)
+    if with_buffers:
+        pairs += zip(network.buffers(), student.buffers(), strict=True)
     for buffer, source in pairs:
+        if buffer is source:  # of a frozen encoder, which both share
+            continue
         floating = buffer.is_floating_point()
         (found.own if floating else found.counts).append(buffer)
         (found.theirs if floating else found.their_counts).append(source)

@@ -52,6 +52,7 @@ class EncoderWeights(BaseModel):
 
     name: str  # the hub's full name with its tag, or a file's name
     sha256: str  # over the tensors
+    license: str | None = None  # as the hub names it; None: not known
 
 
 class Origin(BaseModel):

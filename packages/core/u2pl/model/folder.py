@@ -236,7 +236,8 @@ def _header(path: Path) -> dict[str, tuple[list[int], str]]:
 
 
 def _build(card: Card, path: Path) -> Segmentor:
-    config = card.network.model_copy(update={"encoder_weights": RANDOM})
+    # nothing is trained here, so nothing needs to be computed twice
+    config = card.network.model_copy(update={"encoder_weights": RANDOM, "checkpointing": False})
     network = build_segmentor(config, len(card.classes))
     if card.normalisation is None:
         raise UserError(f"{path} does not describe a network (no normalisation); copy it again")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from u2pl.model.card import Card
 from u2pl.model.hub import repository_of
+from u2pl.networks.licenses import NVIDIA, TEXTS, is_special
 from u2pl.report.markdown import escaped
 
 #: Entries of a card that have a place of their own in the text.
@@ -21,13 +22,6 @@ METRICS = {
     "pixel_accuracy": ("accuracy", "pixel accuracy in percent"),
 }
 
-#: How the hub names NVIDIA's licence for the pretrained weights of `mit_b0` to `mit_b5`.
-NVIDIA = {
-    "license": "other",
-    "license_name": "nvidia-source-code-license-for-segformer",
-    "license_link": "https://github.com/NVlabs/SegFormer/blob/master/LICENSE",
-}
-
 
 def readme(card: Card, name: str = "FOLDER") -> str:
     """Markdown: what the network is, how well it does under which protocol, and how to use it.
@@ -39,11 +33,8 @@ def readme(card: Card, name: str = "FOLDER") -> str:
     network = card.network
     method, data = card.method or "u2pl", card.data or "data not stated"
     details = card.model_dump(mode="json", exclude=PLACED, exclude_none=True)
-    licence = (
-        ["## Licence", "Training began with weights that NVIDIA licenses for non-commercial use."]
-        if _from_nvidia(card)
-        else []
-    )
+    terms = _terms(card)
+    licence = ["## Licence", terms] if terms else []
     paragraphs = [
         _header(card),
         f"# {network.encoder} {network.decoder}, {len(card.classes)} classes",
@@ -73,7 +64,7 @@ def _header(card: Card) -> str:
         "library_name": "u2pl",
         "pipeline_tag": "image-segmentation",
         "tags": [tag for tag in tags if tag],
-        **(NVIDIA if _from_nvidia(card) else {}),
+        **_license(card),
         **_base(card),
         **_results(card),
     }
@@ -108,9 +99,33 @@ def _results(card: Card) -> dict[str, object]:
     return {"model-index": [{"name": name, "results": [result]}]}
 
 
-def _from_nvidia(card: Card) -> bool:
-    """Whether training began with NVIDIA's weights of a Mix Transformer."""
-    return card.pretrained is not None and card.network.encoder.startswith("mit_b")
+def _terms(card: Card) -> str:
+    """Under which licence the pretrained weights were released, if it is known."""
+    license = _weights_license(card)
+    if license == NVIDIA:
+        return "Training began with weights that NVIDIA licenses for non-commercial use."
+    if license is None or card.pretrained is None:
+        return ""
+    where = f" ({TEXTS[license]})" if license in TEXTS else ""
+    name, license = _line(card.pretrained.name), _line(license)
+    return f"Training began with the weights {name}, under {license}{where}."
+
+
+def _license(card: Card) -> dict[str, object]:
+    """The licence as the hub has it, if that of the pretrained weights has terms of its own."""
+    license = _weights_license(card)
+    if license is None or not is_special(license):
+        return {}
+    link = {"license_link": TEXTS[license]} if license in TEXTS else {}
+    return {"license": "other", "license_name": license, **link}
+
+
+def _weights_license(card: Card) -> str | None:
+    """Of the pretrained weights that all began with; older cards do not say that of NVIDIA's."""
+    if card.pretrained is None:
+        return None
+    mit = card.network.encoder.startswith("mit_b")
+    return card.pretrained.license or (NVIDIA if mit else None)
 
 
 def _yaml(value: object) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
+from u2pl.errors import UserError
 from u2pl.networks.config import RANDOM, NetworkConfig
-from u2pl.networks.encoder import family_of
-from u2pl.networks.parts import classifier_on, decoder_file
+from u2pl.networks.encoder import Encoder, family_of
+from u2pl.networks.parts import classifier_on, decoder_file, decoder_names, width_for
 from u2pl.networks.pretrained import load_pretrained
 from u2pl.networks.segmentor import Segmentor
+from u2pl.notation import OUTPUT_STRIDE
 
 
 def build_segmentor(config: NetworkConfig, num_classes: int) -> Segmentor:
@@ -21,6 +23,9 @@ def build_segmentor(config: NetworkConfig, num_classes: int) -> Segmentor:
     encoder = family_of(config.encoder).build(config.encoder, config.output_stride)
     if config.multi_grid != (1, 1, 1):
         encoder.set_multi_grid(config.multi_grid)
+    _check_decoder(config, encoder)
+    if not config.width:
+        config = config.model_copy(update={"width": width_for(encoder.channels[-1])})
     parts = decoder_file(config.decoder).build(config, encoder, num_classes)
     auxiliary = tagger = None
     if config.auxiliary:
@@ -29,6 +34,10 @@ def build_segmentor(config: NetworkConfig, num_classes: int) -> Segmentor:
         tagger = nn.Conv2d(encoder.channels[-1], config.tag_classes, 1, bias=False)
     if config.encoder_weights != RANDOM:
         load_pretrained(encoder, config.encoder, config.encoder_weights)
+    if config.freeze_encoder:
+        encoder.freeze()
+    if config.checkpointing and not config.freeze_encoder:  # which keeps nothing anyway
+        encoder.recompute()
     return Segmentor(
         encoder,
         *parts[:3],
@@ -36,4 +45,16 @@ def build_segmentor(config: NetworkConfig, num_classes: int) -> Segmentor:
         tagger=tagger,
         min_images=parts.min_images,
         embed_dim=config.embed_dim,
+    )
+
+
+def _check_decoder(config: NetworkConfig, encoder: Encoder) -> None:
+    """UserError if the decoder's output would not be a quarter of the image on these maps."""
+    if encoder.strides[0] == OUTPUT_STRIDE or decoder_file(config.decoder).FACTS.any_stride:
+        return
+    fitting = [name for name in decoder_names() if decoder_file(name).FACTS.any_stride]
+    raise UserError(
+        f"network.decoder={config.decoder} needs a map at stride {OUTPUT_STRIDE}, and all maps of "
+        f"network.encoder={config.encoder} are at stride {encoder.strides[0]}: set network.decoder="
+        f"{' or '.join(fitting)}"
     )

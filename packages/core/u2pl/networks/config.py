@@ -9,7 +9,6 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
-    PositiveInt,
     ValidationInfo,
     field_validator,
 )
@@ -32,13 +31,15 @@ class NetworkConfig(BaseModel):
         "deeplabv3plus",
         description="deeplabv3plus: U2PL's decoder and heads (U2PL sec. 4.1); deeplabv3plus_light: "
         "separable convolutions and narrow heads; daformer: four feature maps fused by dilated "
-        "convolutions (U2PL+ sec. 4.2); segformer: fused by an MLP (U2PL+ sec. 4.3)",
+        "convolutions (U2PL+ sec. 4.2); segformer: fused by an MLP (U2PL+ sec. 4.3); dpt: maps of "
+        "any stride fused from deep to fine (UniMatch V2); linear: one convolution on the last map",
     )
     encoder: str = Field(
         "resnet101",
-        description="any timm encoder that can run at output_stride, or mit_b0 to mit_b5 at 16 or "
-        "32 (mit_b5 in U2PL+ sec. 4.2, mit_b1 in sec. 4.3); resnet101 in U2PL, resnet101s (deep "
-        "stem) in its released code",
+        description="any timm encoder that can run at output_stride; mit_b0 to mit_b5 at 16 or "
+        "32 (mit_b5 in U2PL+ sec. 4.2, mit_b1 in sec. 4.3); any plain Vision Transformer of timm, "
+        "such as vit_small_patch14_dinov2, under dpt or linear; resnet101 in U2PL, resnet101s "
+        "(deep stem) in its released code",
     )
     encoder_weights: str = Field(
         "imagenet",
@@ -46,15 +47,27 @@ class NetworkConfig(BaseModel):
         "for commercial use); none: random initialisation; or a .safetensors or .pth file of the "
         "encoder",
     )
+    freeze_encoder: bool = Field(
+        False,
+        description="keep the encoder's weights as they are: it takes no part in training, keeps "
+        "nothing for a backward pass, and is shared by student and teacher",
+    )
+    checkpointing: bool = Field(
+        False,
+        description="compute the encoder's inner maps once more in the backward pass instead of "
+        "keeping them: less memory for a third more time; for ViT, ConvNeXt, MiT and others "
+        "without BatchNorm",
+    )
     output_stride: Literal[8, 16, 32] = Field(
         default_factory=lambda fields: _facts(fields).strides[0],
         description="stride of the encoder's last feature map; 8 (U2PL) or 16 for deeplabv3plus, "
-        "32 (U2PL+ sec. 4.2) or 16 for daformer, 16 (U2PL+ sec. 4.3) or 32 for segformer",
+        "32 (U2PL+ sec. 4.2) or 16 for daformer, 16 (U2PL+ sec. 4.3) or 32 for segformer, any for "
+        "dpt and linear; a plain Vision Transformer has one of its own",
     )
     atrous_rates: tuple[Rate, Rate, Rate] = Field(
         default_factory=lambda fields: _facts(fields).atrous_rates,
         description="dilation rates of the three 3x3 branches of ASPP (DeepLabv3+: 12, 24, 36 at "
-        "stride 8 and 6, 12, 18 at stride 16; daformer: 6, 12, 18); segformer has no ASPP",
+        "stride 8 and 6, 12, 18 at stride 16; daformer: 6, 12, 18); the others have no ASPP",
     )
     multi_grid: tuple[Rate, Rate, Rate] = Field(
         (1, 1, 1),
@@ -66,9 +79,10 @@ class NetworkConfig(BaseModel):
         description="a second classifier, on the encoder's third map and for training alone, in "
         "U2PL's released network for Cityscapes; its loss weighs method.supervised.auxiliary",
     )
-    width: PositiveInt = Field(
-        256,
-        description="channels of the decoder's branches and of their fusion; 256 in U2PL and U2PL+",
+    width: NonNegativeInt = Field(
+        default_factory=lambda fields: _facts(fields).width,
+        description="channels of the decoder's branches and of their fusion; 256 in U2PL and "
+        "U2PL+; 0, dpt's default: 64, 128, 256 or 384, by the encoder's channels (UniMatch V2)",
     )
     embed_dim: NonNegativeInt = Field(
         default_factory=lambda fields: _facts(fields).embed_dim,
@@ -81,11 +95,12 @@ class NetworkConfig(BaseModel):
         "ninth of their cost",
     )
     dropout: float = Field(
-        0.1,
+        default_factory=lambda fields: _facts(fields).dropout,
         ge=0,
         lt=1,
         description="dropout rate; deeplabv3plus: in the decoder and both heads; _light: in the "
-        "decoder; daformer and segformer: before the classifier; 0.1 in the released code",
+        "decoder; the others: before the classifier; 0.1 in the released code, 0 for dpt and "
+        "linear",
     )
     tag_classes: NonNegativeInt = Field(
         0,

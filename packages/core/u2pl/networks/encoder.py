@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import pkgutil
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self, TypeVar
 
 from torch import Tensor, nn
 
 from u2pl.errors import UserError
 from u2pl.networks import encoders
+
+Network = TypeVar("Network", bound=nn.Module)
+
+#: Names of blocks and stages: numbered ones, except for those of a stem.
+BLOCK = re.compile(r"(?!stem|conv).*\d$")
 
 
 class Weights(NamedTuple):
@@ -20,6 +27,7 @@ class Weights(NamedTuple):
 
     name: str  # the hub's full name with its tag, or a file's name
     sha256: str  # over names and values of the tensors, sorted by name; 64 hex digits
+    license: str | None = None  # as the hub names it; None: not known
 
 
 class Encoder(nn.Module, ABC):
@@ -30,6 +38,8 @@ class Encoder(nn.Module, ABC):
 
     #: Whether other families are asked first, for one that takes names of many kinds.
     fallback: ClassVar[bool] = False
+    #: Beginnings of the names of tensors that released weights must hold, whatever else they lack.
+    needed: tuple[str, ...] = ()
 
     model: nn.Module
     #: Channels of each map.
@@ -44,6 +54,8 @@ class Encoder(nn.Module, ABC):
 
     #: What it was filled with; None for random weights.
     weights: Weights | None = None
+    #: Whether it is not trained, see `freeze`.
+    frozen: bool = False
 
     @classmethod
     @abstractmethod
@@ -70,6 +82,61 @@ class Encoder(nn.Module, ABC):
         """The full name of what `hub_weights` gives, with the recipe that it was trained by."""
         return name
 
+    @classmethod
+    def hub_license(cls, name: str) -> str | None:
+        """The licence of what `hub_weights` gives, as the hub names it; None: not known."""
+        return None
+
+    def freeze(self) -> Self:
+        """Take it out of training: no gradient, so nothing is kept for one, and eval mode always.
+
+        Networks that are copied by `copied` share it from then on.
+        """
+        self.frozen = True
+        return self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; statistics, dropout and drop path of a frozen encoder stay off."""
+        return super().train(mode and not self.frozen)
+
+    def recompute(self) -> None:
+        """Compute maps inside blocks once more in the backward pass, instead of keeping them.
+
+        Raises:
+            UserError: It cannot, or its BatchNorm would count every image twice.
+        """
+        switch = getattr(self.model, "set_grad_checkpointing", None)
+        norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        if switch is None or norms:
+            reason = "its BatchNorm would count every image twice" if norms else "it has no blocks"
+            raise UserError(
+                f"network.checkpointing is not for this encoder, for {reason}: leave it out, or "
+                "choose a ViT, a ConvNeXt or a MiT"
+            )
+        switch(True)
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """All parameters by layer, from input to output, as `train.layer_decay` tells them apart.
+
+        First what precedes the first block, then those of each block, last what follows them. A
+        block is one of a ViT, or a whole stage of an encoder with a pyramid of maps.
+
+        Raises:
+            UserError: It has no blocks by a name that is known.
+        """
+        found: list[list[nn.Parameter]] = []
+        waiting = list(self.model.parameters(recurse=False))
+        for name, part in _parts(self.model):
+            own = list(part.parameters())
+            if not BLOCK.match(name) or not any(part.children()):
+                waiting += own
+                continue
+            found += [[*waiting, *own]] if found else [waiting, own]
+            waiting = []
+        if not found:
+            raise UserError("train.layer_decay needs an encoder of blocks or stages: leave it out")
+        return [*found, waiting]
+
     def set_multi_grid(self, rates: tuple[int, int, int]) -> None:
         """Multiply the dilation of the last stage's three blocks by these rates (DeepLabv3).
 
@@ -93,6 +160,29 @@ class Encoder(nn.Module, ABC):
         """State-dict key of the tensor that released weights call `key`."""
         return key
 
+    def own_tensors(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Released weights under the names that they have here."""
+        return {self.own_key(key): tensor for key, tensor in state.items()}
+
+
+def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The parts of a model in order, a list of blocks or stages one by one."""
+    for name, part in model.named_children():
+        if name in ("blocks", "stages"):
+            yield from ((f"{name}_{number}", block) for number, block in part.named_children())
+        else:
+            yield name, part
+
+
+def copied(network: Network) -> Network:
+    """A copy with weights of its own, except for a frozen encoder, which both networks share."""
+    return copy.deepcopy(network, {id(part): part for part in frozen_encoders(network)})
+
+
+def frozen_encoders(network: nn.Module) -> list[Encoder]:
+    """The encoders in a network that are not trained."""
+    return [part for part in network.modules() if isinstance(part, Encoder) and part.frozen]
+
 
 def families() -> list[type[Encoder]]:
     """The encoder class of each file in the folder; those that are a fallback come last."""
@@ -109,7 +199,7 @@ def family_of(name: str) -> type[Encoder]:
     found = next((family for family in families() if family.knows(name)), None)
     if found is not None:
         return found
-    known = [each for family in families() for each in family.names()]
+    known = dict.fromkeys(each for family in families() for each in family.names())
     near = difflib.get_close_matches(name, known, n=3)
     raise UserError(
         f"network.encoder={name} is no encoder of timm and no MiT; "

@@ -29,11 +29,14 @@ class Parts(NamedTuple):
 
 
 class DecoderFacts(NamedTuple):
-    """Output strides that a decoder supports, and its defaults."""
+    """Encoders that a decoder supports, and its defaults."""
 
     strides: tuple[Literal[8, 16, 32], ...]  # of the encoder's last map, the default first
     atrous_rates: tuple[int, int, int] = (12, 24, 36)
     embed_dim: int = 256
+    width: int = 256  # 0: as `width_for` has it
+    dropout: float = 0.1
+    any_stride: bool = False  # of the first map; False: it must be at a quarter of the image
 
 
 class DecoderFile(Protocol):
@@ -45,17 +48,34 @@ class DecoderFile(Protocol):
         """Decoder and heads for the encoder's maps, with random weights."""
 
 
-def representation_head(in_channels: int, config: NetworkConfig) -> nn.Sequential | None:
+def representation_head(
+    in_channels: int, config: NetworkConfig, hidden: int = 0
+) -> nn.Sequential | None:
     """Two Conv-BN-ReLU blocks, the first of which halves the channels (U2PL+ sec. 4.1).
 
     None if the config asks for no representation.
+
+    Args:
+        in_channels: of the decoder's map.
+        config: channels of the representation, and kernel.
+        hidden: channels between the blocks, if they should not be half of those before.
     """
     if not config.embed_dim:
         return None
+    hidden = hidden or in_channels // 2
     return nn.Sequential(
-        conv_norm_relu(in_channels, in_channels // 2, config.embed_kernel),
-        conv_norm_relu(in_channels // 2, config.embed_dim, config.embed_kernel),
+        conv_norm_relu(in_channels, hidden, config.embed_kernel),
+        conv_norm_relu(hidden, config.embed_dim, config.embed_kernel),
     )
+
+
+def width_for(channels: int) -> int:
+    """Channels of a decoder that suits an encoder whose last map has so many.
+
+    UniMatch V2's for DINOv2 S, B, L and g, which have 384, 768, 1024 and 1536.
+    """
+    limits = {384: 64, 768: 128, 1024: 256}
+    return next((width for limit, width in limits.items() if channels <= limit), 384)
 
 
 def classifier_on(in_channels: int, width: int, num_classes: int, dropout: float) -> nn.Sequential:

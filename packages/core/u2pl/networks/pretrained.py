@@ -21,12 +21,17 @@ from torch import Tensor
 from u2pl.cache import digest
 from u2pl.errors import UserError
 from u2pl.networks.encoder import Encoder, Weights, family_of
+from u2pl.networks.licenses import is_special
 
-#: Prefixes of a classifier's keys, which an encoder does not have.
+#: Beginnings of the names of tensors that an encoder may do without: those of classifiers, and of
+#: what only pretraining needs.
 CLASSIFIER_KEYS = (
     "fc.",
     "classifier.",
     "head.",
+    "head_dist.",
+    "attn_pool.",
+    "mask_token",
     "conv_head.",
     "bn2.",
     "norm.",
@@ -73,8 +78,12 @@ def load_pretrained(encoder: Encoder, name: str, weights: str) -> LoadReport:
     except UserError as error:
         raise error if hub else UserError(f"encoder weights: {error}") from None
     report = load_encoder(encoder, state, source=weights)
-    full_name = family_of(name).hub_name(name) if hub else Path(weights).name
-    encoder.weights = Weights(full_name, digest(state))
+    family = family_of(name)
+    full_name = family.hub_name(name) if hub else Path(weights).name
+    license = family.hub_license(name)
+    # whose file it is, nobody knows; but an encoder with terms of its own was released under them
+    known = license if hub or is_special(license) else None
+    encoder.weights = Weights(full_name, digest(state), known)
     logger.info("encoder %s from %s: %s", name, weights, report)
     return report
 
@@ -88,15 +97,16 @@ def load_encoder(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> 
         source: where they come from, for the message.
 
     Raises:
-        UserError: Fewer than 99 % of the keys match, a shape differs, or a number is not finite.
+        UserError: Fewer than 99 % of the keys match, one that is needed is missing, a shape
+            differs, or a number is not finite.
     """
     own = {unwrapped(key): tensor for key, tensor in encoder.state_dict().items()}
-    part = {encoder.own_key(key): tensor for key, tensor in encoder_part(state).items()}
-    given = by_own_key(own, part)
+    given = by_own_key(own, encoder.own_tensors(encoder_part(state)))
     report = compare(own, given)
     total = len(report.matched) + max(len(report.missing), len(report.unexpected))
-    if report.reshaped or len(report.matched) < MIN_MATCHED * total:
-        first = (report.reshaped + report.missing + report.unexpected)[:3]
+    needed = [key for key in report.missing if key.startswith(encoder.needed)]
+    if report.reshaped or needed or len(report.matched) < MIN_MATCHED * total:
+        first = (report.reshaped + needed + report.missing + report.unexpected)[:3]
         raise UserError(
             f"{source} does not fit the encoder: {report}; first: {', '.join(first)}; "
             "check network.encoder"

@@ -306,7 +306,7 @@ def announcement(
 ) -> list[str]:
     """What is about to happen, in at most `HEADER` lines if there are no warnings."""
     request, train = task.request, task.recipe.sections.train
-    lr, head_lr = train.scaled_lr, train.scaled_lr * train.head_lr_factor
+    rates = train.rates(task.network().freeze_encoder)
     images = ", ".join(f"{len(part.ids)} {part.role}" for part in task.streams)
     world = f" x {distributed.world_size()}" if distributed.world_size() > 1 else ""
     scored, threads = task.scored, torch.get_num_threads()
@@ -316,8 +316,7 @@ def announcement(
         f"{task.described}: {images}, {len(scored.ids)} to score on, {len(task.classes)} classes",
         f"{request.method} with preset {task.recipe.preset}: {task.total} steps, batch "
         f"{train.batch}, seed {request.seed}, on {device}",
-        f"learning rate {lr:g} for the encoder, {head_lr:g} for the rest ({train.lr:g} at a batch "
-        f"of {train.reference_batch})",
+        f"learning rate {rates} ({train.lr:g} at a batch of {train.reference_batch})",
         *(beginning.lines if beginning is not None else ()),
     ]
     last = f"writing to {folder}; {where_options_are(task)}"

@@ -40,6 +40,13 @@ class TrainConfig(BaseModel):
         gt=0,
         description="learning-rate multiplier of everything but the encoder (U2PL+ sec. 4.1)",
     )
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="the encoder's learning rate falls by this factor from block to block towards "
+        "the input (ViT), or from stage to stage (others); 1 = everywhere the same",
+    )
     weight_decay: float = Field(1e-4, ge=0, description="weight decay (U2PL+ sec. 4.1)")
     poly_power: float = Field(
         0.9, ge=0, description="learning rate = lr (1 - step/total)^poly_power (U2PL+ sec. 4.1)"
@@ -86,6 +93,18 @@ class TrainConfig(BaseModel):
     def scaled_lr(self) -> float:
         """Base learning rate of the encoder at this batch."""
         return self.lr * self.batch / self.reference_batch
+
+    def rates(self, frozen: bool) -> str:
+        """The base learning rates in words.
+
+        Args:
+            frozen: whether the encoder is not trained.
+        """
+        head = f"{self.scaled_lr * self.head_lr_factor:g} for the rest"
+        if frozen:
+            return f"0 for the encoder, which is frozen, {head}"
+        decay = f", times {self.layer_decay:g} a layer" if self.layer_decay < 1 else ""
+        return f"{self.scaled_lr:g} for the encoder{decay}, {head}"
 
 
 class DataConfig(BaseModel):

@@ -34,7 +34,7 @@ from u2pl.training.checkpoint import has_checkpoint, load_checkpoint, save_check
 from u2pl.training.config import DataConfig, TrainConfig
 from u2pl.training.guard import FiniteGuard, check_weights
 from u2pl.training.journal import Entries, Journal, numbers
-from u2pl.training.optimizer import build_optimizer, set_learning_rate
+from u2pl.training.optimizer import build_optimizer, layer_factors, set_learning_rate
 from u2pl.training.pace import Pace
 from u2pl.training.run_folder import JOURNAL
 from u2pl.training.threads import choose_threads
@@ -158,6 +158,7 @@ def check_method(method: AnyMethod, config: TrainConfig, gpus: bool) -> None:
     """
     if config.precision == "float16" and not gpus:
         raise no_float16()
+    layer_factors(method, config.layer_decay)  # raises if an encoder has no layers
     if config.compile and any(isinstance(part, AffinityHead) for part in method.modules()):
         raise UserError(
             "train.compile=true hides the attention that the affinity is made of: leave it out"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from u2pl.errors import UserError
 from u2pl.networks.encoder import Encoder
+from u2pl.networks.licenses import NVIDIA
 
 
 class Variant(NamedTuple):
@@ -122,6 +123,10 @@ class MixTransformer(Encoder):
     @classmethod
     def hub_name(cls, name: str) -> str:
         return f"{name}.imagenet at {VARIANTS[name].revision[:12]}"
+
+    @classmethod
+    def hub_license(cls, name: str) -> str:
+        return NVIDIA
 
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
         maps: Any = self.model

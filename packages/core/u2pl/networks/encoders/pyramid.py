@@ -1,4 +1,4 @@
-"""timm's encoders with a pyramid of feature maps: ResNet, EfficientNet, ConvNeXt and many more.
+"""timm's encoders with a pyramid of feature maps: ResNet, EfficientNet, ConvNeXt, Swin and more.
 
 smp's own `resnet*` are not used: at strides 8 and 16 their dilation of a stage's first block is
 wrong.
@@ -12,14 +12,16 @@ from typing import Any
 
 import timm
 import torch
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from u2pl.errors import UserError
-from u2pl.networks.encoder import Encoder
+from u2pl.networks.timm_encoder import TimmEncoder
 
 #: Number of feature maps that decoders use: the last ones.
 MAPS = 4
+
+#: timm's modules of models that take images of any size only when they are told to.
+WINDOWED = ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr")
 
 
 def wanted_strides(output_stride: int) -> tuple[int, ...]:
@@ -28,9 +30,11 @@ def wanted_strides(output_stride: int) -> tuple[int, ...]:
 
 
 def _create(name: str, output_stride: int) -> Any:
-    # not every model accepts the argument; 32 is the default
-    dilated: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
-    return timm.create_model(name, features_only=True, **dilated)
+    # not every model accepts the arguments; 32 is the default
+    options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
+    if timm.models.is_model_in_modules(name, WINDOWED):
+        options["strict_img_size"] = False
+    return timm.create_model(name, features_only=True, **options)
 
 
 @cache  # a run builds its network several times, and the trial costs more than a small one
@@ -50,7 +54,7 @@ def _try_maps(name: str, output_stride: int) -> None:
         raise UserError(f"{problem}{reason}; try resnet101") from error
 
 
-class Pyramid(Encoder):
+class Pyramid(TimmEncoder):
     """timm model with random weights; maps at strides 4, 8, 16 and 32, capped at `output_stride`.
 
     Args:
@@ -68,13 +72,11 @@ class Pyramid(Encoder):
         wanted = wanted_strides(output_stride)
         _try_maps(name, output_stride)
         model: Any = _create(name, output_stride)
-        pretrained = timm.get_pretrained_cfg(name)
         self.model = model
         self.channels = tuple(model.feature_info.channels()[-MAPS:])
         self.strides = wanted
         self.divisor = output_stride
-        self.mean = pretrained.mean if pretrained else IMAGENET_DEFAULT_MEAN
-        self.std = pretrained.std if pretrained else IMAGENET_DEFAULT_STD
+        self._set_colours(name)
         self.channels_last = getattr(model, "output_fmt", None) == "NHWC"
 
     @classmethod
@@ -88,18 +90,6 @@ class Pyramid(Encoder):
     @classmethod
     def build(cls, name: str, output_stride: int) -> Pyramid:
         return cls(name, output_stride)
-
-    @classmethod
-    def hub_weights(cls, name: str) -> dict[str, Tensor]:
-        if not timm.models.is_model_pretrained(name):
-            raise UserError(f"timm has no ImageNet weights for {name}")
-        weights: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
-        return weights
-
-    @classmethod
-    def hub_name(cls, name: str) -> str:
-        found = timm.get_pretrained_cfg(name)
-        return f"{found.architecture}.{found.tag}" if found and found.tag else name
 
     def set_multi_grid(self, rates: tuple[int, int, int]) -> None:
         blocks = list(getattr(self.model, "layer4", ()))
