@@ -55,7 +55,7 @@ class NetworkConfig(BaseModel):
     checkpointing: bool = Field(
         False,
         description="compute the encoder's inner maps once more in the backward pass instead of "
-        "keeping them: less memory for a third more time; for ViT, ConvNeXt, MiT and others "
+        "keeping them: less memory for about a third more time; for ViT, ConvNeXt, MiT and others "
         "without BatchNorm",
     )
     output_stride: Literal[8, 16, 32] = Field(
