@@ -16,6 +16,7 @@ class TestTwoProcesses(TwoProcesses):
         "fixmatch on tokens",
         "suponly on frozen tokens",
     )
+    without_batchnorm = frozenset({"fixmatch on tokens", "suponly on frozen tokens"})
     terms: ClassVar = {
         "suponly": 1,
         "cutmix": 2,
