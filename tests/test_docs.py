@@ -1,9 +1,10 @@
-"""Files, headings, code and options named in the pages exist; docs/extending.md's examples run."""
+"""What the pages name exists; docs/extending.md's examples run."""
 
 from __future__ import annotations
 
 import ast
 import re
+import runpy
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import u2pl.data.sources
@@ -21,26 +23,21 @@ import u2pl.methods.supervised_loss
 import u2pl.networks.decoders
 import u2pl.networks.encoders
 import u2pl_semi.methods
+from harness.pages import FENCE, PAGES, ROOT, blocks, label
 from u2pl.data.opening import open_source
 from u2pl.errors import UserError
 from u2pl.methods.discovery import load_method, method_names
 from u2pl.methods.method import Method
+from u2pl.networks.encoder import family_of
+from u2pl.networks.parts import decoder_file, decoder_names
 from u2pl.run.app import APPS, App, find_app
 from u2pl.run.recipe import flat_keys, recipe_path, resolve
 from u2pl.run.run import Run
 from u2pl.run.train import train
 from u2pl_semi.app import APP, SemiRequest
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "benchmarks" / "README.md",
-    *sorted(ROOT.glob("apps/*/README.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
-]
 EXTENDING = ROOT / "docs" / "extending.md"
 
-FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[([^][]*)\]\(([^)\s]+)\)")
 #: A path from the repository's root.
 PATH = re.compile(r"(?<![\w./-])(?:apps|packages|docs|benchmarks|tests|\.ci)/[\w./-]*\w")
@@ -49,11 +46,6 @@ METHOD = re.compile(r"`([A-Z]\w*)\.(?!md`|png`|xml`)([a-z_]\w*)`")
 SECTIONS = r"(?:network|data|train|evaluate|method)"
 OPTION = re.compile(rf"`(?:--set )?({SECTIONS}(?:\.\w+)+)[^`]*`")
 ASSIGNMENT = re.compile(rf"--set '?({SECTIONS}[.\w]+=[^\s`']+)")
-
-
-def label(page: Path) -> str:
-    """How a page is called in a report."""
-    return str(page.relative_to(ROOT))
 
 
 @pytest.fixture(params=PAGES, ids=label)
@@ -184,12 +176,73 @@ def test_options_exist_and_take_their_values(page: Path) -> None:
 
 
 def test_python_can_be_parsed(page: Path) -> None:
-    for block in blocks(page):
+    for block in blocks(page, "python"):
         ast.parse(block)
 
 
-def blocks(page: Path) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+# -- tables ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tables", "hardware"])
+def test_generated_pages_are_those_of_the_results(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    found = runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"))
+    assert found["PAGE"].read_text() == found["page"](), f"run benchmarks/{name}.py"
+
+
+def rows(page: Path, head: str) -> list[list[str]]:
+    """The cells of the table under a head."""
+    text = page.read_text(encoding="utf-8")
+    body = text.split(f"| {head} ", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in body]
+
+
+ENCODERS = ROOT / "docs" / "encoders.md"
+
+
+@pytest.mark.parametrize("row", rows(ENCODERS, "family"), ids=lambda row: str(row[0]))
+def test_encoders_of_the_table_run_at_their_strides(row: list[str]) -> None:
+    _, names, strides = row
+    smallest, *others = re.findall(r"`(\w+)`", names)
+    one_stride = strides.startswith("no effect: ")
+    numbers = [int(number) for number in re.findall(r"\d+", strides)]
+    for stride in (8, 16, 32):
+        if stride not in numbers and not one_stride:
+            with pytest.raises(UserError, match=f"output_stride={stride}"):
+                family_of(smallest).build(smallest, stride)
+            continue
+        encoder = family_of(smallest).build(smallest, stride).eval()
+        expected = numbers * 4 if one_stride else [min(each, stride) for each in (4, 8, 16, 32)]
+        side = 2 * encoder.divisor
+        with torch.inference_mode():
+            maps = encoder(torch.zeros(1, 3, side, side))
+        assert [each.shape[-1] for each in maps] == [-(-side // each) for each in expected]
+    assert all(family_of(name) is family_of(smallest) for name in others)
+
+
+def test_decoders_of_the_table_take_what_it_says() -> None:
+    found = rows(ENCODERS, "`network.decoder` | `network.output_stride`,")
+    table = {
+        name: (strides, tokens)
+        for names, strides, tokens in found
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    facts = {name: decoder_file(name).FACTS for name in decoder_names()}
+    assert table == {
+        name: (", ".join(map(str, own.strides)), "yes" if own.any_stride else "no")
+        for name, own in facts.items()
+    }
+
+
+def test_encoders_that_are_said_to_be_refused_are() -> None:
+    text = ENCODERS.read_text().split("What takes images of one size only", 1)[1]
+    names = re.findall(r"`([a-z]+_\w+)`", text.partition("is refused")[0])
+    assert len(names) == 3
+    for name in names:
+        with pytest.raises(UserError, match="no feature maps"):
+            family_of(name).build(name, 32)
 
 
 # -- the examples ----------------------------------------------------------------------------------
@@ -207,7 +260,7 @@ TINY = {
 
 def examples() -> list[tuple[str, str]]:
     """Each example: where it belongs, and its code."""
-    pairs = [block.split("\n", 1) for block in blocks(EXTENDING)]
+    pairs = [block.split("\n", 1) for block in blocks(EXTENDING, "python")]
     return [(first.removeprefix("# "), code) for first, code in pairs]
 
 
