@@ -55,7 +55,8 @@ def select_in_domains(
 
     Args:
         prob_BChw: the teacher's probabilities of both groups at feature size.
-        label_l, label_m: integer labels [B / 2, H, W], 255 = ignore.
+        label_l: integer labels of source images [B / 2, H, W], 255 = ignore.
+        label_m: the same of mixed images.
         pasted_m: bool [B / 2, H, W], True on source pixels of mixed images.
         part: partition of the target pixels at image size; pasted pixels, padding and void rows are
             neither reliable nor unreliable.

@@ -84,9 +84,10 @@ class Teacher(nn.Module):
         """The network's output.
 
         Args:
-            args, kwargs: for the network.
+            *args: for the network.
             learn: whether own running statistics of BatchNorm follow this batch.
             running: normalise by the running statistics, not by this batch.
+            **kwargs: for the network.
         """
         norms = self._own_norms()
         modes = [norm.training for norm in norms]

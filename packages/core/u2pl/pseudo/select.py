@@ -154,8 +154,9 @@ def select_paper(
     """Anchors, positives and negatives as in U2PL Eqs 9-16 and U2PL+ Eqs 21-28.
 
     Args:
-        prob_l, prob_u: the teacher's probabilities [B, C, h, w].
+        prob_l: the teacher's probabilities of labelled images [B, C, h, w].
         label_l: integer ground truth [B, h, w], 255 = ignore.
+        prob_u: its probabilities of unlabelled images [B, C, h, w].
         label_u: integer pseudo-label [B, h, w].
         part: partition of the unlabelled pixels at image size.
         alpha: share of unreliable pixels; only `select_released` uses it.
