@@ -139,7 +139,7 @@ def test_a_broken_image_does_not_stop_the_others(
     (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:40])
     images = [tmp_path / "bad.png", tmp_path / "good.png"]
     line = refused("predict --cpu", out, *images, "--out", tmp_path / "to")
-    assert "1 of the images could not be read" in line
+    assert "1 of the images could not be predicted" in line
     assert "bad.png" in line
     assert [path.name for path in (tmp_path / "to" / "ids").iterdir()] == ["good.png"]
 

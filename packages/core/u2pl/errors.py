@@ -57,6 +57,17 @@ class DiskError(UserError):
     """Something could not be written; the work can go on once there is room for it."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this machine or its GPU had not enough memory. Loads no torch.
+
+    torch has a class for a GPU's memory alone; what a processor lacks it says in words.
+    """
+    named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
+    # the second is numpy's, which a worker process passes on as a RuntimeError
+    words = ("can't allocate memory", "Unable to allocate")
+    return named or any(each in str(error) for each in words)
+
+
 def one_line(text: str) -> str:
     """The text with a space for each line break and control character.
 

@@ -150,7 +150,7 @@ def test_predict_writes_masks_and_says_how_many(saved: Path, model: Model, tmp_p
     result = CliRunner().invoke(program, words)
     assert result.exit_code == 2 and "3 images in" in result.stdout
     (line,) = result.stderr.splitlines()
-    assert line.startswith("error: 1 of the images could not be read: ") and "b.png" in line
+    assert line.startswith("error: 1 of the images could not be predicted: ") and "b.png" in line
 
 
 def test_predict_turns_photos_as_viewers_do_unless_told_otherwise(

@@ -37,8 +37,28 @@ def test_names_of_files_cannot_break_the_line(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == "error: a b [2J.png is broken here\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/a/b"), "/a/b: Permission denied"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 9), "xxxxxxxxx: File name too"),
+        (RuntimeError("x: can't allocate memory: you tried 9 bytes"), "there is not enough memory"),
+        (MemoryError(), "there is not enough memory"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA"), "there is not enough memory"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(
+    error: Exception, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as exit:
+        guarded(raising(error))
+    said = capsys.readouterr().err
+    assert exit.value.exit_code == 2
+    assert said.startswith(f"error: {says}") and said.count("\n") == 1
+
+
 def test_our_own_mistakes_keep_their_traceback() -> None:
-    for error in (ValueError("x"), OSError(errno.EACCES, "x"), AssertionError()):
+    for error in (ValueError("x"), RuntimeError("x"), OSError(errno.EACCES, "x"), AssertionError()):
         with pytest.raises(type(error)):
             guarded(raising(error))
 

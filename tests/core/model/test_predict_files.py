@@ -96,11 +96,23 @@ def test_broken_images_are_reported_and_the_others_done(tmp_path):
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_an_image_that_does_not_fit_is_reported(tmp_path, monkeypatch):
+def test_photos_that_cannot_be_read_are_not_passed_over(tmp_path):
+    save(tmp_path / "in" / "good.png")
+    (tmp_path / "in" / "phone.HEIC").write_bytes(b"x")
+    (tmp_path / "in" / "notes.txt").touch()
+    (failure,) = predict([tmp_path / "in"], tmp_path / "out")
+    assert "phone.HEIC cannot be decoded (no known image format): replace it by" in failure.reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("x: can't allocate memory: 9")],
+)
+def test_an_image_that_does_not_fit_is_reported(tmp_path, monkeypatch, error):
     save(tmp_path / "in" / "a.png")
 
     def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr("u2pl.model.model.predict_probabilities", full)
     (failure,) = predict([tmp_path / "in"], tmp_path / "out")
@@ -128,7 +140,7 @@ def test_names_keep_subfolders_and_tell_suffixes_apart(tmp_path):
 
 
 def test_linked_folders_are_searched_and_thumbnails_are_not(tmp_path):
-    for name in ("store/a.jfif", "store/b.jp2", "in/@eaDir/c.jpg", "in/._d.jpg", "in/e.heic"):
+    for name in ("store/a.jfif", "store/b.jp2", "in/@eaDir/c.jpg", "in/._d.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "in" / "day").symlink_to(tmp_path / "store")

@@ -75,6 +75,7 @@ def test_options_may_be_a_mapping() -> None:
         ({"method": None}, r"^method: .*string.*, not None$"),
         ({"steps": 0}, r"^steps: 0 is below the smallest possible value, 1$"),
         ({"seed": -1}, r"^seed: -1 is below the smallest possible value, 0$"),
+        ({"seed": 2**32}, r"^seed: 4294967296 is above the largest possible value, 4294967295$"),
         ({"most_images": 0}, r"^most_images: 0 is below the smallest possible value, 1$"),
     ],
     ids=str,

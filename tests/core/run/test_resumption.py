@@ -86,6 +86,16 @@ def test_ctrl_c_says_from_which_step_and_its_line_can_be_pasted(
     assert_same_run(whole, tmp_path / "my runs" / "it's one")
 
 
+def test_what_does_not_fit_in_memory_is_one_line_and_leaves_nothing_behind(
+    at_step: Callable[[int, BaseException], None], tmp_path: Path
+) -> None:
+    at_step(0, RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"))
+    result = CliRunner().invoke(program, [*WORDS, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: there is not enough memory: ")
+    assert not (tmp_path / "run").exists()
+
+
 def test_ctrl_c_before_the_first_state_begins_again(
     whole: Path, at_step: Callable[[int, BaseException], None], tmp_path: Path
 ) -> None:

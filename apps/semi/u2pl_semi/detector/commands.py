@@ -25,7 +25,7 @@ from u2pl.data.source import Source
 from u2pl.data.splits import choose_labeled
 from u2pl.data.streams import Stream
 from u2pl.data.transforms import TrainTransform
-from u2pl.errors import DiskError, UserError
+from u2pl.errors import DiskError, UserError, out_of_memory
 from u2pl.evaluate.inference import predict_probabilities
 from u2pl.evaluate.scoring import check_scored, load_example
 from u2pl.files import make_folder, write_json
@@ -256,8 +256,9 @@ def train(request: SemiRequest) -> int:
         return 143 if isinstance(cut, Stopped) else 130
     except DiskError:
         raise
-    except UserError:
-        if main and not request.resume:
+    except (UserError, RuntimeError, MemoryError) as error:
+        began_in_vain = isinstance(error, UserError) or out_of_memory(error)
+        if began_in_vain and main and not request.resume:
             forget_unbegun(folder)
         raise
     if main:

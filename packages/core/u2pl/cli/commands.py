@@ -262,7 +262,7 @@ def predict(request: PredictRequest) -> None:
         console.print(f"EXIF turns {turned} of them: predicted {lie}{other}", soft_wrap=True)
     if failures:
         more = " ..." if failures[1:] else ""
-        fail(f"{len(failures)} of the images could not be read: {failures[0].reason}{more}")
+        fail(f"{len(failures)} of the images could not be predicted: {failures[0].reason}{more}")
 
 
 def _possible(protocols: list[EvaluationProtocol], console: Console) -> list[EvaluationProtocol]:

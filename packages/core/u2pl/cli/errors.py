@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -10,9 +11,14 @@ from typing import NoReturn
 
 import typer
 
-from u2pl.errors import UserError, one_line
+from u2pl.errors import UserError, one_line, out_of_memory
 
 LOADING = "loading PyTorch ..."
+#: What a system says of a path that a user has named or owns.
+_REFUSED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO),
+    *(errno.EDQUOT, errno.ESTALE),
+)
 #: Seconds that the other processes wait for the launcher to end them after rank 0 has exited.
 GRACE = 5.0
 
@@ -26,9 +32,18 @@ def guarded(body: Callable[[], int | None]) -> int | None:
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except OSError as error:
-        if error.errno != 28:  # ENOSPC
+        if error.errno == errno.ENOSPC:
+            fail(f"the disk is full ({error.filename or error}); free some space and start again")
+        if error.errno not in _REFUSED or not error.filename:
             raise
-        fail(f"the disk is full ({error.filename or error}); free some space and start again")
+        fail(f"{error.filename}: {error.strerror}; mend that, or choose another place")
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        fail(
+            "there is not enough memory: a smaller data.crop, train.batch or network, smaller "
+            "images, or evaluate and predict with --mode slide need less"
+        )
 
 
 def fail(message: str) -> NoReturn:

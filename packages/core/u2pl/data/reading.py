@@ -387,4 +387,6 @@ def _broken(where: str, error: Exception) -> UserError:
         if "cannot identify" in str(error)
         else (str(error).splitlines() or ["unreadable"])[0]
     )
-    return UserError(f"{where} cannot be decoded ({reason}): replace the file, or leave it out")
+    return UserError(
+        f"{where} cannot be decoded ({reason}): replace it by a JPEG or PNG, or leave it out"
+    )

@@ -26,7 +26,7 @@ from u2pl.doctor.trial import (
     try_scoring,
     try_steps,
 )
-from u2pl.errors import UserError
+from u2pl.errors import UserError, out_of_memory
 from u2pl.methods.method import AnyMethod
 from u2pl.run.task import Task
 from u2pl.schedules import Progress
@@ -89,10 +89,13 @@ def say_costs(task: Task, method: AnyMethod, scored: list[str], diagnosis: Diagn
                 scoring = try_scoring(method.networks(), source, scored, sections.evaluate)
             elapsed = time.perf_counter() - begin
             share = (time.process_time() - worked) / elapsed / torch.get_num_threads()
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        where = "GPU" if device.type == "cuda" else "machine"
         diagnosis.fix(
             [
-                f"a step does not fit into the GPU's {amount(memory_of(device))}: "
+                f"a step does not fit into the {where}'s {amount(memory_of(device))}: "
                 f"{smaller(task, 0.5, method.student)}, or share the batch between GPUs"
             ]
         )

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import NamedTuple, Unpack
 
 import numpy as np
-import torch
 
 from u2pl.counting import OnProgress
 from u2pl.data.ids import IMAGE_SUFFIXES
 from u2pl.data.reading import read_size
 from u2pl.data.walking import files_below
-from u2pl.errors import UserError
+from u2pl.errors import UserError, out_of_memory
 from u2pl.model.model import Model, View
 from u2pl.report.overlays import colour_key, colour_mask, write_ids, write_picture
 
+#: Photos that cannot be read: said, where they lie among others, instead of passed over.
+UNREAD_SUFFIXES = (".heic", ".heif", ".jxl")
 FOLDERS = ("ids", "colour", "overlay")
 #: Which colour is which class.
 KEY = "classes.png"
@@ -66,11 +67,13 @@ def predict_files(
             found = model.predict(path, stored_pixels=stored_pixels, **view)
         except UserError as error:
             failures.append(Failure(path, str(error)))
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             width, height = read_size(path)
             reason = (
                 f"{path}: {width}x{height} pixels do not fit in the device's memory; use --mode "
-                "slide or --cpu"
+                "slide with a smaller --crop, no larger --scales, or --cpu"
             )
             failures.append(Failure(path, reason))
         else:
@@ -85,7 +88,7 @@ def predict_files(
 def find_images(inputs: Sequence[Path], out: Path) -> dict[str, Path]:
     """The images that `inputs` mean, by the name of their prediction: their path without suffix.
 
-    The path is that below the given folder. In folders, files count if they have an image's suffix
+    The path is that below the given folder. In folders, files count if they have a photo's suffix
     and `files_below` does not skip them; earlier predictions in `out` do not count. `a.jpg`
     beside `a.png` become `a_jpg` and `a_png`; raises UserError if names still clash.
     """
@@ -121,7 +124,7 @@ def _images_below(folder: Path, skipped: list[Path]) -> list[Path]:
     images = [
         Path(file)
         for file in files_below(folder)
-        if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
+        if os.path.splitext(file)[1].lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES)
         and not any((folder / file).resolve().is_relative_to(own) for own in skipped)
     ]
     if not images:

@@ -20,6 +20,9 @@ from u2pl.errors import UserError, did_you_mean, explain, synonym
 #: Fields that matter to `train` alone; other commands that take a request leave them out.
 TRAIN_ONLY = ("baseline", "track", "out", "resume", "deterministic")
 
+#: What generators of random numbers take.
+LARGEST_SEED = 2**32 - 1
+
 Parameter = typer.models.OptionInfo | typer.models.ArgumentInfo
 
 
@@ -58,7 +61,7 @@ class Request:
     steps: Annotated[
         int | None, typer.Option(min=1, help="optimizer steps, instead of the preset's")
     ] = None
-    seed: Annotated[int, typer.Option(min=0, help="of everything random")] = 0
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="of everything random")] = 0
     baseline: Annotated[
         bool,
         typer.Option(
@@ -137,6 +140,8 @@ class Request:
             value, least = getattr(request, name), info.min
             if least is not None and value is not None and value < least:
                 raise UserError(f"{name}: {value} is below the smallest possible value, {least:g}")
+            if info.max is not None and value is not None and value > info.max:
+                raise UserError(f"{name}: {value} is above the largest possible value, {info.max}")
         return request
 
     @classmethod

@@ -18,7 +18,7 @@ from torch import nn
 
 from u2pl import distributed
 from u2pl.counting import OnProgress, silently
-from u2pl.errors import DiskError, UserError
+from u2pl.errors import DiskError, UserError, out_of_memory
 from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.counts import COUNTS, save_counts
 from u2pl.evaluate.crf import load_crf
@@ -204,8 +204,9 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
                 progress.picture(folder / PICTURES, task.total)
     except DiskError:  # the run can go on, from its beginning at least
         raise
-    except UserError:
-        if main and not request.resume:
+    except (UserError, RuntimeError, MemoryError) as error:
+        began_in_vain = isinstance(error, UserError) or out_of_memory(error)
+        if began_in_vain and main and not request.resume:
             forget_unbegun(folder)
         raise
     if main:

@@ -29,7 +29,9 @@ def test_seeds_are_ranges_and_lists(given: object, seeds: tuple[int, ...]) -> No
     assert parse_seeds(given) == seeds
 
 
-@pytest.mark.parametrize("given", ["", "a", "-1", "2-0", "0-99999", [], [1.5], [True], "1..3", -1])
+@pytest.mark.parametrize(
+    "given", ["", "a", "-1", "2-0", "0-99999", "9999999999", [], [1.5], [True], "1..3", -1]
+)
 def test_what_is_no_seed_is_refused(given: object) -> None:
     with pytest.raises(UserError, match="--seeds: "):
         parse_seeds(given)

@@ -17,7 +17,7 @@ from u2pl.model.folder import locate
 from u2pl.run.app import App
 from u2pl.run.early import check_early
 from u2pl.run.recipe import METHOD, Recipe, flat_keys
-from u2pl.run.request import Request
+from u2pl.run.request import LARGEST_SEED, Request
 from u2pl.run.sweep.options import shared_options
 from u2pl.run.tracking import check_trackers
 
@@ -128,7 +128,8 @@ def parse_seeds(given: object, where: str = "--seeds") -> tuple[int, ...]:
     for part in parts:
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", str(part).strip())
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if isinstance(part, (bool, float)) or last < first or last - first >= 1000:
+        possible = first <= last <= LARGEST_SEED and last - first < 1000
+        if isinstance(part, (bool, float)) or not possible:
             raise UserError(f"{where}: write seeds as 0-2 or 0,1,5, not {given!r}")
         found += range(first, last + 1)
     if not found:
