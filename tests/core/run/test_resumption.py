@@ -144,6 +144,11 @@ def copied(whole: Path, tmp_path: Path, **changes: Any) -> Path:
     return copy
 
 
+def test_whoever_may_read_a_run_may_go_on_with_it(whole: Path) -> None:
+    modes = {path.name: path.stat().st_mode & 0o777 for path in whole.iterdir() if path.is_file()}
+    assert modes["resume.safetensors"] == modes["config.json"]
+
+
 def options(whole: Path, **train_options: Any) -> dict[str, Any]:
     found: Any = read_config(whole)["options"]
     values = found["train"] | train_options

@@ -115,8 +115,6 @@ class Source(ABC):
         """What a user should know before networks are scored on this source."""
         if not self.held_out:
             return self.notes
-        return (
-            *self.notes,
-            f"{self.name} has no val list: {len(self.held_out)} masked images are held out to "
-            "score on",
-        )
+        count = len(self.held_out)
+        images = f"{count} masked images are" if count != 1 else "one masked image is"
+        return (*self.notes, f"{self.name} has no val list: {images} held out to score on")

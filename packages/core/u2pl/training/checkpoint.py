@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def save_checkpoint(
     def write(path: Path) -> None:
         try:
             save_file(own, path, metadata)
+            shutil.copymode(folder, path)  # it makes a file for its owner alone
+            path.chmod(path.stat().st_mode & 0o666)
         except SafetensorError as error:  # safetensors' form of an OSError while writing
             raise OSError(None, str(error)) from error
 

@@ -100,3 +100,14 @@ def test_a_folder_may_hold_runs_of_other_apps(tmp_path: Path) -> None:
     assert found.flags == (f"left out, of another app: {tmp_path / 'theirs'}",)
     with pytest.raises(UserError, match="theirs is a run of u2pl-da, not of u2pl-toy"):
         compare([tmp_path / "mine", tmp_path / "theirs"], app=APP)
+
+
+def test_runs_scored_on_one_image_gain_nothing(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / f"base-{seed}", seed=seed, student=0.5, images=1)
+        write_run(tmp_path / f"more-{seed}", method="other", seed=seed, student=0.6, images=1)
+    found = compare([tmp_path], app=APP)
+    gains = [row.gain for row in found.rows if row.gain is not None]
+    assert gains and all(gain.over_images is None and not gain.holds for gain in gains)
+    assert found.doubts[0].startswith("only one image is scored: ")
+    assert ", 1 image\n" in str(found)

@@ -122,3 +122,9 @@ def test_words_say_what_a_gain_shows(
 ) -> None:
     found = Gain((0, 1), Spread(mean, 1.0, 2), over_seeds, over_images)
     assert (found.words(), found.holds) == (words, holds)
+
+
+def test_a_single_image_shows_no_gain_whatever_the_seeds_say() -> None:
+    found = Gain((0, 1), Spread(1.5, 0.1, 2), UP, None, images=1)
+    assert found.words() == "gain over seeds, but on a single image" and not found.holds
+    assert Gain((0, 1), Spread(1.5, 0.1, 2), UP, None, images=2).holds

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from u2pl.evaluate.statistics import Interval, mean_and_spread, percentiles, t_interval
+from u2pl.evaluate.statistics import LEAST, Interval, mean_and_spread, percentiles, t_interval
 from u2pl.run.compare.finished import Role
 from u2pl.run.compare.variants import Variant
 
@@ -38,11 +38,17 @@ class Gain(NamedTuple):
     spread: Spread
     over_seeds: Interval | None  # of the mean, by Student's t; None of a single seed
     over_images: Interval | None  # paired bootstrap; None if not all runs kept their counts
+    images: int | None = None  # that are scored; None if it is not known
 
     @property
     def holds(self) -> bool:
         """Whether the spread over seeds, and the choice of images if known, cannot explain it."""
-        return _apart(self.over_seeds) and (self.over_images is None or _apart(self.over_images))
+        images = not self._one_image if self.over_images is None else _apart(self.over_images)
+        return images and _apart(self.over_seeds)
+
+    @property
+    def _one_image(self) -> bool:
+        return self.images is not None and self.images < LEAST
 
     def words(self) -> str:
         """What this shows, for a person."""
@@ -60,6 +66,8 @@ class Gain(NamedTuple):
             return f"no {kind} shown: within the spread over seeds"
         if self.over_images is not None and not _apart(self.over_images):
             return f"{kind} over seeds, but within what the choice of images explains"
+        if self._one_image:
+            return f"{kind} over seeds, but on a single image"
         return f"the {kind} holds"
 
 
@@ -86,6 +94,7 @@ def gain(variant: Variant, reference: Variant, role: Role) -> Gain | None:
         spread,
         t_interval(list(differences.values())) if len(differences) > 1 else None,
         percentiles(torch.stack(drawn).mean(0)) if len(drawn) == len(differences) else None,
+        next((len(run.counted.ids) for run in variant.runs if run.counted is not None), None),
     )
 
 

@@ -91,7 +91,7 @@ def interval_words(interval: Interval | None) -> str:
 def heading(found: Comparison) -> str:
     """What was compared."""
     runs = sum(len(variant.runs) for variant in found.variants)
-    images = f", {found.images} images" if found.images is not None else ""
+    images = f", {_count(found.images, 'image')}" if found.images is not None else ""
     what = f"{_count(runs, 'run')} of {_count(len(found.variants), 'variant')}"
     return f"{what}, scored on {found.evaluation}{images}"
 
