@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from core.toy.app import APP, ToyRequest, program
@@ -144,6 +145,44 @@ def copied(whole: Path, tmp_path: Path, **changes: Any) -> Path:
     return copy
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"step": -1}, "no history of a run (ValueError: a negative number of steps"),
+        ({"step": "x"}, "no history of a run (TypeError"),
+        ({"step": 99}, "is that after step 99, but the run has 5"),
+        ({"seconds": "x"}, "no history of a run (ValueError"),
+        ("{", "resume.safetensors is damaged (JSONDecodeError"),
+        (None, "resume.safetensors is damaged (KeyError: 'facts')"),
+        ("optimizer.99.exp_avg", "damaged (ValueError: optimizer.99.exp_avg is of no parameter)"),
+        ("optimizer.0.exp_avg", "damaged (ValueError: optimizer.0.exp_avg is of no parameter)"),
+        ("optimizer.x", "damaged (ValueError"),
+    ],
+    ids=str,
+)
+def test_a_damaged_state_is_one_line(
+    whole: Path, tmp_path: Path, change: dict[str, Any] | str | None, says: str
+) -> None:
+    run = copied(whole, tmp_path)
+    path = run / "resume.safetensors"
+    with safe_open(path, "pt") as file:
+        facts = file.metadata()
+    tensors = load_file(path)
+    if isinstance(change, dict):
+        facts["facts"] = json.dumps(json.loads(facts["facts"]) | change)
+    elif change is None:
+        del facts["facts"]
+    elif change == "{":
+        facts["facts"] = change
+    else:
+        tensors[change] = torch.ones(2)
+    save_file(tensors, path, facts)
+    result = CliRunner().invoke(program, ["train", "--resume", str(run)])
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    assert says in line
+
+
 def test_whoever_may_read_a_run_may_go_on_with_it(whole: Path) -> None:
     modes = {path.name: path.stat().st_mode & 0o777 for path in whole.iterdir() if path.is_file()}
     assert modes["resume.safetensors"] == modes["config.json"]
@@ -184,7 +223,10 @@ def test_what_cannot_go_on_is_one_line(
     ("changes", "says"),
     [
         ({"unheard_of": 1}, r"another version of the options \(train\.unheard_of: "),
-        ({"clip_norm": ...}, r"another train\.clip_norm \(not known there: .*older version"),
+        (
+            {"clip_norm": ...},
+            r"another train\.clip_norm \(not known there: .*older version\); go on with that version",
+        ),
         ({"lr": "high"}, r"another version of the options \(train\.lr: .*, not 'high'"),
     ],
     ids=str,

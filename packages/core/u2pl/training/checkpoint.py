@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from u2pl.errors import UserError
-from u2pl.files import replace_file
+from u2pl.files import parse_json, replace_file
 from u2pl.methods.method import AnyMethod
 
 FILE = "resume.safetensors"
@@ -29,8 +29,8 @@ def saved_step(folder: Path) -> int:
     """Steps done in the state of a folder; 0 if there is none, or none that can be read."""
     try:
         with safe_open(folder / FILE, "pt") as file:
-            return int(json.loads((file.metadata() or {})["facts"])["step"])
-    except (OSError, SafetensorError, KeyError, ValueError):
+            return int(parse_json((file.metadata() or {})["facts"])["step"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return 0
 
 
@@ -91,9 +91,14 @@ def load_checkpoint(
         raise UserError(
             f"{path} is of another network or method: {str(error).splitlines()[1].strip()}"
         ) from error
-    _load_optimizer_state(optimizer, tensors)
-    facts: dict[str, Any] = json.loads(metadata["facts"])
-    return facts
+    try:
+        facts = parse_json(metadata["facts"])
+        _load_optimizer_state(optimizer, tensors)
+    except (KeyError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}: {error}); start again with another --out"
+        ) from error
+    return cast(dict[str, Any], facts)
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
@@ -105,10 +110,15 @@ def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Te
 
 
 def _load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put the optimizer's tensors where they were; ValueError if one is of no parameter."""
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
             _, index, entry = name.split(".", 2)
+            known = int(index) in range(len(parameters))
+            if not known or value.shape not in ((), parameters[int(index)].shape):
+                raise ValueError(f"{name} is of no parameter")
             state.setdefault(int(index), {})[entry] = value
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import signal
 import threading
@@ -118,7 +119,10 @@ class History:
             found = cls(**facts)
             found.evaluations = [Evaluation.parse(entry) for entry in facts["evaluations"]]
             found.best = Evaluation.parse(facts["best"]) if facts["best"] else None
-        except (KeyError, TypeError, AttributeError) as error:
+            if operator.index(found.step) < 0 or operator.index(found.threads) < 0:
+                raise ValueError("a negative number of steps or threads")
+            found.seconds = float(found.seconds)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"the state holds no history of a run ({type(error).__name__}: {error}); "
                 "start again with another --out"
@@ -233,6 +237,11 @@ def fit(
     history = History()
     if resume and has_checkpoint(folder):
         history = History.parse(load_checkpoint(folder, method, optimizer))
+        if history.step > job.total:
+            raise UserError(
+                f"the state is that after step {history.step}, but the run has {job.total}; start "
+                "again with another --out"
+            )
         reporter.note(f"going on after step {history.step} of {job.total}")
     if config.compile:
         compile_encoders(method)

@@ -63,9 +63,15 @@ def open_folder(folder: Path, config: dict[str, object], resume: bool) -> None:
         changed = differences(there, config)
         if changed:
             words = ", ".join(_difference(there, config, name) for name in changed[:3])
+            new = [name for name in changed if _value(there, name) is ABSENT]
+            advice = (
+                "go on with that version"
+                if new == changed
+                else "to go on as it began name the folder alone, --resume FOLDER"
+            )
             raise UserError(
-                f"--resume: {folder} was started with another {words}; to go on as it began name "
-                "the folder alone, --resume FOLDER, or choose another --out"
+                f"--resume: {folder} was started with another {words}; {advice}, or choose another "
+                "--out"
             )
         return
     # a half-written file that a kill left behind is not worth keeping
@@ -136,18 +142,21 @@ def differences(one: dict[str, object], other: dict[str, object], prefix: str = 
 
 def _difference(there: dict[str, object], here: dict[str, object], name: str) -> str:
     """An entry that differs, as one would type it, and both of its values if they are short."""
-    values = []
-    for config in (there, here):
-        value: Any = config
-        for part in name.split("."):
-            value = value.get(part, ABSENT) if isinstance(value, dict) else ABSENT
-        values.append(value)
+    values = [_value(config, name) for config in (there, here)]
     name = name.removeprefix("options.")
     if values[0] is ABSENT and "." in name:
         return f"{name} (not known there: the run is of an older version)"
     if ABSENT in values or any(isinstance(v, dict) or len(json.dumps(v)) > LONG for v in values):
         return name
     return f"{name} ({json.dumps(values[0])} there, {json.dumps(values[1])} here)"
+
+
+def _value(config: dict[str, object], name: str) -> Any:
+    """An entry by its dotted name; `ABSENT` if there is none."""
+    value: Any = config
+    for part in name.split("."):
+        value = value.get(part, ABSENT) if isinstance(value, dict) else ABSENT
+    return value
 
 
 def _short(value: object) -> str:
