@@ -183,6 +183,24 @@ def test_a_damaged_state_is_one_line(
     assert says in line
 
 
+def test_a_run_that_was_cut_short_in_its_report_gets_it(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("u2pl.run.train.write_report", interrupted)
+        result = CliRunner().invoke(program, [*WORDS, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 130
+    assert (tmp_path / "run" / "predictions.png").exists()
+    assert not (tmp_path / "run" / "report.html").exists()
+    command = result.stdout.splitlines()[-1].partition("go on with: ")[2]
+    assert CliRunner().invoke(program, shlex.split(command)[1:]).exit_code == 0
+    assert (tmp_path / "run" / "report.html").exists()
+    assert_same_run(whole, tmp_path / "run")
+
+
 def test_whoever_may_read_a_run_may_go_on_with_it(whole: Path) -> None:
     modes = {path.name: path.stat().st_mode & 0o777 for path in whole.iterdir() if path.is_file()}
     assert modes["resume.safetensors"] == modes["config.json"]
@@ -225,7 +243,7 @@ def test_what_cannot_go_on_is_one_line(
         ({"unheard_of": 1}, r"another version of the options \(train\.unheard_of: "),
         (
             {"clip_norm": ...},
-            r"another train\.clip_norm \(not known there: .*older version\); go on with that version",
+            r"another train\.clip_norm \(not known there: .*older version\); go on with that ver",
         ),
         ({"lr": "high"}, r"another version of the options \(train\.lr: .*, not 'high'"),
     ],

@@ -34,7 +34,7 @@ from u2pl.run.baseline import baseline_request
 from u2pl.run.moments import keep_moment
 from u2pl.run.presets import is_own
 from u2pl.run.recipe import Recipe
-from u2pl.run.report.page import write_report
+from u2pl.run.report.page import REPORT, write_report
 from u2pl.run.request import Request
 from u2pl.run.resumption import Resumption, find_resumption, resume_command, typed
 from u2pl.run.run import Run
@@ -134,7 +134,8 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     if request.baseline:
         _train_baseline(app, request, found, reporter)
     if found is not None and found.finished:
-        if request.baseline:
+        # without a report it was cut short while that was drawn
+        if request.baseline or not (found.folder / REPORT).exists():
             _write_again(app, found.folder, request.cpu, reporter)
         elif reporter is not None and distributed.rank() == 0:
             reporter.say(f"{found.folder} is finished: there is nothing to go on with")
@@ -199,9 +200,9 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
             )
             history = fit(job, folder, accelerator, progress, request.resume)
             if main:
-                write_summary(folder, task, history, method, accelerator)
                 draw_pictures(folder, task, device)
                 progress.picture(folder / PICTURES, task.total)
+                write_summary(folder, task, history, method, accelerator)  # it is finished then
     except DiskError:  # the run can go on, from its beginning at least
         raise
     except (UserError, RuntimeError, MemoryError) as error:
