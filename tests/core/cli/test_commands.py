@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ from core.toy.app import APP, program
 from u2pl.cli.commands import evaluate, kept_words
 from u2pl.cli.requests import EvaluateRequest
 from u2pl.data.opening import open_source
-from u2pl.errors import UserError
+from u2pl.errors import DiskError, UserError
 from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.model.model import Model
@@ -128,6 +129,27 @@ def test_what_is_written_is_what_a_model_scores(saved: Path, model: Model) -> No
         for split in ("test", "val")
     ]
     assert written(saved) == expected
+
+
+def test_scores_on_data_of_the_same_name_lie_beside_each_other(saved: Path) -> None:
+    data = saved.parent / "photos"
+    other = Path(shutil.copytree(data, saved.parent / "elsewhere" / "photos"))
+    Image.effect_noise((6, 4), 99).convert("RGB").save(other / "images" / "a.png")
+    for place in (data, other, data):
+        scored(saved, VIEWS[:1], data=str(place))
+    assert len({entry["fingerprint"] for entry in written(saved)}) == len(written(saved)) == 2
+
+
+def test_where_nothing_can_be_written_the_scores_are_said(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, _: object) -> None:
+        raise DiskError(f"cannot write {path}: Read-only file system")
+
+    monkeypatch.setattr("u2pl.cli.commands.write_json", refuse)
+    result = CliRunner().invoke(program, ["evaluate", str(saved), "--cpu"])
+    assert result.exit_code == 0 and "mIoU" in result.output
+    assert "note: not written down: cannot write" in result.output
 
 
 def test_a_model_that_names_no_data_asks_for_it(saved: Path, model: Model, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from u2pl.cli.console import ConsoleReporter, standard_output
 from u2pl.cli.errors import fail
 from u2pl.cli.requests import EvaluateRequest, ImportRequest, PredictRequest, ReportRequest
 from u2pl.data.content import count_turned
-from u2pl.errors import UserError
+from u2pl.errors import DiskError, UserError
 from u2pl.evaluate.confusion import Score, subset_mious
 from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.protocol import EvaluationProtocol
@@ -226,8 +226,12 @@ def evaluate(app: App, request: EvaluateRequest) -> dict[str, Score]:
             **score._asdict(),
             **({"subset_miou": subsets[words]} if source.subsets else {}),
         }
-        label = re.sub(r"[^a-z0-9]+", "-", f"{source.name} {split} {words}".lower())
-        write_json(found.beside / f"evaluation-{label}.json", result)
+        # data of the same name are told apart by their fingerprints
+        label = re.sub(r"[\W_]+", "-", f"{source.name} {split} {words} {source.fingerprint()}")
+        try:
+            write_json(found.beside / f"evaluation-{label.lower()}.json", result)
+        except DiskError as error:
+            console.print(f"note: not written down: {error}", soft_wrap=True, markup=False)
     return scores
 
 
