@@ -6,14 +6,14 @@ uv run benchmarks/hardware.py --check    # exit code 1 if the page differs from 
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from written_page import write_or_check
 
 from u2pl.training.config import DataConfig, TrainConfig
 
@@ -187,23 +187,5 @@ def page() -> str:
     return "\n\n".join([*parts, ESTIMATES, estimates()]) + "\n"
 
 
-def main() -> None:
-    """Write the page, or check it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="compare the page instead of writing it"
-    )
-    args = parser.parse_args()
-    if args.check:
-        sys.exit(
-            0
-            if PAGE.read_text() == page()
-            else f"{PAGE.relative_to(ROOT)} differs from results/: run benchmarks/hardware.py"
-        )
-    PAGE.write_text(page())
-
-
 if __name__ == "__main__":
-    main()
+    write_or_check(__doc__ or "", PAGE, page(), "benchmarks/hardware.py")

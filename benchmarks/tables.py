@@ -6,15 +6,14 @@ uv run benchmarks/tables.py --check    # exit code 1 if the page differs from th
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from evidence import VARIANTS
+from written_page import write_or_check
 
 from u2pl.run.compare.finished import ROLES, Role, network_of
 from u2pl.run.compare.gains import Spread, paired
@@ -593,24 +592,5 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def main() -> None:
-    """Write the page, or check it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="compare the page instead of writing it"
-    )
-    args = parser.parse_args()
-    if args.check:
-        sys.exit(
-            0
-            if PAGE.read_text() == page()
-            else f"{PAGE.relative_to(ROOT)} differs from results/: run benchmarks/tables.py"
-        )
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page())
-
-
 if __name__ == "__main__":
-    main()
+    write_or_check(__doc__ or "", PAGE, page(), "benchmarks/tables.py")

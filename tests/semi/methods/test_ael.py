@@ -11,16 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.contract import TOTAL, Build
+from harness.slow import enlarged
 from u2pl.schedules import Progress
 from u2pl_semi.methods import ael
 
 PROGRESS = Progress(5, TOTAL)
 ALWAYS = {"method_weak_classes.copy_paste": 1.0, "method_weak_classes.cutmix": 1.0}
-
-
-def full(logits: Tensor, size: Any) -> Tensor:
-    large = F.interpolate(logits.detach().double(), scale_factor=4, mode="bilinear")
-    return large[..., : size[0], : size[1]]
 
 
 def watched(method: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -74,7 +70,7 @@ def test_the_loss_equals_the_loop(
     seen = watched(method, monkeypatch)
     result = method(batch, PROGRESS)
     size = batch.label_l.shape[-2:]
-    log_prob = full(seen["student"].logits, size).log_softmax(dim=1)
+    log_prob = enlarged(seen["student"].logits, size).log_softmax(dim=1)
 
     label_l, _ = seen["pasted"]
     sup, labels = 0.0, 0
@@ -104,7 +100,7 @@ def test_the_teacher_labels_clean_images_and_a_box_carries_their_labels(
     for step in range(4, 8):
         method(batch, Progress(step, TOTAL))
         assert torch.equal(seen["teacher sees"], batch.image_u)
-        prob = full(seen["teacher"].logits, batch.label_l.shape[-2:]).softmax(dim=1)
+        prob = enlarged(seen["teacher"].logits, batch.label_l.shape[-2:]).softmax(dim=1)
         label = torch.where(batch.valid_u, prob.argmax(dim=1), 255)
         shown = (seen["student sees"][2:] * 255).round()
         other = (shown == batch.image_u.flip(0)).all(dim=1)
@@ -134,7 +130,7 @@ def test_pasted_classes_bring_their_pixels_and_labels(
         assert torch.equal(label.unsqueeze(1).expand_as(image), image)
         assert torch.equal((seen["student sees"][:2] * 255).round(), image.float())
         changed += int((label != batch.label_l).sum())
-        log_prob = full(seen["student"].logits, label.shape[-2:]).log_softmax(dim=1)
+        log_prob = enlarged(seen["student"].logits, label.shape[-2:]).log_softmax(dim=1)
         sup = F.nll_loss(log_prob[:2], label.long(), ignore_index=255)
         assert result.scalars["loss/sup"].item() == pytest.approx(sup.item(), rel=2e-4)
     assert changed > 50
@@ -148,8 +144,8 @@ def test_banks_hold_how_sure_the_student_and_the_teacher_are_of_each_class(
     seen = watched(method, monkeypatch)
     result = method(batch, PROGRESS)
     size = batch.label_l.shape[-2:]
-    student = full(seen["student"].logits, size)[:2].softmax(dim=1)
-    teacher = full(seen["teacher"].logits, size).softmax(dim=1)
+    student = enlarged(seen["student"].logits, size)[:2].softmax(dim=1)
+    teacher = enlarged(seen["teacher"].logits, size).softmax(dim=1)
     guessed = torch.where(batch.valid_u, teacher.argmax(dim=1), 255)
     for name, bank, prob, label in (
         ("labelled", method.bank_l, student, seen["pasted"][0]),

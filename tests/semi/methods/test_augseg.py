@@ -7,18 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from harness.contract import TOTAL, Build
+from harness.slow import enlarged
 from u2pl.schedules import Progress
 
 PROGRESS = Progress(5, TOTAL)
-
-
-def full(logits: Tensor, size: Any) -> Tensor:
-    large = F.interpolate(logits.detach().double(), scale_factor=4, mode="bilinear")
-    return large[..., : size[0], : size[1]]
 
 
 def watched(method: Any) -> dict[str, Any]:
@@ -55,7 +50,7 @@ def test_the_loss_equals_the_loop(below: float, build: Build) -> None:
     size = batch.label_l.shape[-2:]
 
     # the teacher's labels of the clean images, and how sure it is of each image
-    prob = full(seen["teacher"].logits, size).softmax(dim=1)
+    prob = enlarged(seen["teacher"].logits, size).softmax(dim=1)
     label, top = seen["unlabeled"].maps[:2]
     assert (label != prob.argmax(dim=1)).float().mean() < 0.002
     torch.testing.assert_close(top.double(), prob.amax(dim=1), rtol=0, atol=1e-5)
@@ -64,7 +59,7 @@ def test_the_loss_equals_the_loop(below: float, build: Build) -> None:
         sure = ((1 - entropy[b]) * prob[b].amax(dim=0))[valid].mean().item()
         assert seen["sure"][b].item() == pytest.approx(sure, rel=1e-3)
 
-    log_prob = full(seen["student"].logits, size).log_softmax(dim=1)
+    log_prob = enlarged(seen["student"].logits, size).log_softmax(dim=1)
     mixed = seen["mixed"]
     sums, counts = {"sup": 0.0, "unsup": 0.0}, {"sup": 0, "unsup": 0}
     for b, i, j in (batch.label_l != 255).nonzero().tolist():

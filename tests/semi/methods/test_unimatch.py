@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from harness.contract import TOTAL, Build
+from harness.slow import confident_loss, enlarged
 from u2pl.networks.segmentor import SegOutput
 from u2pl.schedules import Progress
 
@@ -34,20 +34,6 @@ def watched(method: Any) -> tuple[list[SegOutput], list[Any]]:
     return outputs, views
 
 
-def full(logits: Tensor, size: tuple[int, ...]) -> Tensor:
-    large = F.interpolate(logits.double(), scale_factor=4, mode="bilinear", align_corners=False)
-    return large[..., : size[0], : size[1]]
-
-
-def slow_loss(logits: Tensor, label: Tensor, top: Tensor, valid: Tensor, least: float) -> float:
-    """Sum over the confident pixels of -log p(label), over the number of valid ones."""
-    log_prob, total = logits.log_softmax(dim=1), 0.0
-    for b, i, j in valid.nonzero().tolist():
-        if top[b, i, j] >= least:
-            total -= log_prob[b, int(label[b, i, j]), i, j].item()
-    return total / int(valid.sum())
-
-
 @pytest.mark.parametrize("confidence", [0.0, 0.4])
 def test_the_loss_equals_the_loop(confidence: float, build: Build) -> None:
     options = {"method_confidence": confidence, "method_lambda_s": 0.6, "method_lambda_fp": 0.3}
@@ -56,17 +42,17 @@ def test_the_loss_equals_the_loop(confidence: float, build: Build) -> None:
     result = method(batch, Progress(STEP, TOTAL))
     size, images = batch.label_l.shape[-2:], len(batch.image_l)
 
-    weak, strong = (full(output.logits.detach(), size) for output in outputs)
+    weak, strong = (enlarged(output.logits.detach(), size) for output in outputs)
     logits_l, logits_w, logits_fp = weak.split(images)
     prob = logits_w.softmax(dim=1)
     top, label = prob.max(dim=1)
     share = ((top >= confidence) & batch.valid_u).sum() / batch.valid_u.sum()
     assert 0 < share < 1 or confidence == 0
     known = batch.label_l != 255
-    sup = slow_loss(logits_l, batch.label_l, torch.ones(known.shape), known, 0.0)
-    fp = slow_loss(logits_fp, label, top, batch.valid_u, confidence)
+    sup = confident_loss(logits_l, batch.label_l, torch.ones(known.shape), known, 0.0)
+    fp = confident_loss(logits_fp, label, top, batch.valid_u, confidence)
     s1, s2 = (
-        slow_loss(logits, *view.maps[:2], view.valid_BHW, confidence)
+        confident_loss(logits, *view.maps[:2], view.valid_BHW, confidence)
         for logits, (_, view) in zip(strong.chunk(2), views, strict=True)
     )
     found = {key.removeprefix("loss/"): value.item() for key, value in result.scalars.items()}
@@ -95,7 +81,7 @@ def test_both_views_are_strong_differ_and_carry_the_labels_of_the_clean_images(
         assert (image != clean).flatten(1).any(dim=1).all()
     assert not torch.equal(one, two)
     assert not torch.equal(first.image_B3HW, second.image_B3HW)
-    _, logits_w, _ = full(outputs[0].logits.detach(), batch.label_l.shape[-2:]).split(2)
+    _, logits_w, _ = enlarged(outputs[0].logits.detach(), batch.label_l.shape[-2:]).split(2)
     label = logits_w.argmax(dim=1)
     for image, view in ((one, first), (two, second)):
         pasted = (view.image_B3HW != image).any(dim=1)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from harness import small_mit
 from harness.contract import TOTAL, Build, trained
+from harness.slow import confident_loss, enlarged
 from u2pl.mixing.mixers import Mixed
 from u2pl.networks.encoders import mit
 from u2pl.networks.segmentor import SegOutput
@@ -58,22 +58,6 @@ class Watched:
         return found
 
 
-def full(logits: Tensor, size: tuple[int, ...]) -> Tensor:
-    large = F.interpolate(
-        logits.detach().double(), scale_factor=4, mode="bilinear", align_corners=False
-    )
-    return large[..., : size[0], : size[1]]
-
-
-def slow_loss(logits: Tensor, label: Tensor, top: Tensor, valid: Tensor, least: float) -> float:
-    """Sum over the confident pixels of -log p(label), over the number of valid ones."""
-    log_prob, total = logits.log_softmax(dim=1), 0.0
-    for b, i, j in valid.nonzero().tolist():
-        if top[b, i, j] >= least:
-            total -= log_prob[b, int(label[b, i, j]), i, j].item()
-    return total / int(valid.sum())
-
-
 @pytest.mark.parametrize("below", [0.0, 0.4])
 def test_the_loss_equals_the_loop(below: float, build: Build) -> None:
     method, batch = build("unimatch_v2")
@@ -89,12 +73,12 @@ def test_the_loss_equals_the_loop(below: float, build: Build) -> None:
     # the teacher looks once, at the clean images
     (clean, output), *more = watch.labeled
     assert not more and torch.equal(clean, batch.image_u)
-    prob = full(output.logits, size).softmax(dim=1)
-    strong, labeled = (full(output.logits, size) for _, output in watch.decoded)
+    prob = enlarged(output.logits, size).softmax(dim=1)
+    strong, labeled = (enlarged(output.logits, size) for _, output in watch.decoded)
     known = batch.label_l != 255
-    sup = slow_loss(labeled, batch.label_l, torch.ones(known.shape), known, 0.0)
+    sup = confident_loss(labeled, batch.label_l, torch.ones(known.shape), known, 0.0)
     s1, s2 = (
-        slow_loss(logits, *view.maps[:2], view.valid_BHW, confidence)
+        confident_loss(logits, *view.maps[:2], view.valid_BHW, confidence)
         for logits, (_, view) in zip(strong.chunk(2), watch.views, strict=True)
     )
     found = {key.removeprefix("loss/"): value.item() for key, value in result.scalars.items()}
@@ -116,7 +100,7 @@ def test_both_views_are_strong_and_carry_the_labels_of_the_clean_images(build: B
     watch = Watched(method)
     method(batch, Progress(STEP, TOTAL))
     size = batch.label_l.shape[-2:]
-    prob = full(watch.labeled[0][1].logits, size).softmax(dim=1).float()
+    prob = enlarged(watch.labeled[0][1].logits, size).softmax(dim=1).float()
     (one, first), (two, second) = watch.views
     for image in (one, two):
         assert (image != batch.image_u / 255).flatten(1).any(dim=1).all()
