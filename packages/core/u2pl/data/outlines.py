@@ -56,6 +56,12 @@ class _Runs(NamedTuple):
         """Runs that another one of the same row follows."""
         return np.flatnonzero(self.row[1:] == self.row[:-1])
 
+    @property
+    def touching(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs of runs that share a side: those in neighbouring rows, then those of a row."""
+        beside = self.beside
+        return np.append(self.above, beside), np.append(self.below, beside + 1)
+
 
 class _Borders(NamedTuple):
     """Pieces of the borders between parts, each seen from the part at its right hand."""
@@ -123,30 +129,30 @@ def _runs(ids_HW: np.ndarray) -> tuple[_Runs, np.ndarray]:
 
 def _components(runs: _Runs, value: np.ndarray) -> np.ndarray:
     """The first run of the connected part that each run belongs to."""
-    same = value[runs.above] == value[runs.below]
-    above, below = runs.above[same], runs.below[same]
+    one, other = runs.touching
+    same = value[one] == value[other]
+    one, other = one[same], other[same]
     owner = np.arange(len(value))
     while True:
-        one, other = owner[above], owner[below]
-        apart = one != other
+        here, there = owner[one], owner[other]
+        apart = here != there
         if not apart.any():
             return owner
-        low, high = np.minimum(one, other)[apart], np.maximum(one, other)[apart]
+        low, high = np.minimum(here, there)[apart], np.maximum(here, there)[apart]
         np.minimum.at(owner, high, low)
         while not np.array_equal(owner, further := owner[owner]):
             owner = further
-        above, below = above[apart], below[apart]
+        one, other = one[apart], other[apart]
 
 
 def _sieved(runs: _Runs, value: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
     """Ids and parts of the runs after small parts have been given to their neighbours."""
-    length, beside = runs.stop - runs.start, runs.beside
-    touching = np.minimum(runs.stop[runs.above], runs.stop[runs.below]) - np.maximum(
-        runs.start[runs.above], runs.start[runs.below]
+    length, (one, other) = runs.stop - runs.start, runs.touching
+    overlap = np.minimum(runs.stop[one], runs.stop[other]) - np.maximum(
+        runs.start[one], runs.start[other]
     )
-    one = np.concatenate([runs.above, runs.below, beside, beside + 1])
-    other = np.concatenate([runs.below, runs.above, beside + 1, beside])
-    common = np.concatenate([touching, touching, np.ones(2 * len(beside), np.int64)])
+    common = np.tile(np.where(runs.row[one] == runs.row[other], 1, overlap), 2)
+    one, other = np.append(one, other), np.append(other, one)
     while True:
         owner = _components(runs, value)
         small = np.bincount(owner, length, minlength=len(value))[owner] < least

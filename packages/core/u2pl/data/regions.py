@@ -216,7 +216,7 @@ def open_regions(path: Path, most: int = MOST_PIXELS) -> Regions:
 
     Raises UserError if the file is missing or no image, or has more pixels.
     """
-    with _of_any_size():
+    with any_size():
         width, height = read_size(path)
         if width * height > most:
             raise UserError(
@@ -256,7 +256,7 @@ def _fits(image: TiffImagePlugin.TiffImageFile) -> bool:
 
 
 @contextmanager
-def _of_any_size() -> Iterator[None]:
+def any_size() -> Iterator[None]:
     """Without Pillow's own limit, whose message says neither what to do nor which file it is."""
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None

@@ -1,0 +1,65 @@
+"""What `predict` does."""
+
+from __future__ import annotations
+
+from u2pl.cli.console import ConsoleReporter, standard_output
+from u2pl.cli.errors import fail
+from u2pl.cli.requests import PredictRequest
+from u2pl.evaluate.crf import load_crf
+from u2pl.model.formats import find_format
+from u2pl.model.model import choose_device, load
+from u2pl.model.predict_files import TABLE, Output, Predicted, predict_files
+from u2pl.model.prediction_page import PAGE
+from u2pl.training.threads import choose_threads
+
+
+def predict(request: PredictRequest) -> None:
+    """Write masks, pictures and whatever else is asked for, and say where."""
+    reporter = ConsoleReporter(standard_output())
+    output = Output(
+        ignore_below=request.ignore_below,
+        formats=tuple(dict.fromkeys(request.format or ())),
+        min_area=request.min_area,
+        tolerance=request.tolerance,
+        gallery=request.gallery,
+        resume=request.resume,
+        overwrite=request.overwrite,
+        most_pixels=request.max_megapixels * 1_000_000,
+    )
+    choose_threads()
+    model = load(request.checkpoint, choose_device(request.cpu))
+    if request.crf:
+        load_crf()
+    done = predict_files(
+        model,
+        request.images,
+        request.out,
+        output=output,
+        window=request.window,
+        counting=reporter.counting,
+        **request.view,
+    )
+    for line in result_lines(request, done):
+        reporter.say(line)
+    if done.failures:
+        more = " ..." if done.failures[1:] else ""
+        fail(
+            f"{len(done.failures)} of the images could not be read: {done.failures[0].reason}{more}"
+        )
+
+
+def result_lines(request: PredictRequest, done: Predicted) -> list[str]:
+    """What was written where."""
+    out = request.out
+    before = f", {done.skipped} of them before" if done.skipped else ""
+    lines = [
+        f"{len(done.found)} images in {out}{before}: ids/, colour/, overlay/, confidence/, and "
+        "classes.png, which colour is which class"
+    ]
+    if done.found:
+        first = done.found[0]
+        lines.append(
+            f"most doubtful: {first.name}, entropy {first.entropy:.2f} of 1; all in {out / TABLE}"
+        )
+    lines += [f"{name}: {out / find_format(name).PLACE}" for name in request.format or ()]
+    return [*lines, *([f"look through them: {out / PAGE}"] if request.gallery else [])]
