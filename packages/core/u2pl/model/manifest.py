@@ -172,10 +172,10 @@ def _lines(path: Path) -> Iterator[_Line]:
     """The lines of a manifest, without a last one that a kill truncated."""
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # whoever makes the folder complains
         return
     except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(path, str(error)) from None
+        raise _damaged(path, str(getattr(error, "strerror", None) or error)) from None
     for number, content in enumerate(text.split("\n")[:-1], 1):
         try:
             line = _Line.model_validate_json(content)
