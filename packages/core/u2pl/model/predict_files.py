@@ -93,7 +93,7 @@ class Output:
             raise UserError(
                 f"--ignore-below {self.ignore_below:g}: a probability lies between 0 and 1"
             )
-        if self.min_area < 0 or self.tolerance < 0:
+        if self.min_area < 0 or not self.tolerance >= 0:  # it may be no number
             raise UserError("--min-area and --tolerance must not be negative")
         for name in self.formats:
             formats.find_format(name)
