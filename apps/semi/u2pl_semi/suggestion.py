@@ -18,7 +18,7 @@ from u2pl.model.model import Model, choose_device, load
 from u2pl.model.suggestion import Suggested
 from u2pl.model.suggestion import suggest as choose
 from u2pl.run.resumption import typed
-from u2pl.training.run_folder import CONFIG, read_config
+from u2pl.training.run_folder import read_config
 from u2pl.training.threads import choose_threads
 from u2pl_semi.requests import SuggestRequest
 
@@ -65,20 +65,21 @@ def find_pool(request: SuggestRequest, model: Model) -> Pool:
 
     Raises UserError if it is not known which data that is, or its classes are others.
     """
-    config: dict[str, Any] = {}
-    if (request.checkpoint / CONFIG).is_file():
-        config = read_config(request.checkpoint)
-    run = config if "method_name" in config else {}  # else it is that of a model's folder
+    # the config.json of a model's folder does not say what was labelled
+    is_run = (request.checkpoint / "last").is_dir()
+    run: dict[str, Any] = read_config(request.checkpoint) if is_run else {}
     text = request.data or run.get("data") or model.card.source
-    if not isinstance(text, str):
-        raise UserError(f"{request.checkpoint} does not say which data it is of: add --data")
+    which = request.labeled or run.get("labeled")
+    if not isinstance(text, str) or not isinstance(which, str | None):
+        raise UserError(
+            f"{request.checkpoint} does not say which data it is of: add --data and --labeled"
+        )
     source = open_source(text)
     if tuple(source.classes) != model.classes:
         raise UserError(
             f"{source.name} has other classes than the network: give the data that it was trained "
             "on with --data"
         )
-    which = request.labeled or run.get("labeled")
     split = choose_labeled(source, which, int(run.get("seed", 0)))
     candidates = split.unlabeled
     if request.split is not None:

@@ -117,6 +117,22 @@ def test_a_damaged_block_names_the_file(tmp_path: Path) -> None:
         found.read(0, 0, 5, 5)
 
 
+def test_damaged_tags_are_one_line(tmp_path: Path) -> None:
+    """Whatever byte of the tags is another one, an image or one line comes out."""
+    path = tmp_path / "a.tif"
+    write_tiled(path, pixels(), 16)
+    content = path.read_bytes()
+    start = int.from_bytes(content[4:8], "little")
+    for place in range(start, len(content), 3):
+        for value in (0, 255):
+            path.write_bytes(content[:place] + bytes([value]) + content[place + 1 :])
+            try:
+                found = open_regions(path, most=100_000)
+                found.read(0, 0, min(found.width, 40), min(found.height, 20))
+            except UserError as error:
+                assert "a.tif" in str(error) and "\n" not in str(error)
+
+
 def test_an_image_that_is_too_large_is_refused_with_the_option_that_allows_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -129,6 +130,23 @@ def test_no_more_than_a_band_is_held(network: nn.Module, monkeypatch: pytest.Mon
         protocol = EvaluationProtocol(mode="slide", crop=16)
         segment(network, Decoded(np.zeros((*size, 3), np.uint8)), protocol, CPU)
     assert largest == 4 * 16 * 30
+
+
+def test_a_file_of_rows_is_read_once_from_top_to_bottom(network: nn.Module) -> None:
+    class Rows(Decoded):
+        by_rows = True
+        tops: ClassVar[list[int]] = []
+
+        def read(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
+            self.tops.append(top)
+            return super().read(left, top, right, bottom)
+
+    image, protocol = an_image(40, 90), EvaluationProtocol(mode="slide", crop=16)
+    found = segment(network, Rows(image.permute(1, 2, 0).numpy()), protocol, CPU)
+    assert Rows.tops == sorted(Rows.tops)
+    assert np.array_equal(
+        found.ids, predict_probabilities(network, image, protocol).argmax(0).numpy()
+    )
 
 
 def test_a_crf_needs_all_at_once(network: nn.Module) -> None:

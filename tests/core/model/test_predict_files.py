@@ -151,6 +151,17 @@ def test_linked_folders_are_searched_and_thumbnails_are_not(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "in" / "day").symlink_to(tmp_path / "store")
     assert sorted(find_images([tmp_path / "in"], tmp_path / "out")) == ["day/a", "day/b"]
+def test_names_that_a_text_file_cannot_hold(tmp_path):
+    for name in ("a\nb.png", "a\x1bb.png", "a\udcffb.png"):
+        folder = tmp_path / ascii(name).strip("'").replace("\\", "")
+        folder.mkdir()
+        (folder / name).touch()
+        with pytest.raises(UserError, match="rename the image") as error:
+            find_images([folder], tmp_path / "out")
+        assert "\n" not in str(error.value)
+    (tmp_path / "mac").mkdir()
+    (tmp_path / "mac" / "Shot 9.41\u202fAM ü.png").touch()
+    assert list(find_images([tmp_path / "mac"], tmp_path / "out")) == ["Shot 9.41\u202fAM ü"]
 
 
 def test_a_file_meant_twice_and_earlier_predictions_are_not_predicted_again(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -48,6 +49,9 @@ class Regions(ABC):
     Args:
         width, height: in pixels.
     """
+
+    #: Whether the file holds whole rows, so that its columns cannot be read one after the other.
+    by_rows = False
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
@@ -116,6 +120,9 @@ class Blocks(Regions):
         else:
             self._block = self.width, int(tags[TiffImagePlugin.ROWSPERSTRIP])
             places = TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.STRIPBYTECOUNTS
+        self.by_rows = not self._tiled
+        if min(self._block) < 1:
+            raise ValueError("a block without pixels")
         self._offsets, self._sizes = (tuple(map(int, tags[tag])) for tag in places)
         if not self._tiled and len(self._offsets) == 1:
             self._split(tags)
@@ -123,11 +130,8 @@ class Blocks(Regions):
         self._prefix = tags.prefix
         self._shared = {tag: (tags.tagtype[tag], tags[tag]) for tag in _SHARED if tag in tags}
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
-        if (
-            min(self._block) < 1
-            or len(self._offsets) != len(self._sizes)
-            or (len(self._offsets) < self._across * -(-self.height // self._block[1]))
-        ):
+        needed = self._across * -(-self.height // self._block[1])
+        if len(self._offsets) != len(self._sizes) or len(self._offsets) < needed:
             raise ValueError("blocks are missing")
 
     def read(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
@@ -185,7 +189,6 @@ class Blocks(Regions):
             reason = error.strerror or error
             raise UserError(f"{self._path} cannot be read ({reason}): restore the file") from None
         width, height = self._size(index)
-        own = TiffImagePlugin.ImageFileDirectory_v2(prefix=self._prefix)
         sizes = {
             256: width,
             257: height,
@@ -193,14 +196,17 @@ class Blocks(Regions):
             TiffImagePlugin.STRIPOFFSETS: 0,  # Pillow adds the length of the header
             TiffImagePlugin.STRIPBYTECOUNTS: len(content),
         }
-        for tag, (kind, value) in self._shared.items():
-            own.tagtype[tag] = kind
-            own[tag] = value
-        for tag, value in sizes.items():
-            own.tagtype[tag] = TiffTags.LONG
-            own[tag] = value
-        header = io.BytesIO()
-        own.save(header)
+        tags = self._shared | {tag: (TiffTags.LONG, value) for tag, value in sizes.items()}
+        own, header = TiffImagePlugin.ImageFileDirectory_v2(prefix=self._prefix), io.BytesIO()
+        try:
+            for tag, (kind, value) in tags.items():
+                own.tagtype[tag] = kind
+                own[tag] = value
+            own.save(header)
+        except _UNREADABLE as error:
+            raise UserError(
+                f"{self._path} cannot be decoded (its tags: {error}): replace the file"
+            ) from None
         return header.getvalue() + content
 
 
@@ -257,10 +263,12 @@ def _fits(image: TiffImagePlugin.TiffImageFile) -> bool:
 
 @contextmanager
 def any_size() -> Iterator[None]:
-    """Without Pillow's own limit, whose message says neither what to do nor which file it is."""
+    """Without Pillow's own limit and warnings, which say neither which file it is nor what to do."""
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit

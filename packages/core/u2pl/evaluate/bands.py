@@ -1,7 +1,8 @@
 """Inference on images of any size: probabilities exist only where windows are still to come.
 
-A band of windows crosses the image along its shorter side and moves along the longer one. What no
-later window touches is softmaxed, reduced to a class id and a confidence, and forgotten.
+A band of windows crosses the image along its shorter side and moves along the longer one; it moves
+down an image whose file is read by rows. What no later window touches is softmaxed, reduced to a
+class id and a confidence, and forgotten.
 
 Shapes: S, T: sides along which and across which the band moves; s, t: the same of a scaled view;
 r: some of its rows.
@@ -212,7 +213,7 @@ def _views(image: Regions, protocol: EvaluationProtocol) -> Iterator[_View]:
         )
         stride = protocol.stride() if slides else max(height, width)
         for mirrored in (False, True) if protocol.flip else (False,):
-            wide = image.width > image.height
+            wide = image.width > image.height and not image.by_rows
             yield _View(image, height, width, crop, stride, mirrored, weight, wide)
 
 

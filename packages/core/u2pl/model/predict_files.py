@@ -21,7 +21,7 @@ from u2pl.data.classes import is_background
 from u2pl.data.outlines import outlines
 from u2pl.data.reading import read_ids
 from u2pl.data.regions import MOST_PIXELS, Regions, any_size, open_regions
-from u2pl.errors import UserError
+from u2pl.errors import UserError, one_line
 from u2pl.evaluate.bands import Segmented
 from u2pl.files import replace_file
 from u2pl.model import formats
@@ -346,7 +346,7 @@ def find_images(inputs: Sequence[Path], out: Path, written: Iterable[str] = ()) 
                 f"{path} and {named[name]} would both be written as {name}; predict them into two "
                 "folders"
             )
-        if not name.isprintable():
+        if one_line(name) != name or any("\ud800" <= letter <= "\udfff" for letter in name):
             raise UserError(f"{name!r} has letters that no text file can hold: rename the image")
         named[name] = path
     return named
