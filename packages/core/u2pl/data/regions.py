@@ -263,7 +263,7 @@ def _fits(image: TiffImagePlugin.TiffImageFile) -> bool:
 
 @contextmanager
 def any_size() -> Iterator[None]:
-    """Without Pillow's own limit and warnings, which say neither which file it is nor what to do."""
+    """Without Pillow's own limit and warnings, which say neither which file nor what to do."""
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:

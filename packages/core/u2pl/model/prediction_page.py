@@ -115,8 +115,8 @@ def colour_names(
 def shown(found: Found) -> Shown:
     """An image as the page shows it."""
     largest = sorted(found.shares.items(), key=lambda share: -share[1])[:NAMED]
-    parts = ", ".join(f"{name} {100 * share:.0f} %" for name, share in largest)
-    doubt = f"doubt {100 * found.entropy:.0f} %"
+    parts = ", ".join(f"{name} {100 * share:.0f}\u00a0%" for name, share in largest)
+    doubt = f"doubt {100 * found.entropy:.0f}\u00a0%"
     photo, mask = thumbnail_files(found.name)
     width, height = fitted(found.width, found.height)
     return Shown(
