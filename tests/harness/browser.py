@@ -92,6 +92,15 @@ def look(page: Path, images: int) -> None:
 
 
 def _measured(probe: str, dark: bool) -> list[Any]:
+    """What a probe has written; on a busy machine its time may be over before it has, so again."""
+    for _ in range(3):
+        found = _dumped(probe, dark)
+        if found:
+            break
+    return json.loads(found)
+
+
+def _dumped(probe: str, dark: bool) -> str:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "probe.html"
         file.write_text(probe, encoding="utf-8")
@@ -108,8 +117,7 @@ def _measured(probe: str, dark: bool) -> list[Any]:
     assert not said, said
     text = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
     assert text, done.stderr[-2000:]
-    found: list[Any] = json.loads(html.unescape(text[1]))
-    return found
+    return html.unescape(text[1])
 
 
 def ask(page: Path, script: str) -> Any:
