@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from measure import arguments, environment, write
+from measure import WALL, arguments, environment, write
 from PIL import Image
 
 from u2pl.model.card import Card
@@ -114,7 +114,9 @@ def main() -> None:
         f"PyTorch ({before / 1e9:.2f} GB), {seconds:.0f} s"
     )
     figures = {"peak_bytes": peak, "before_bytes": before, "seconds": seconds}
-    write(options.json, {**environment(options), "megapixels": megapixels, **figures})
+    write(
+        options.json, {**environment(options), "clock": WALL, "megapixels": megapixels, **figures}
+    )
 
 
 if __name__ == "__main__":

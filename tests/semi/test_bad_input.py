@@ -481,15 +481,14 @@ def test_a_data_folder_that_predictions_go_to_keeps_its_masks(
 
 
 def test_an_image_that_claims_too_many_pixels_is_named_and_the_others_are_predicted(
-    refused: Refused, run: Any, data: Path, tmp_path: Path
+    refused: Refused, run: Any, data: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     out, _ = run
+    monkeypatch.setenv("U2PL_MEGAPIXELS", "1")
     Image.new("RGB", (1100, 1000)).save(data / "images" / "big.png")
-    line = refused(
-        "predict --cpu --max-megapixels 1", out, data / "images", "--out", tmp_path / "to"
-    )
+    line = refused("predict --cpu", out, data / "images", "--out", tmp_path / "to")
     assert "1 of the images could not be read" in line and "big.png has 1100x1000 pixels" in line
-    assert line.endswith("allow more with --max-megapixels 2")
+    assert line.endswith("set the environment variable U2PL_MEGAPIXELS to 2 or more")
     assert len(list((tmp_path / "to" / "ids").iterdir())) == 10
 
 

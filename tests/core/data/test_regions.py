@@ -127,22 +127,35 @@ def test_damaged_tags_are_one_line(tmp_path: Path) -> None:
         for value in (0, 255):
             path.write_bytes(content[:place] + bytes([value]) + content[place + 1 :])
             try:
-                found = open_regions(path, most=100_000)
+                found = open_regions(path)
                 found.read(0, 0, min(found.width, 40), min(found.height, 20))
             except UserError as error:
                 assert "a.tif" in str(error) and "\n" not in str(error)
 
 
-def test_an_image_that_is_too_large_is_refused_with_the_option_that_allows_it(
+def test_an_image_that_is_too_large_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Image.fromarray(pixels()).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"a\.png has 70x45 pixels.*--max-megapixels 1$"):
-        open_regions(tmp_path / "a.png", most=3000)
-    # Pillow's own limit does not matter, and is left as it was
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    assert open_regions(tmp_path / "a.png").pixels == 70 * 45
-    assert Image.MAX_IMAGE_PIXELS == 10
+    write_tiled(tmp_path / "a.tif", pixels(), 16)
+    monkeypatch.setenv("U2PL_MEGAPIXELS", "0.003")
+    with pytest.raises(
+        UserError, match=r"a\.tif has 70x45 pixels, more than the 0\.003 megapixels"
+    ):
+        open_regions(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.jpg"])
+def test_a_turned_photo_is_read_as_viewers_show_it_or_as_it_is_stored(
+    tmp_path: Path, name: str
+) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(pixels()).save(tmp_path / name, exif=exif)
+    assert (open_regions(tmp_path / name).width, open_regions(tmp_path / name).height) == (45, 70)
+    stored = open_regions(tmp_path / name, stored_pixels=True)
+    assert (stored.width, stored.height) == (70, 45)
+    whole = read_rgb(tmp_path / name, upright=False)
+    np.testing.assert_array_equal(stored.whole(), np.asarray(whole))
 
 
 @pytest.mark.parametrize("content", [b"", b"II*\0\x08\0\0\0\xff\xff", b"GIF89a", None])

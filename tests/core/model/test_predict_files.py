@@ -151,6 +151,8 @@ def test_linked_folders_are_searched_and_thumbnails_are_not(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "in" / "day").symlink_to(tmp_path / "store")
     assert sorted(find_images([tmp_path / "in"], tmp_path / "out")) == ["day/a", "day/b"]
+
+
 def test_names_that_a_text_file_cannot_hold(tmp_path):
     for name in ("a\nb.png", "a\x1bb.png", "a\udcffb.png"):
         folder = tmp_path / ascii(name).strip("'").replace("\\", "")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from u2pl.cli.console import ConsoleReporter, standard_output
 from u2pl.cli.errors import fail
 from u2pl.cli.requests import PredictRequest
+from u2pl.data.content import count_turned
 from u2pl.evaluate.crf import load_crf
 from u2pl.model.formats import find_format
 from u2pl.model.model import choose_device, load
@@ -24,7 +27,6 @@ def predict(request: PredictRequest) -> None:
         gallery=request.gallery,
         resume=request.resume,
         overwrite=request.overwrite,
-        most_pixels=request.max_megapixels * 1_000_000,
     )
     choose_threads()
     model = load(request.checkpoint, choose_device(request.cpu))
@@ -36,6 +38,7 @@ def predict(request: PredictRequest) -> None:
         request.out,
         output=output,
         window=request.window,
+        stored_pixels=request.stored_pixels,
         counting=reporter.counting,
         **request.view,
     )
@@ -61,5 +64,10 @@ def result_lines(request: PredictRequest, done: Predicted) -> list[str]:
         lines.append(
             f"most doubtful: {first.name}, entropy {first.entropy:.2f} of 1; all in {out / TABLE}"
         )
+    turned = count_turned(Path(each.image) for each in done.found)
+    if turned:
+        lie = "as they are stored" if request.stored_pixels else "as viewers show them, upright"
+        other = "" if request.stored_pixels else "; --stored-pixels leaves them as they are stored"
+        lines.append(f"EXIF turns {turned} of them: predicted {lie}{other}")
     lines += [f"{name}: {out / find_format(name).PLACE}" for name in request.format or ()]
     return [*lines, *([f"look through them: {out / PAGE}"] if request.gallery else [])]

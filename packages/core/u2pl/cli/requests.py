@@ -127,9 +127,6 @@ class PredictRequest(ModelRequest):
             "more than 25 megapixels are shown so in any case",
         ),
     ] = None
-    max_megapixels: Annotated[
-        int, typer.Option(min=1, help="refuse larger images: their files may be damaged")
-    ] = 1000
     resume: Annotated[
         bool, typer.Option("--resume", help="leave out the images of --out that are done")
     ] = False

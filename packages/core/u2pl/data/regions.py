@@ -7,18 +7,14 @@ import struct
 import warnings
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, TiffImagePlugin, TiffTags
 
-from u2pl.data.reading import read_rgb, read_size
+from u2pl.data.reading import any_size, read_photo_header, read_rgb
 from u2pl.errors import UserError
 
-#: Pixels of an image at most, unless more are allowed: a damaged header may claim any number.
-MOST_PIXELS = 1_000_000_000
 #: Bytes of decoded blocks that are kept, since neighbouring rectangles share blocks.
 KEPT = 256 * 2**20
 #: Kinds of pixels, 8 bits each, whose blocks have the colours that the whole image has.
@@ -38,7 +34,6 @@ _SHARED = (
     TiffImagePlugin.YCBCRSUBSAMPLING,
     TiffImagePlugin.REFERENCEBLACKWHITE,
 )
-_ORIENTATION = 274
 _RAW, _OLD_JPEG = 1, 6  # compressions
 _UNREADABLE = (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error)
 
@@ -210,7 +205,7 @@ class Blocks(Regions):
         return header.getvalue() + content
 
 
-def open_regions(path: Path, most: int = MOST_PIXELS) -> Regions:
+def open_regions(path: Path, stored_pixels: bool = False) -> Regions:
     """An image file whose rectangles are read.
 
     TIFFs with 8 bits per channel in tiles or strips are read block by block; any other file is
@@ -218,25 +213,21 @@ def open_regions(path: Path, most: int = MOST_PIXELS) -> Regions:
 
     Args:
         path: of the file.
-        most: pixels that an image may have.
+        stored_pixels: whether the pixels stay as they are stored, whatever EXIF says.
 
-    Raises UserError if the file is missing or no image, or has more pixels.
+    Raises UserError if the file is missing, too large or no image.
     """
-    with any_size():
-        width, height = read_size(path)
-        if width * height > most:
-            raise UserError(
-                f"{path} has {width}x{height} pixels, {width * height / 1e6:.0f} million, of which "
-                f"{most / 1e6:.0f} million are allowed: look whether the file is damaged, or allow "
-                f"more with --max-megapixels {-(-width * height // 1_000_000)}"
-            )
-        return _blocks(path) or Decoded(np.array(read_rgb(path)))
+    with warnings.catch_warnings():  # Pillow's do not say which file it is
+        warnings.simplefilter("ignore")
+        header = read_photo_header(path)
+        blocks = None if header.deep or header.facing.tag != 1 else _blocks(path)
+        return blocks or Decoded(np.array(read_rgb(path, upright=not stored_pixels)))
 
 
 def _blocks(path: Path) -> Blocks | None:
     """The file's blocks; None if it has none that can be decoded by themselves."""
     try:
-        with Image.open(path) as image:
+        with any_size(), Image.open(path) as image:
             if not isinstance(image, TiffImagePlugin.TiffImageFile):
                 return None
             return Blocks(path, image.tag_v2) if _fits(image) else None
@@ -252,23 +243,9 @@ def _fits(image: TiffImagePlugin.TiffImageFile) -> bool:
         and set(bits) == {8}
         and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == 1
         and tags.get(TiffImagePlugin.COMPRESSION, 1) != _OLD_JPEG
-        and tags.get(_ORIENTATION, 1) == 1  # a turned image is turned when it is decoded
         and (
             TiffImagePlugin.TILEOFFSETS in tags
             or tags.get(TiffImagePlugin.ROWSPERSTRIP, image.height) < image.height
             or tags.get(TiffImagePlugin.COMPRESSION, 1) == _RAW
         )
     )
-
-
-@contextmanager
-def any_size() -> Iterator[None]:
-    """Without Pillow's own limit and warnings, which say neither which file nor what to do."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit

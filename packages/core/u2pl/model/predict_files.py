@@ -13,14 +13,15 @@ from typing import NamedTuple, Unpack
 
 import numpy as np
 import torch
-from PIL import Image as Pillow
 
 from u2pl.cache import digest
 from u2pl.counting import Counting, OnProgress, silently
 from u2pl.data.classes import is_background
+from u2pl.data.ids import IMAGE_SUFFIXES
 from u2pl.data.outlines import outlines
-from u2pl.data.reading import read_ids
-from u2pl.data.regions import MOST_PIXELS, Regions, any_size, open_regions
+from u2pl.data.reading import read_ids, read_size
+from u2pl.data.regions import Regions, open_regions
+from u2pl.data.walking import files_below
 from u2pl.errors import UserError, one_line
 from u2pl.evaluate.bands import Segmented
 from u2pl.files import replace_file
@@ -44,9 +45,6 @@ from u2pl.report.overlays import (
     write_picture,
 )
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"}
-)
 #: Where predictions go, also those of versions without a manifest.
 FOLDERS = ("ids", "colour", "overlay")
 #: Which colour is which class; a table of all images.
@@ -75,7 +73,6 @@ class Output:
         gallery: whether to write a page to look through the predictions.
         resume: leave out images that are done.
         overwrite: replace files that no prediction has written.
-        most_pixels: that an image may have.
     """
 
     ignore_below: float = 0.0
@@ -85,7 +82,6 @@ class Output:
     gallery: bool = False
     resume: bool = False
     overwrite: bool = False
-    most_pixels: int = MOST_PIXELS
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
@@ -114,6 +110,7 @@ def predict_files(
     *,
     output: Output | None = None,
     window: int | None = None,
+    stored_pixels: bool = False,
     counting: Counting = silently,
     **view: Unpack[View],
 ) -> Predicted:
@@ -129,6 +126,7 @@ def predict_files(
         out: folder of all that is written.
         output: what is written besides.
         window: side in pixels of the parts in which the network sees images, see `Model.segment`.
+        stored_pixels: as in `Model.predict`.
         counting: opens a counter for each piece of work.
         view: changes of the model's protocol; `center-crop` predicts the whole image, for a mask
             must cover its image.
@@ -148,6 +146,7 @@ def predict_files(
         "classes": list(model.classes),
         "protocol": protocol.model_dump(mode="json"),
         "window": window,
+        "stored_pixels": stored_pixels,
         "ignore_below": output.ignore_below,
     }
     if output.resume:
@@ -172,7 +171,7 @@ def predict_files(
         for place, (name, path) in enumerate(missing.items()):
             shown = _within(progress, place, len(missing))
             try:
-                regions = open_regions(path, output.most_pixels)
+                regions = open_regions(path, stored_pixels)
                 segmented = model.segment(regions, window, shown, **view)
             except UserError as error:
                 failures.append(Failure(path, str(error)))
@@ -313,7 +312,7 @@ def find_images(inputs: Sequence[Path], out: Path, written: Iterable[str] = ()) 
     """The images that `inputs` mean, by the name of their prediction: their path without suffix.
 
     The path is that below the given folder. In folders, files count if they have an image's suffix
-    and no part of their path starts with a dot; earlier predictions in `out` do not count. `a.jpg`
+    and `files_below` does not skip them; earlier predictions in `out` do not count. `a.jpg`
     beside `a.png` become `a_jpg` and `a_png`; raises UserError if names still clash.
 
     Args:
@@ -354,18 +353,14 @@ def find_images(inputs: Sequence[Path], out: Path, written: Iterable[str] = ()) 
 
 def _images_below(folder: Path, skipped: list[Path], own: set[str]) -> list[Path]:
     images = [
-        path.relative_to(folder)
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and os.path.join(path.parent.resolve(), path.name) not in own
-        and not any(path.resolve().is_relative_to(each) for each in skipped)
+        Path(file)
+        for file in files_below(folder)
+        if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
+        and os.path.join((folder / file).parent.resolve(), os.path.basename(file)) not in own
+        and not any((folder / file).resolve().is_relative_to(each) for each in skipped)
     ]
     if not images:
-        raise UserError(
-            f"{folder}: this folder holds no image ({' '.join(sorted(IMAGE_SUFFIXES))})"
-        )
+        raise UserError(f"{folder}: this folder holds no image ({' '.join(IMAGE_SUFFIXES)})")
     return images
 
 
@@ -379,8 +374,7 @@ def _within(progress: OnProgress, place: int, total: int) -> OnProgress:
 
 
 def _too_large(path: Path) -> str:
-    with any_size(), Pillow.open(path) as image:
-        width, height = image.size
+    width, height = read_size(path)
     return (
         f"{path}: {width}x{height} pixels do not fit in the device's memory; use --window 512 or "
         "--cpu"
@@ -389,8 +383,7 @@ def _too_large(path: Path) -> str:
 
 def _read_back(out: Path, name: str) -> np.ndarray:
     """The ids of an image as they were written."""
-    with any_size():
-        return read_ids(out / image_files(name)[0])
+    return read_ids(out / image_files(name)[0])
 
 
 def _write_formats(
@@ -438,15 +431,14 @@ def _write_gallery(
         if not all((manifest.out / file).is_file() for file in thumbnail_files(each.name))
     ]
     background = is_background(0, model.classes[0])
+    settings = manifest.settings or {}
     with counting("drawing thumbnails") as progress:
         for done, each in enumerate(lacking, 1):
-            regions = open_regions(Path(each.image), output.most_pixels)
+            regions = open_regions(Path(each.image), bool(settings["stored_pixels"]))
             factor = max(1, max(regions.width, regions.height) // 1024)
             small, ids = regions.reduced(factor), every(_read_back(manifest.out, each.name), factor)
             with manifest.writing(thumbnail_files(each.name)):
                 write_thumbnails(small, ids, model.palette, background, manifest.out, each.name)
             progress(done, len(lacking))
     with manifest.writing([PAGE]):
-        write_prediction_page(
-            manifest.out, found, model.classes, model.palette, manifest.settings or {}
-        )
+        write_prediction_page(manifest.out, found, model.classes, model.palette, settings)
