@@ -113,10 +113,13 @@ def main() -> None:
         f"classes, windows of {options.window}: {peak / 1e9:.2f} GB beside the network and "
         f"PyTorch ({before / 1e9:.2f} GB), {seconds:.0f} s"
     )
-    figures = {"peak_bytes": peak, "before_bytes": before, "seconds": seconds}
-    write(
-        options.json, {**environment(options), "clock": WALL, "megapixels": megapixels, **figures}
-    )
+    figures = {
+        "megapixels": megapixels,
+        "peak_bytes": peak,
+        "before_bytes": before,
+        "seconds": seconds,
+    }
+    write(options.json, {**environment(options), "clock": WALL, **figures})
 
 
 if __name__ == "__main__":
