@@ -80,6 +80,7 @@ NOT_RUN = {
     "tests/core/model/test_onnx_file.py does it once",
     "uv run accelerate launch --multi_gpu --num_machines": "needs several machines",
     "uv run --no-sync accelerate launch --multi_gpu --num_machines": "needs several machines",
+    "uv run u2pl-semi train --data photos --labeled more.txt": "needs masks drawn by somebody",
     "sbatch": "needs Slurm; the scripts are run without it",
 }
 #: Pages whose Python is run elsewhere.
@@ -194,6 +195,8 @@ def shortened(program: str, arguments: list[str], plan: bool) -> list[str]:
     name, *rest = arguments
     if name == "detector" and rest[0] == "train":
         return [*arguments, *assigned({**BUDGET, "data.crop": 64}), "--steps", "2", "--cpu"]
+    if name == "suggest":
+        return [*arguments, "--count", "2"]
     if name not in ("train", "sweep", "doctor") or "--resume" in rest:
         return arguments
     app = find_app(program)

@@ -176,3 +176,49 @@ def test_a_study_writes_what_its_runs_found_and_skips_what_is_written(
     )
     assert found["method"] == "u2plplus" and found["curves"]["lr"] == [0.1]
     assert not list((tmp_path / "runs").rglob("resume.safetensors"))
+
+
+def test_suggestions_are_compared_with_as_many_random_labels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suggestions, trained = import_module("suggestions"), list[str]()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(suggestions.evidence, "ROOT", tmp_path)
+    monkeypatch.setattr(suggestions, "SEEDS", (0, 1))
+
+    def suggest(line: list[str], quiet: bool = False) -> None:
+        assert line[:3] == ["apps/semi/cli.py", "suggest", line[2]] and "--with-labeled" in line
+        ids = ["known", *(f"{number:05d}" for number in range(suggestions.COUNT))]
+        Path(line[line.index("--out") + 1]).write_text("".join(f"{id}\n" for id in ids))
+
+    def train(study: Any, runs: list[Any], jobs: int, done: Any) -> list[Any]:
+        (run,) = runs
+        variant = run.name.partition("-")[0]
+        score = {"first": 0.4, "suggested": 0.6, "random": 0.5}[variant] + 0.01 * run.request.seed
+        write_run(run.folder, app="u2pl-semi", method="suponly", student=score)
+        trained.append(run.name)
+        return []
+
+    monkeypatch.setattr(suggestions.evidence, "run", suggest)
+    monkeypatch.setattr(suggestions.evidence, "train", train)
+
+    class Pool:
+        def split(self, name: str) -> list[str]:
+            assert name == suggestions.POOL
+            return ["known", *(f"{number:05d}" for number in range(100))]
+
+    monkeypatch.setattr(suggestions, "open_source", lambda _: Pool())
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", ["suggestions.py", "--data", "DATA"])
+        assert suggestions.main() == 0
+    variants = ("first", "suggested", "random")
+    assert trained == [f"{name}-seed{seed}" for seed in (0, 1) for name in variants]
+    folder = tmp_path / "runs" / "evidence" / suggestions.NAME
+    names = ("suggested-0", "random-0", "random-1")
+    lists = {name: (folder / f"{name}.txt").read_text().split() for name in names}
+    assert all(ids[0] == "known" and len(set(ids)) == 21 for ids in lists.values())
+    assert lists["random-0"] != lists["random-1"]
+    shown = capsys.readouterr().out
+    assert "| suggested | " in shown and "suggested over random, paired by seed: +" in shown
+    found = json.loads((tmp_path / "results" / suggestions.NAME / "random-1.json").read_text())
+    assert found["ids"] == lists["random-1"] and "--labeled" in found["command"]

@@ -439,6 +439,59 @@ def test_what_cannot_be_evaluated_or_predicted(
     assert not (tmp_path / "to").exists()
 
 
+#: What is typed behind `predict RUN IMAGES --out DATA`, and words of the complaint.
+PREDICTING = {
+    "a probability above one": ("--ignore-below 1.5", ["--ignore-below 1.5", "between 0 and 1"]),
+    "no such format": ("--format cvta", ["--format cvta", "mean cvat?", "coco, cvat, labelme"]),
+    "a negative area": ("--min-area -1", ["--min-area and --tolerance must not be negative"]),
+    "no window": ("--window 0", ["'--window'", "greater than or equal to 1"]),
+    "no such blend": ("--blend lin", ["--blend", "'mean', 'linear', 'gaussian'"]),
+    "nothing to go on with": ("--resume", ["holds no predictions to go on with"]),
+    "my own file": ("--format coco", ["ids/0.png was not written by predict", "--overwrite"]),
+    "my own page": ("--gallery", ["ids/0.png was not written by predict"]),
+}
+
+
+@pytest.mark.parametrize("case", PREDICTING)
+def test_what_cannot_be_predicted_so_changes_nothing(
+    case: str, refused: Refused, run: Any, data: Path
+) -> None:
+    out, _ = run
+    shutil.copytree(data / "masks", data / "ids")
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    typed, expected = PREDICTING[case]
+    line = refused("predict --cpu", out, data / "images", "--out", data, *typed.split())
+    for words in expected:
+        assert words in line
+    assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
+
+
+def test_a_data_folder_that_predictions_go_to_keeps_its_masks(
+    command: Callable[..., Any], run: Any, data: Path
+) -> None:
+    out, _ = run
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    line = ["predict --cpu --gallery --overwrite", out, data / "images", "--out", data]
+    formats = [word for name in ("coco", "cvat", "labelme", "yolo") for word in ("--format", name)]
+    for _ in range(2):
+        result = command(*line, *formats)
+        assert result.exit_code == 0, result.output
+        assert "10 images in" in result.stdout
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_an_image_that_claims_too_many_pixels_is_named_and_the_others_are_predicted(
+    refused: Refused, run: Any, data: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    out, _ = run
+    monkeypatch.setenv("U2PL_MEGAPIXELS", "1")
+    Image.new("RGB", (1100, 1000)).save(data / "images" / "big.png")
+    line = refused("predict --cpu", out, data / "images", "--out", tmp_path / "to")
+    assert "1 of the images could not be read" in line and "big.png has 1100x1000 pixels" in line
+    assert line.endswith("set the environment variable U2PL_MEGAPIXELS to 2 or more")
+    assert len(list((tmp_path / "to" / "ids").iterdir())) == 10
+
+
 def test_encoder_weights_that_do_not_fit(
     refused: Refused, train: Any, folder: Path, tmp_path: Path
 ) -> None:

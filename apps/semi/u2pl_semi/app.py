@@ -15,6 +15,7 @@ from u2pl_semi.requests import (
     DetectorShowRequest,
     PrecisionRequest,
     SemiRequest,
+    SuggestRequest,
 )
 
 APP = App(
@@ -32,6 +33,16 @@ APP = App(
 )
 
 program = new_program(APP)
+
+
+@command(program, SuggestRequest)
+def suggest(request: SuggestRequest) -> None:
+    """Say which unlabelled images to label next: doubtful ones that differ from each other."""
+    say_starting()
+    from u2pl_semi.suggestion import suggest as body
+
+    body(request)
+
 
 detector = typer.Typer(
     cls=OneLineErrors,

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from u2pl.cli.requests import CPU
+from u2pl.cli.requests import CPU, SCORED
 from u2pl.run.request import Request
 
 DATA = (
@@ -30,6 +30,38 @@ class SemiRequest(Request):
 
     data: Annotated[str, typer.Option(help=DATA)] = "demo"
     labeled: Annotated[str | None, typer.Option(help=LABELED)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuggestRequest:
+    """What `u2pl-semi suggest` can be asked."""
+
+    checkpoint: Annotated[Path, SCORED]
+    count: Annotated[int, typer.Option(min=1, help="images to suggest")] = 20
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="file for their ids, one per line, as --labeled takes it; must not exist"
+        ),
+    ] = None
+    with_labeled: Annotated[
+        bool,
+        typer.Option(
+            "--with-labeled",
+            help="write the labelled images into the file too, as the next run needs them",
+        ),
+    ] = False
+    split: Annotated[
+        str | None,
+        typer.Option(help="choose from this list; from all of training if left out"),
+    ] = None
+    data: Annotated[
+        str | None, typer.Option(help="a data source; the one it was trained on if left out")
+    ] = None
+    labeled: Annotated[str | None, typer.Option(help=f"{LABELED}; as in the run if left out")] = (
+        None
+    )
+    cpu: Annotated[bool, CPU] = False
 
 
 @dataclass(frozen=True, kw_only=True)

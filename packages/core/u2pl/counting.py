@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-#: Called with (done, to do).
-OnProgress = Callable[[int, int], object]
+#: Called with (done, to do); between two of what is counted, `done` may have a fraction.
+OnProgress = Callable[[float, int], object]
 
 #: Opens a counter for a piece of work that is named in words.
 Counting = Callable[[str], AbstractContextManager[OnProgress]]

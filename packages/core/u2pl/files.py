@@ -45,7 +45,11 @@ def make_folder(folder: Path) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write indented JSON, atomically."""
-    text = json.dumps(plain(value), indent=2) + "\n"
+    write_text(path, json.dumps(plain(value), indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, atomically."""
     replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 

@@ -213,7 +213,12 @@ def test_a_person_reads_a_word_before_anything_heavy_is_loaded(
             assert said == expected, name
             return lambda *_: None
 
-    for module in ("u2pl.cli.commands", "u2pl.cli.sharing", "u2pl.cli.comparing"):
+    for module in (
+        "u2pl.cli.commands",
+        "u2pl.cli.sharing",
+        "u2pl.cli.comparing",
+        "u2pl.cli.predicting",
+    ):
         monkeypatch.setitem(sys.modules, module, Bodies(module))
     result = CliRunner().invoke(toy, command.split())
     assert result.exit_code == 0 and said == expected

@@ -121,7 +121,7 @@ def test_large_images_have_a_limit_of_our_own(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
 def test_a_process_that_is_forked_while_an_image_is_opened_opens_its_own(tmp_path: Path) -> None:
     Image.new("RGB", (6, 4)).save(tmp_path / "a.png")
-    with reading._any_size():
+    with reading.any_size():
         child = multiprocessing.get_context("fork").Process(
             target=read_size, args=(tmp_path / "a.png",)
         )

@@ -66,6 +66,7 @@ def test_what_was_written_before_there_was_a_class_is_read() -> None:
     network = {"embed_kernel": 3, "multi_grid": [1, 1, 1], "auxiliary": False}
     network |= {"freeze_encoder": False, "checkpointing": False}
     later = {"encoder_weights": None, "origin": None, "network": written["network"] | network}
+    later["protocol"] = written["protocol"] | {"blend": "mean"}
     assert card.model_dump(mode="json") == written | later
 
 

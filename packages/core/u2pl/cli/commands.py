@@ -13,9 +13,7 @@ from rich.table import Table
 
 from u2pl import distributed
 from u2pl.cli.console import ConsoleReporter, standard_output
-from u2pl.cli.errors import fail
-from u2pl.cli.requests import EvaluateRequest, ImportRequest, PredictRequest, ReportRequest
-from u2pl.data.content import count_turned
+from u2pl.cli.requests import EvaluateRequest, ImportRequest, ReportRequest
 from u2pl.errors import DiskError, UserError
 from u2pl.evaluate.confusion import Score, subset_mious
 from u2pl.evaluate.crf import load_crf
@@ -25,7 +23,6 @@ from u2pl.files import write_json
 from u2pl.model.card import Card
 from u2pl.model.folder import locate
 from u2pl.model.model import Model, choose_device, load
-from u2pl.model.predict_files import find_images, predict_files
 from u2pl.model.released import import_released, known_classes
 from u2pl.report.tables import score_table
 from u2pl.run.app import App
@@ -233,40 +230,6 @@ def evaluate(app: App, request: EvaluateRequest) -> dict[str, Score]:
         except DiskError as error:
             console.print(f"note: not written down: {error}", soft_wrap=True, markup=False)
     return scores
-
-
-def predict(request: PredictRequest) -> None:
-    """Write masks and overlays."""
-    console, shown = standard_output(), 0
-    choose_threads()
-    model = load(request.checkpoint, choose_device(request.cpu))
-    if request.crf:
-        load_crf()
-
-    def progress(done: int, total: int) -> None:
-        nonlocal shown
-        shown = done
-        if console.is_terminal:
-            console.print(f"{done}/{total}", end="\r")
-
-    failures = predict_files(
-        model,
-        request.images,
-        request.out,
-        progress,
-        stored_pixels=request.stored_pixels,
-        **request.view,
-    )
-    folders = "ids/, colour/, overlay/, and classes.png, which colour is which class"
-    console.print(f"{shown - len(failures)} images in {request.out}: {folders}", markup=False)
-    turned = count_turned(find_images(request.images, request.out).values())
-    if turned:
-        lie = "as they are stored" if request.stored_pixels else "as viewers show them, upright"
-        other = "" if request.stored_pixels else "; --stored-pixels leaves them as they are stored"
-        console.print(f"EXIF turns {turned} of them: predicted {lie}{other}", soft_wrap=True)
-    if failures:
-        more = " ..." if failures[1:] else ""
-        fail(f"{len(failures)} of the images could not be predicted: {failures[0].reason}{more}")
 
 
 def _possible(protocols: list[EvaluationProtocol], console: Console) -> list[EvaluationProtocol]:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 PAUSE = 5.0
 #: Show the progress of a preparatory step only after this many seconds.
 SOON = 1.0
+#: Seconds between two lines of such a step in a file.
+LONG = 30.0
 
 
 def loss_words(entries: Entries) -> str:
@@ -88,7 +90,7 @@ class TerminalReporter:
         note, words = loss_words(entries), left_words(left)
         self.bar.update(self.training, completed=step, note=note, left=words)
 
-    def evaluating(self, done: int, total: int) -> None:
+    def evaluating(self, done: float, total: int) -> None:
         """Show the progress of an evaluation."""
         if self.scoring is None:
             self.scoring = self.bar.add_task("scoring", total=total, note="", left="")
@@ -132,7 +134,7 @@ class PlainReporter:
         words = [f"step {step}/{total}", loss_words(entries), left_words(left)]
         self.console.print("  ".join(filter(None, words)), soft_wrap=True, highlight=False)
 
-    def evaluating(self, done: int, total: int) -> None:
+    def evaluating(self, done: float, total: int) -> None:
         """Stay silent: an evaluation is short."""
 
     def scored(self, step: int, scores: dict[str, Score], best: bool) -> None:
@@ -169,26 +171,32 @@ class ConsoleReporter:
 
     @contextmanager
     def counting(self, what: str) -> Iterator[OnProgress]:
-        """Progress of a preparatory step, once it takes a while; on standard error."""
+        """Progress with the time left, once a step takes a while; on standard error."""
         from u2pl import distributed
 
         if distributed.rank() != 0:
             yield lambda done, total: None
             return
-        console, begin, said = Console(stderr=True), time.monotonic(), False
+        console, begin, said = Console(stderr=True), time.monotonic(), 0.0
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         bar = Progress(*columns, console=console, transient=True)
         task = bar.add_task(what)
 
-        def show(done: int, total: int) -> None:
+        def show(done: float, total: int) -> None:
             nonlocal said
             bar.update(task, completed=done, total=total)
-            if not said and time.monotonic() - begin > SOON:
-                said = True
+            now = time.monotonic()
+            if not said and now - begin > SOON:
+                said = now
                 if console.is_terminal:
                     bar.start()
                 else:
                     console.print(f"{what}: {total}", soft_wrap=True)
+            elif said and now - said > LONG and not console.is_terminal:
+                said = now
+                left = (now - begin) * (total - done) / done if done else None
+                words = [f"{what}: {int(done)}/{total}", left_words(left)]
+                console.print("  ".join(filter(None, words)), soft_wrap=True, highlight=False)
 
         try:
             yield show

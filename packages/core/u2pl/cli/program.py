@@ -142,9 +142,9 @@ def new_program(app: App) -> typer.Typer:
 
     @command(program, PredictRequest)
     def predict(request: PredictRequest) -> None:
-        """Segment images: masks of class ids, coloured masks, and overlays."""
+        """Segment images: masks, overlays, confidence, the most doubtful first; also polygons."""
         say_starting()
-        from u2pl.cli.commands import predict as body
+        from u2pl.cli.predicting import predict as body
 
         body(request)
 

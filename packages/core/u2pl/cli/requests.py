@@ -39,6 +39,13 @@ class ModelRequest:
             help="side of the centre crop or the sliding window in pixels; the run's if left out"
         ),
     ] = None
+    blend: Annotated[
+        Literal["mean", "linear", "gaussian"] | None,
+        typer.Option(
+            help="how overlapping windows are averaged: alike, or weighted by the distance from "
+            "their edges; the run's own way if left out"
+        ),
+    ] = None
     scales: Annotated[
         list[float] | None,
         typer.Option(
@@ -58,6 +65,7 @@ class ModelRequest:
         return {
             "mode": self.mode,
             "crop": self.crop,
+            "blend": self.blend,
             "scales": self.scales or None,
             "flip": self.flip or None,
             "crf": self.crf or None,
@@ -82,7 +90,50 @@ class PredictRequest(ModelRequest):
     """What `predict` can be asked."""
 
     images: Annotated[list[Path], typer.Argument(help="image files, or folders of them; any size")]
-    out: Annotated[Path, typer.Option(help="folder for ids/, colour/ and overlay/")]
+    out: Annotated[
+        Path, typer.Option(help="folder for ids/, colour/, overlay/, confidence/ and the rest")
+    ]
+    ignore_below: Annotated[
+        float,
+        typer.Option(
+            help="pixels of a lower confidence become 255 in ids/, which training ignores"
+        ),
+    ] = 0.0
+    format: Annotated[
+        list[str] | None,
+        typer.Option(help="also polygons: coco, cvat, labelme or yolo; repeatable"),
+    ] = None
+    min_area: Annotated[
+        int,
+        typer.Option(
+            help="of --format: parts of fewer pixels get no polygon but become their neighbour's"
+        ),
+    ] = 64
+    tolerance: Annotated[
+        float,
+        typer.Option(help="of --format: pixels that a polygon may be off the mask; 0 = exact"),
+    ] = 0.75
+    gallery: Annotated[
+        bool,
+        typer.Option(
+            "--gallery", help="also gallery.html, to look through the predictions in a browser"
+        ),
+    ] = False
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="show images in windows of so many pixels, which takes little memory; images of "
+            "more than 25 megapixels are shown so in any case",
+        ),
+    ] = None
+    resume: Annotated[
+        bool, typer.Option("--resume", help="leave out the images of --out that are done")
+    ] = False
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="replace files in --out that predict did not write"),
+    ] = False
     stored_pixels: Annotated[
         bool,
         typer.Option(

@@ -23,7 +23,10 @@ from u2pl.notation import IGNORE
 MEGAPIXELS, LIMIT = 500, "U2PL_MEGAPIXELS"
 
 # What Pillow raises for files that are no image, or not a whole one.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+_DAMAGED = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error),
+    Image.DecompressionBombError,  # of a tile, behind the header
+)
 # Pillow scales greyscale of 2 and 4 bits to 0..255; a mask's ids are scaled back.
 _STRETCHED = {"L;2": 85, "L;4": 17}
 # Formats that do not keep every pixel as it was; the last three do so at some settings alone.
@@ -298,7 +301,7 @@ def _name(file: Path | bytes, where: str) -> str:
 
 def _header(file: Path | bytes, name: str) -> Image.Image:
     try:
-        with _any_size():
+        with any_size():
             image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
     except FileNotFoundError:
         raise _missing(name) from None
@@ -317,7 +320,7 @@ def _header(file: Path | bytes, name: str) -> Image.Image:
 
 
 @contextmanager
-def _any_size() -> Iterator[None]:
+def any_size() -> Iterator[None]:
     """Let Pillow open large images, which it takes for an attack from 179 megapixels on.
 
     Its limit is one for the whole process, so threads take turns.

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.evaluate.crf import apply_crf
-from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.evaluate.protocol import Blend, EvaluationProtocol
+from u2pl.evaluate.windows import margins, starts, window_weight
 from u2pl.maps import resize_image, shrink_factor, upsample
 from u2pl.notation import IGNORE, PADDING
 
@@ -66,60 +67,54 @@ def center_crop(image_3HW: Tensor, label_HW: Tensor, crop: int) -> tuple[Tensor,
     top, left = max(height - crop, 0) // 2, max(width - crop, 0) // 2
     image = image_3HW[:, top : top + crop, left : left + crop]
     label = label_HW[top : top + crop, left : left + crop]
-    margins = _margins(label.shape[0], label.shape[1], crop)
-    return _padded(image, crop), F.pad(label, margins, value=IGNORE)
+    around = margins(label.shape[0], label.shape[1], crop)
+    return padded_to(image, crop), F.pad(label, around, value=IGNORE)
 
 
-def slide_logits(network: nn.Module, image_13HW: Tensor, crop: int, stride: int) -> Tensor:
+def slide_logits(
+    network: nn.Module, image_13HW: Tensor, crop: int, stride: int, blend: Blend = "mean"
+) -> Tensor:
     """Logits of sliding windows, float32 [1, C, H, W], averaged where windows overlap.
 
     The last window of a row or column is shifted back inside the image; an image smaller than the
     window is padded on both sides.
     """
     height, width = image_13HW.shape[-2:]
-    left, _, top, _ = _margins(height, width, crop)
-    padded = _padded(image_13HW, crop)
+    left, _, top, _ = margins(height, width, crop)
+    padded = padded_to(image_13HW, crop)
     total: Tensor | None = None
+    weight = window_weight(crop, blend, padded.device)
     count = padded.new_zeros(padded.shape[-2:])
-    for y in _starts(padded.shape[-2], crop, stride):
-        for x in _starts(padded.shape[-1], crop, stride):
-            logits = _full_size(network, padded[..., y : y + crop, x : x + crop])
+    for y in starts(padded.shape[-2], crop, stride):
+        for x in starts(padded.shape[-1], crop, stride):
+            logits = full_size(network, padded[..., y : y + crop, x : x + crop])
             if total is None:
                 total = logits.new_zeros((*logits.shape[:2], *padded.shape[-2:]))
-            total[..., y : y + crop, x : x + crop] += logits
-            count[y : y + crop, x : x + crop] += 1
+            total[..., y : y + crop, x : x + crop] += logits * weight
+            count[y : y + crop, x : x + crop] += weight
     assert total is not None
     return (total / count)[..., top : top + height, left : left + width]
 
 
 def _logits(network: nn.Module, image_13HW: Tensor, protocol: EvaluationProtocol) -> Tensor:
     if protocol.mode == "slide":
-        return slide_logits(network, image_13HW, protocol.side(), protocol.stride())
-    return _full_size(network, image_13HW)
+        return slide_logits(network, image_13HW, protocol.side(), protocol.stride(), protocol.blend)
+    return full_size(network, image_13HW)
 
 
-def _full_size(network: nn.Module, image_13HW: Tensor) -> Tensor:
+def full_size(network: nn.Module, image_13HW: Tensor) -> Tensor:
+    """Logits of a network at the image's size, float32 [1, C, H, W]."""
     size = (image_13HW.shape[-2], image_13HW.shape[-1])
     return upsample(network(image_13HW, embed=False).logits.float(), size)
 
 
-def _starts(size: int, crop: int, stride: int) -> list[int]:
-    return [min(start, size - crop) for start in range(0, size - crop + stride, stride)]
-
-
-def _padded(image_3HW: Tensor, crop: int) -> Tensor:
+def padded_to(image_3HW: Tensor, crop: int) -> Tensor:
     """The image, uint8 or float in [0, 1], padded evenly to at least crop x crop pixels."""
     height, width = image_3HW.shape[-2:]
-    left, _, top, _ = _margins(height, width, crop)
+    left, _, top, _ = margins(height, width, crop)
     colour = image_3HW.new_tensor(PADDING) / (255 if image_3HW.is_floating_point() else 1)
     padded = colour.to(image_3HW.dtype)[:, None, None].repeat(
         *image_3HW.shape[:-3], 1, max(height, crop), max(width, crop)
     )
     padded[..., top : top + height, left : left + width] = image_3HW
     return padded
-
-
-def _margins(height: int, width: int, crop: int) -> tuple[int, int, int, int]:
-    """Padding (left, right, top, bottom) to the crop's size; odd pixels go right and bottom."""
-    missing_y, missing_x = max(crop - height, 0), max(crop - width, 0)
-    return missing_x // 2, missing_x - missing_x // 2, missing_y // 2, missing_y - missing_y // 2

@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+#: How overlapping windows are averaged.
+Blend = Literal["mean", "linear", "gaussian"]
+
 
 class EvaluationProtocol(BaseModel):
     """How images are passed to a network for evaluation and prediction.
@@ -25,6 +28,11 @@ class EvaluationProtocol(BaseModel):
         None,
         ge=1,
         description="side in pixels of the centre crop or sliding window; ignored for whole images",
+    )
+    blend: Blend = Field(
+        "mean",
+        description="weights of a window's pixels where windows overlap: all alike, falling "
+        "linearly to the window's edges, or as a Gaussian",
     )
     scales: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
         (1.0,),
@@ -66,6 +74,8 @@ class EvaluationProtocol(BaseModel):
             "center-crop": lambda: f"center crop {self.side()}",
             "slide": lambda: f"sliding window {self.side()}, stride {self.stride()}",
         }[self.mode]()
+        if self.mode == "slide" and self.blend != "mean":
+            words += f", {self.blend} weights"
         if len(self.scales) > 1:
             words += ", scales " + " ".join(f"{scale:g}" for scale in self.scales)
         else:

@@ -17,19 +17,27 @@ from u2pl.counting import OnProgress
 from u2pl.data.classes import is_background
 from u2pl.data.opening import open_source
 from u2pl.data.reading import read_rgb, to_rgb
+from u2pl.data.regions import Decoded, Regions, open_regions
 from u2pl.data.source import Source
 from u2pl.errors import UserError, did_you_mean, explain
+from u2pl.evaluate.bands import Segmented, segment, tallied
 from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.inference import evaluating, predict_probabilities
-from u2pl.evaluate.protocol import EvaluationProtocol
+from u2pl.evaluate.protocol import Blend, EvaluationProtocol
 from u2pl.evaluate.scoring import evaluate
 from u2pl.files import replace_file
+from u2pl.maps import shrink_factor
 from u2pl.model.card import Card
 from u2pl.model.folder import load_folder, save_folder
 from u2pl.model.onnx_file import OnnxCheck, to_onnx
 from u2pl.networks.segmentor import Segmentor
 from u2pl.report.overlays import colour_mask, overlay
+
+#: Pixels of an image above which it is shown to the network in parts.
+LARGE = 25_000_000
+#: Side in pixels of these parts, for a network whose card says nothing of crops.
+WINDOW = 768
 
 #: What `Model.predict` takes as an image.
 ImageLike = str | Path | Image.Image | np.ndarray | Tensor
@@ -40,6 +48,7 @@ class View(TypedDict, total=False):
 
     mode: Literal["whole", "center-crop", "slide"] | None
     crop: int | None
+    blend: Blend | None
     scales: tuple[float, ...] | list[float] | None
     flip: bool | None
     crf: bool | None
@@ -53,6 +62,9 @@ class Prediction:
     ids: np.ndarray  # uint8 [H, W], class ids
     classes: tuple[str, ...]
     palette: np.ndarray  # uint8 [C, 3]
+    confidence: np.ndarray  # uint8 [H, W], probability of the predicted class, 255 = 1
+    mean_confidence: float  # over the pixels, in [0, 1]
+    mean_doubt: float  # mean entropy relative to that of even odds, in [0, 1]
     probabilities: np.ndarray | None = None  # float32 [C, H, W], if asked for
 
     def colours(self) -> Image.Image:
@@ -140,6 +152,7 @@ class Model:
         *,
         probabilities: bool = False,
         stored_pixels: bool = False,
+        window: int | None = None,
         **view: Unpack[View],
     ) -> Prediction:
         """Segment an image of any size, as `predict` on the command line does.
@@ -152,18 +165,62 @@ class Model:
                 and tensors as uint8, or floating point in [0, 1].
             probabilities: whether to keep those of all classes, float32 [C, H, W].
             stored_pixels: whether a file's pixels stay as they are stored, whatever EXIF says.
-            view: changes of the protocol: mode, crop, scales, flip, crf.
+            window: see `segment`.
+            view: changes of the protocol: mode, crop, blend, scales, flip, crf.
 
         Raises UserError if the image cannot be read or a change makes no sense.
         """
-        pixels, protocol = as_pixels(image, stored_pixels), self.protocol(**view)
-        if protocol.crf:
-            load_crf()
+        shown = (
+            open_regions(Path(image), stored_pixels)
+            if isinstance(image, (str, Path))
+            else Decoded(as_pixels(image))
+        )
+        kept = None
+        if probabilities:
+            prob = self._probabilities(shown, self.protocol(**_windowed(window, view)))
+            found, kept = tallied(prob), prob.cpu().numpy()
+        else:
+            found = self.segment(shown, window, **view)
+        return Prediction(
+            shown.whole(),
+            found.ids,
+            self.classes,
+            self.palette,
+            found.confidence,
+            found.mean_confidence,
+            found.mean_doubt,
+            kept,
+        )
+
+    def segment(
+        self,
+        image: Regions,
+        window: int | None = None,
+        progress: OnProgress | None = None,
+        **view: Unpack[View],
+    ) -> Segmented:
+        """The classes of an image's pixels and how sure they are; the image may be very large.
+
+        Args:
+            image: of any size.
+            window: side in pixels of the parts in which the network sees the image. If left out,
+                images of more than `LARGE` pixels have parts as large as a training crop, but for a
+                network with sliding windows or a long side of its own.
+            progress: called with (parts done, parts to do).
+            view: changes of the protocol: mode, crop, blend, scales, flip, crf.
+
+        Raises UserError if the image is broken or a change makes no sense.
+        """
+        protocol = self.protocol(**_windowed(window, view))
+        if window is None:
+            if image.pixels <= LARGE:
+                return tallied(self._probabilities(image, protocol))
+            shrink = shrink_factor((image.height, image.width), protocol.long_side)
+            largest = max(protocol.scales) ** 2 * shrink**2 * image.pixels
+            if protocol.mode != "slide" and largest > LARGE:
+                protocol = self.protocol(**_windowed(protocol.crop or WINDOW, view))
         with evaluating([self.network]):
-            prob = self._probabilities(pixels, protocol)
-            ids = prob.argmax(0).to(torch.uint8).cpu().numpy()
-        kept = prob.cpu().numpy() if probabilities else None
-        return Prediction(pixels, ids, self.classes, self.palette, kept)
+            return segment(self.network, image, protocol, self.device, progress)
 
     def evaluate(
         self,
@@ -179,7 +236,7 @@ class Model:
             data: a data source; the one it was trained on if left out.
             split: which images; val, or what the run was scored on, if left out.
             progress: called with (images done, images to do).
-            view: changes of the protocol: mode, crop, scales, flip, crf.
+            view: changes of the protocol: mode, crop, blend, scales, flip, crf.
 
         Raises UserError if the data cannot be read or has other classes.
         """
@@ -218,9 +275,19 @@ class Model:
         counts = evaluate(networks, source, ids, protocol, self.device, classes, progress)
         return counts["network"].score()
 
-    def _probabilities(self, pixels_HW3: np.ndarray, protocol: EvaluationProtocol) -> Tensor:
-        image = torch.from_numpy(pixels_HW3).permute(2, 0, 1).to(self.device)
-        return predict_probabilities(self.network, image, protocol)
+    def _probabilities(self, image: Regions, protocol: EvaluationProtocol) -> Tensor:
+        if protocol.crf:
+            load_crf()
+        pixels = torch.from_numpy(np.ascontiguousarray(image.whole())).permute(2, 0, 1)
+        with evaluating([self.network]):
+            return predict_probabilities(self.network, pixels.to(self.device), protocol)
+
+
+def _windowed(window: int | None, view: View) -> View:
+    """A view whose images are shown in parts of this side, blended if nothing else is asked for."""
+    if window is None:
+        return view
+    return {**view, "mode": "slide", "crop": window, "blend": view.get("blend") or "linear"}
 
 
 def load(path: str | Path, device: torch.device | str | None = None) -> Model:

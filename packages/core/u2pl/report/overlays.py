@@ -83,9 +83,30 @@ def write_ids(ids: np.ndarray, palette: np.ndarray, path: Path) -> None:
     _write(image, path)
 
 
+def write_shown_ids(ids: np.ndarray, palette: np.ndarray, background: bool, path: Path) -> None:
+    """Write class ids [H, W] as a palette PNG to be laid over the image; UserError if that fails.
+
+    Args:
+        ids: class ids [H, W], 255 = ignore.
+        palette: uint8 [C, 3].
+        background: whether class 0 is one, which is transparent.
+        path: of the file.
+    """
+    image = Image.fromarray(ids.astype(np.uint8))
+    image.putpalette(with_ignored(palette).tobytes())
+    if background:
+        image.info["transparency"] = 0
+    _write(image, path)
+
+
 def write_picture(picture: np.ndarray, path: Path) -> None:
     """Write uint8 [H, W, 3] in the format of `path`'s suffix, atomically; UserError on failure."""
     _write(Image.fromarray(picture), path)
+
+
+def write_grey(values: np.ndarray, path: Path) -> None:
+    """Write uint8 [H, W] as a grey PNG, atomically; UserError if that fails."""
+    _write(Image.fromarray(values), path)
 
 
 def with_ignored(palette: np.ndarray) -> np.ndarray:

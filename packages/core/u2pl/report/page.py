@@ -10,6 +10,8 @@ import jinja2
 
 from u2pl.files import replace_file
 
+_TEMPLATES = Path(__file__).parent / "templates"
+
 
 class Picture(NamedTuple):
     """A picture of a page."""
@@ -45,6 +47,11 @@ def render(template: str, values: dict[str, object]) -> str:
     return _templates().get_template(template).render(values)
 
 
+def read_script(name: str) -> str:
+    """A script of `templates/`, as it goes between the tags of a page."""
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
 def write_page(path: Path, html: str) -> None:
     """Write a page atomically; UserError if the disk is full or refuses."""
     replace_file(path, lambda beside: beside.write_text(html, encoding="utf-8"))
@@ -53,7 +60,7 @@ def write_page(path: Path, html: str) -> None:
 @cache
 def _templates() -> jinja2.Environment:
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -70,7 +70,7 @@ class Tracked:
         self._log(values, step)
         self.reporter.step(step, total, entries, left)
 
-    def evaluating(self, done: int, total: int) -> None:
+    def evaluating(self, done: float, total: int) -> None:
         """Pass it on."""
         self.reporter.evaluating(done, total)
 

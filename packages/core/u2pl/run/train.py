@@ -101,7 +101,7 @@ class Silent:
     def step(self, step: int, total: int, entries: Entries, left: float | None) -> None:
         """Stay silent."""
 
-    def evaluating(self, done: int, total: int) -> None:
+    def evaluating(self, done: float, total: int) -> None:
         """Stay silent."""
 
     def scored(self, step: int, scores: dict[str, Score], best: bool) -> None:

@@ -1,0 +1,112 @@
+"""Predictions as other programs read labels: each file here is a format.
+
+It defines `files`, what it writes, and `write`, which writes it.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple, Protocol, cast
+
+import numpy as np
+
+from u2pl.data.outlines import Outline
+from u2pl.errors import UserError, did_you_mean
+
+
+class Image(NamedTuple):
+    """An image whose prediction is written."""
+
+    name: str  # of its prediction, without suffix
+    file: Path  # as typed
+    width: int  # in pixels
+    height: int
+
+    @property
+    def relative(self) -> str:
+        """Its path below the folder that was given, as labelling programs name it."""
+        return Path(self.name).with_name(self.file.name).as_posix()
+
+
+class Shape(NamedTuple):
+    """A connected part of a class."""
+
+    label: str  # name of the class
+    number: int  # of the class among those that are written, from 0
+    area: int  # pixels
+    ring: np.ndarray  # int64 [V, 2], x and y of the corners, holes cut open
+
+    def points(self) -> list[list[int]]:
+        """The corners as plain numbers."""
+        found: list[list[int]] = self.ring.tolist()
+        return found
+
+
+class Format(Protocol):
+    """What the file of a format defines."""
+
+    #: What a person is told to open, below the folder of all predictions.
+    PLACE: str
+
+    def files(self, image: Image | None) -> Iterable[str]:
+        """Paths below the folder: those of an image, or those that all images share."""
+
+    def write(
+        self,
+        out: Path,
+        labels: Sequence[str],
+        images: Sequence[Image],
+        shapes: Callable[[Image], list[Shape]],
+    ) -> None:
+        """Write the files.
+
+        Args:
+            out: folder of the predictions.
+            labels: names of the classes that are written.
+            images: all of them.
+            shapes: finds those of an image; called once for each, in their order.
+        """
+
+
+def format_names() -> list[str]:
+    """The formats: the names of the files here."""
+    return [found.name for found in pkgutil.iter_modules(__path__)]
+
+
+def find_format(name: str) -> Format:
+    """A format by its name; UserError if there is none."""
+    known = format_names()
+    if name not in known:
+        raise UserError(
+            f"--format {name}: there is no such format{did_you_mean(name, known)}; there are "
+            f"{', '.join(known)}"
+        )
+    return cast(Format, import_module(f"{__name__}.{name}"))
+
+
+def planned(formats: Iterable[str], images: Sequence[Image]) -> Iterator[str]:
+    """The files that these formats write."""
+    for name in formats:
+        found = find_format(name)
+        yield from found.files(None)
+        for image in images:
+            yield from found.files(image)
+
+
+def written_classes(classes: Sequence[str], background: bool) -> dict[int, int]:
+    """Number of each class that is written, by its id; a background is what has no polygon."""
+    ids = range(1 if background else 0, len(classes))
+    return {id: number for number, id in enumerate(ids)}
+
+
+def to_shapes(
+    found: Iterable[Outline], classes: Sequence[str], numbers: dict[int, int]
+) -> list[Shape]:
+    """Parts of a mask as shapes."""
+    return [
+        Shape(classes[each.label], numbers[each.label], each.area, each.single_ring())
+        for each in found
+    ]
