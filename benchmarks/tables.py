@@ -460,6 +460,26 @@ def rank_speed(file: Path) -> list[str]:
     ]
 
 
+def large_images(file: Path) -> list[str]:
+    """Section of large_image.py: this file, and those whose names go on behind its own."""
+    files = sorted(file.parent.glob(f"{file.stem}*.json"))
+    every = [json.loads(each.read_text()) for each in files]
+    rows = ["| megapixels | file | memory, GB | measured by |", "|---|---|---|---|"]
+    for figures in sorted(every, key=lambda each: each["megapixels"]):
+        rows.append(
+            f"| {figures['megapixels']:.0f} | {figures['options']['kind']} "
+            f"| {figures['peak_bytes'] / 1e9:.2f} | `{figures['command']}` |"
+        )
+    shape = every[0]["options"]
+    return [
+        heading("Memory of predicting large images", every[0]),
+        f"`predict` of one image with a tiny network, {shape['classes']} classes, windows of "
+        f"{shape['window']} pixels, {every[0]['threads']} thread on a CPU. Memory is the most that "
+        "was held beyond the network and PyTorch:",
+        "\n".join(rows),
+    ]
+
+
 def adaptation_step_speed(file: Path) -> list[str]:
     """Section of step.py --app domain_adapt."""
     return step_speed(
@@ -578,6 +598,7 @@ BENCHMARKS = {
     "weak-step-gpu": weak_step_speed,
     "affinity": affinity_speed,
     "rank-weight": rank_speed,
+    "large-image": large_images,
 }
 
 
