@@ -121,15 +121,20 @@ def test_what_a_file_has_besides_is_named(tmp_path: Path) -> None:
     assert found.left == ["auxiliary_head.weight", "decode_head.conv_seg.weight"]
 
 
-def test_of_several_networks_one_is_chosen_by_its_prefix(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("first", "second"), [("model.", "ema_model."), ("", "ema_"), ("net.", "net.ema_")]
+)
+def test_of_several_networks_one_is_chosen_by_its_prefix(
+    first: str, second: str, tmp_path: Path
+) -> None:
     student, teacher = network("daformer", 1), network("daformer", 2)
-    state = released(student, "daformer", "model.backbone.", "model.decode_head.")
-    state |= released(teacher, "daformer", "ema_model.backbone.", "ema_model.decode_head.")
+    state = released(student, "daformer", f"{first}backbone.", f"{first}decode_head.")
+    state |= released(teacher, "daformer", f"{second}backbone.", f"{second}decode_head.")
     torch.save(state, tmp_path / "a.pth")
-    with pytest.raises(UserError, match=r"2 networks, whose keys begin with 'model.', 'ema_model"):
+    with pytest.raises(UserError, match=f"2 networks, whose keys begin with '{first}', '{second}'"):
         import_released(tmp_path / "a.pth")
-    assert same(import_released(tmp_path / "a.pth", prefix="ema_model.").network, teacher)
-    assert same(import_released(tmp_path / "a.pth", prefix="model.").network, student)
+    assert same(import_released(tmp_path / "a.pth", prefix=second).network, teacher)
+    assert same(import_released(tmp_path / "a.pth", prefix=first).network, student)
 
 
 @pytest.mark.parametrize(

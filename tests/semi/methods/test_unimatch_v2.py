@@ -129,6 +129,7 @@ ENCODERS = {
     "test_resnet": {},
     "tf_efficientnet_lite0": {},
     small_mit.NAME: {"network_decoder": "segformer"},
+    "vit_tiny_patch16_224": {"network_decoder": "dpt"},
 }
 
 

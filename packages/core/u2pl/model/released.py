@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -164,11 +165,20 @@ def _parts(
         for key in state
         if key.endswith(head.mark)
     ]
-    found = [
-        (head, root, encoder, below)
+    pairs = [
+        (head, _shared(encoder, below), encoder, below)
         for encoder in encoders
         for head, below in heads
-        if (root := _root(encoder)) == _root(below)
+        if _parent(encoder) == _parent(below)
+    ]
+    # of `backbone.` and `ema_backbone.` beside `ema_decode_head.` the second belongs to it
+    found = [
+        each
+        for each in pairs
+        if not any(
+            len(other[1]) > len(each[1]) and (other[2] == each[2] or other[3] == each[3])
+            for other in pairs
+        )
     ]
     if not found:
         some = ", ".join(list(state)[:3])
@@ -186,9 +196,15 @@ def _parts(
     return chosen[0]
 
 
-def _root(prefix: str) -> str:
+def _parent(prefix: str) -> str:
     """The prefix without the name of its last module: `model.backbone.` -> `model.`."""
     return re.sub(r"[^.]+\.$", "", prefix)
+
+
+def _shared(encoder: str, head: str) -> str:
+    """What both prefixes begin with, in whole words: `ema_` of `ema_backbone.`, `ema_head.`."""
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(encoder, head, strict=False))
+    return re.sub(r"[^._]+$", "", "".join(letter for letter, _ in same))
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
