@@ -182,6 +182,18 @@ def test_the_first_pretrained_weights_are_remembered(tmp_path: Path) -> None:
         assert start.origin.encoder_weights == weights
 
 
+def test_terms_of_the_first_pretrained_weights_are_said(tmp_path: Path) -> None:
+    def lines(license: str | None) -> list[str]:
+        weights = EncoderWeights(name="vit.dinov3", sha256="1", license=license)
+        card = Card(network=config(), classes=CLASSES, encoder_weights=weights)
+        Model(network(config()), card).save(tmp_path / "a")
+        return Start.load(str(tmp_path / "a"), config(), CLASSES).beginning.lines[1:]
+
+    assert lines("apache-2.0") == lines(None) == []
+    (note,) = lines("dinov3-license")
+    assert note.startswith("note: the pretrained weights vit.dinov3 are under the dinov3-license (")
+
+
 # -- in a run --------------------------------------------------------------------------------------
 
 

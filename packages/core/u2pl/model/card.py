@@ -18,6 +18,7 @@ from u2pl.data.classes import clear_palette
 from u2pl.errors import one_line
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.networks.config import NetworkConfig
+from u2pl.networks.licenses import NVIDIA
 
 #: Version of the schema; raised when an older version of this code could not read it.
 FORMAT = 2
@@ -102,6 +103,14 @@ class Card(BaseModel):
     def pretrained(self) -> EncoderWeights | None:
         """The pretrained weights that all began with, this training or one before it."""
         return self.encoder_weights or (self.origin.encoder_weights if self.origin else None)
+
+    @property
+    def weights_license(self) -> str | None:
+        """Of those weights, as the hub names it; older cards do not say that of NVIDIA's."""
+        if self.pretrained is None:
+            return None
+        mit = self.network.encoder.startswith("mit_b")
+        return self.pretrained.license or (NVIDIA if mit else None)
 
     def colours(self) -> list[Colour]:
         """The palette, or colours of its own without one."""

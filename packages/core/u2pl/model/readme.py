@@ -101,7 +101,7 @@ def _results(card: Card) -> dict[str, object]:
 
 def _terms(card: Card) -> str:
     """Under which licence the pretrained weights were released, if it is known."""
-    license = _weights_license(card)
+    license = card.weights_license
     if license == NVIDIA:
         return "Training began with weights that NVIDIA licenses for non-commercial use."
     if license is None or card.pretrained is None:
@@ -113,19 +113,11 @@ def _terms(card: Card) -> str:
 
 def _license(card: Card) -> dict[str, object]:
     """The licence as the hub has it, if that of the pretrained weights has terms of its own."""
-    license = _weights_license(card)
+    license = card.weights_license
     if license is None or not is_special(license):
         return {}
     link = {"license_link": TEXTS[license]} if license in TEXTS else {}
     return {"license": "other", "license_name": license, **link}
-
-
-def _weights_license(card: Card) -> str | None:
-    """Of the pretrained weights that all began with; older cards do not say that of NVIDIA's."""
-    if card.pretrained is None:
-        return None
-    mit = card.network.encoder.startswith("mit_b")
-    return card.pretrained.license or (NVIDIA if mit else None)
 
 
 def _yaml(value: object) -> str:

@@ -19,3 +19,14 @@ TEXTS = {
 def is_special(license: str | None) -> bool:
     """Whether a licence is known to have terms that a user should read before using the weights."""
     return license is not None and license != "unknown" and license not in FREE
+
+
+def license_notes(weights: str, license: str | None) -> list[str]:
+    """A note for a person if pretrained weights are under terms of their own."""
+    if not is_special(license):
+        return []
+    where = f" ({TEXTS[license]})" if license in TEXTS else ""
+    return [
+        f"the pretrained weights {weights} are under the {license}{where}: read it before you use "
+        "or share what is trained from them"
+    ]

@@ -16,6 +16,7 @@ from u2pl.errors import UserError
 from u2pl.model.card import Card, Origin
 from u2pl.model.folder import load_folder, locate
 from u2pl.networks.config import NetworkConfig
+from u2pl.networks.licenses import license_notes
 from u2pl.networks.segmentor import Segmentor
 from u2pl.training.run_folder import read_config
 
@@ -86,6 +87,10 @@ class Start:
             for name in FREE
             if self._differs(name)
         ]
+        first = self.card.pretrained
+        if first is not None:
+            notes = license_notes(first.name, self.card.weights_license)
+            lines += [f"note: {note}" for note in notes]
         return Beginning(self.origin, lines)
 
     def fill(self, network: Segmentor) -> None:

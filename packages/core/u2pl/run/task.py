@@ -31,8 +31,7 @@ from u2pl.methods.discovery import file_digest, has_docstring
 from u2pl.methods.method import AnyMethod
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
-from u2pl.networks.encoder import Encoder
-from u2pl.networks.licenses import TEXTS, is_special
+from u2pl.networks.licenses import license_notes
 from u2pl.run.app import App
 from u2pl.run.recipe import Recipe
 from u2pl.run.request import Request
@@ -218,6 +217,7 @@ class Task(ABC):
             scored: what networks are scored on; None if that is an error of its own.
         """
         *others, last = self.parts
+        weights = method.student.encoder.weights if method is not None else None
         notes = [
             *(
                 note
@@ -231,7 +231,7 @@ class Task(ABC):
                 for source, ids in _by_source([*self.parts, *([scored] if scored else [])])
                 for note in photo_notes(source, ids)
             ),
-            *(license_notes(method.student.encoder) if method is not None else ()),
+            *(license_notes(weights.name, weights.license) if weights is not None else ()),
             *(method.notes() if method is not None else ()),
             *self.own_notes(),
         ]
@@ -338,18 +338,6 @@ class Task(ABC):
         """The same task with a network that is not pretrained."""
         request = replace(self.request, init=None)
         return replace(self, request=request, recipe=self.recipe.from_random_weights())
-
-
-def license_notes(encoder: Encoder) -> list[str]:
-    """A note if the encoder's pretrained weights are under terms of their own."""
-    weights = encoder.weights
-    if weights is None or weights.license is None or not is_special(weights.license):
-        return []
-    where = f" ({TEXTS[weights.license]})" if weights.license in TEXTS else ""
-    return [
-        f"the pretrained weights {weights.name} are under the {weights.license}{where}: read it "
-        "before you use or share what is trained from them"
-    ]
 
 
 def _by_source(parts: Sequence[Part]) -> list[tuple[Source, list[str]]]:
