@@ -37,6 +37,15 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def largest(value: Tensor) -> Tensor:
+    """Largest over processes (all-reduce), detached."""
+    if world_size() == 1:
+        return value.detach()
+    value = value.detach().clone()
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return value
+
+
 def average(value: Tensor) -> Tensor:
     """Mean over processes (all-reduce), detached.
 

@@ -53,8 +53,16 @@ class UserError(ValueError):
     proposal: str = ""
 
 
-class DiskError(UserError):
-    """Something could not be written; the work can go on once there is room for it."""
+class CutShort(UserError):
+    """The work cannot be finished for now; it can go on once that is mended."""
+
+
+class DiskError(CutShort):
+    """Something could not be written: there is no room for it."""
+
+
+class LoadingError(CutShort):
+    """A batch could not be made: an image is broken, or the machine ended what reads them."""
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -227,3 +227,23 @@ def test_another_size_names_both() -> None:
         check_size(np.zeros((4, 5), np.uint8), stream.getvalue(), "m", "i")
     with pytest.raises(UserError, match=r"m is 4x6, but its image i is 6x4 \(one of the two lies"):
         check_size(np.zeros((6, 4), np.uint8), stream.getvalue(), "m", "i")
+
+
+def test_formats_that_are_not_documented_are_not_opened(tmp_path: Path) -> None:
+    """Pillow would start Ghostscript for an EPS, whatever its name."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png cannot be decoded \(no known image format\)"):
+        read_rgb(tmp_path / "a.png")
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "zero.png"):
+        for read in (read_rgb, read_ids, read_size):
+            with pytest.raises(UserError, match=f"{name} is no file: replace it by an image"):
+                read(tmp_path / name)
+    (tmp_path / "lost.png").symlink_to("nowhere.png")
+    with pytest.raises(UserError, match=r"lost\.png is a link that leads nowhere: mend it"):
+        read_rgb(tmp_path / "lost.png")

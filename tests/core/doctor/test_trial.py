@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from u2pl.doctor.trial import (
     OneImage,
-    memory_of,
     peak_memory,
     state_bytes,
     tensor_bytes,
@@ -24,6 +23,7 @@ from u2pl.networks.config import NetworkConfig
 from u2pl.schedules import Progress
 from u2pl.training.checkpoint import FILE, save_checkpoint
 from u2pl.training.config import TrainConfig
+from u2pl.training.memory import memory_of
 from u2pl.training.optimizer import build_optimizer
 
 

@@ -24,6 +24,7 @@ from u2pl.networks.encoders.pyramid import Pyramid
 from u2pl.schedules import Progress
 from u2pl.training.checkpoint import has_checkpoint
 from u2pl.training.config import DataConfig, TrainConfig
+from u2pl.training.loading import STOPPING
 from u2pl.training.loop import (
     Job,
     _batches,
@@ -72,13 +73,35 @@ def test_the_last_step_is_always_scored(total: int, evaluations: int, steps: set
     assert _evaluation_steps(job) == steps
 
 
-def test_sigterm_is_caught_inside_only() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", STOPPING)
+def test_signals_to_stop_are_caught_inside_only(number: int) -> None:
+    before = signal.getsignal(number)
     with _StopSignal() as stop:
         assert not stop.asked(0)
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.asked(0)
-    assert signal.getsignal(signal.SIGTERM) is before
+        signal.raise_signal(number)
+        assert stop.asked(0) == number
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_step(capfd: pytest.CaptureFixture[str]) -> None:
+    with _StopSignal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked(0) and "Ctrl-C again stops at once" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_what_the_system_was_told_to_ignore_stays_ignored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As behind nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with _StopSignal() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.asked(0)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_loop_in_another_thread_does_without_the_signal() -> None:

@@ -253,7 +253,7 @@ def train(request: SemiRequest) -> int:
     except (Stopped, Interrupted) as cut:
         if main:
             reporter.say(str(cut))
-        return 143 if isinstance(cut, Stopped) else 130
+        return 128 + cut.signal if isinstance(cut, Stopped) else 130
     except DiskError:
         raise
     except (UserError, RuntimeError, MemoryError) as error:

@@ -44,7 +44,7 @@ def train(app: App, request: Request) -> int:
     except (Stopped, Interrupted) as cut:
         if distributed.rank() == 0:
             console.print(str(cut), soft_wrap=True, highlight=False, markup=False)
-        return 143 if isinstance(cut, Stopped) else 130
+        return 128 + cut.signal if isinstance(cut, Stopped) else 130
     if distributed.rank() == 0:
         show_result(app, done, console)
     return 0

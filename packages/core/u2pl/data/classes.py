@@ -14,6 +14,9 @@ from u2pl.data.ids import read_lines
 from u2pl.errors import UserError, one_line
 from u2pl.notation import IGNORE
 
+#: Characters of a class's name, which stands in tables, pages and cards.
+LONGEST_NAME = 200
+
 
 def listed(names: Sequence[str]) -> str:
     """Names of classes in words: all of them, or of more than twelve the first ten."""
@@ -146,6 +149,11 @@ def _class_file(path: Path, named: list[_Line], note: str = "") -> ClassFile:
                     "0 to 255"
                 )
             palette[id] = line.colour
+        if len(line.name) > LONGEST_NAME:
+            raise UserError(
+                f"{path}, line {line.number}: a class's name has at most {LONGEST_NAME} "
+                f"characters, not {len(line.name)}"
+            )
         if one_line(line.name) != line.name:
             raise UserError(
                 f"{path}, line {line.number} holds a control character: {line.name!r}: remove it"

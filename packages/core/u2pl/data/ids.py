@@ -19,13 +19,15 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"),
     *(".gif", ".jp2", ".avif", ".ppm", ".pgm"),
 )
+#: Characters of a line: more than two paths may have.
+LONGEST = 10_000
 
 
 def read_lines(path: Path, keep_blank: bool = False) -> list[str]:
     """Read a text file's lines, stripped, without blank ones.
 
     With `keep_blank` only trailing blank lines are dropped. Raises UserError if the file cannot be
-    read as UTF-8 text.
+    read as UTF-8 text, or a line is longer than any path.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
@@ -33,6 +35,12 @@ def read_lines(path: Path, keep_blank: bool = False) -> list[str]:
         raise UserError(
             f"{path} cannot be read as a text file ({error}): write one entry per line, UTF-8"
         ) from None
+    for number, line in enumerate(lines, 1):
+        if len(line) > LONGEST:
+            raise UserError(
+                f"{path}, line {number} has {len(line)} characters: write one entry per line, each "
+                f"of at most {LONGEST} characters"
+            )
     if not keep_blank:
         return [line for line in lines if line]
     while lines and not lines[-1]:

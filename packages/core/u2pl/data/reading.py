@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,9 @@ from u2pl.notation import IGNORE
 
 #: Megapixels of the largest image that is decoded, and the environment variable that changes it.
 MEGAPIXELS, LIMIT = 500, "U2PL_MEGAPIXELS"
+
+#: Pillow's names of the documented formats.
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "GIF", "JPEG2000", "AVIF", "PPM")
 
 # What Pillow raises for files that are no image, or not a whole one.
 _DAMAGED = (
@@ -301,8 +306,7 @@ def _name(file: Path | bytes, where: str) -> str:
 
 def _header(file: Path | bytes, name: str) -> Image.Image:
     try:
-        with any_size():
-            image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+        image = open_image(file)
     except FileNotFoundError:
         raise _missing(name) from None
     except _DAMAGED as error:
@@ -317,6 +321,29 @@ def _header(file: Path | bytes, name: str) -> Image.Image:
             f"{-(-width * height // 1_000_000)} or more"
         )
     return image
+
+
+def open_image(file: Path | bytes) -> Image.Image:
+    """An image of any size whose header is read, not its pixels; of the documented formats alone.
+
+    Pillow knows more of them, some of which (EPS) run other programs.
+
+    Raises what Pillow raises, and UserError for what is no file, such as a pipe.
+    """
+    if isinstance(file, Path):
+        if file.is_symlink() and not file.exists():
+            raise UserError(f"{file} is a link that leads nowhere: mend it, or leave it out")
+        if not stat.S_ISREG(file.stat().st_mode):  # opening a pipe would wait for ever
+            raise UserError(f"{file} is no file: replace it by an image, or leave it out")
+    with any_size():
+        return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read, as far as it was built with them."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, TiffImagePlugin, TiffTags
 
-from u2pl.data.reading import any_size, read_photo_header, read_rgb
+from u2pl.data.reading import open_image, read_photo_header, read_rgb
 from u2pl.errors import UserError
 
 #: Bytes of decoded blocks that are kept, since neighbouring rectangles share blocks.
@@ -227,7 +227,7 @@ def open_regions(path: Path, stored_pixels: bool = False) -> Regions:
 def _blocks(path: Path) -> Blocks | None:
     """The file's blocks; None if it has none that can be decoded by themselves."""
     try:
-        with any_size(), Image.open(path) as image:
+        with open_image(path) as image:
             if not isinstance(image, TiffImagePlugin.TiffImageFile):
                 return None
             return Blocks(path, image.tag_v2) if _fits(image) else None

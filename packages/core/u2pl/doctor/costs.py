@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, default_collate
 
-from u2pl.counting import duration
+from u2pl.counting import amount, duration
 from u2pl.doctor.findings import Diagnosis
 from u2pl.doctor.shortening import LONG, Length, shorter, smaller
 from u2pl.doctor.trial import (
     LONGEST_STEP,
     StepTimes,
-    memory_of,
     peak_memory,
     state_bytes,
     tensor_bytes,
@@ -30,6 +29,8 @@ from u2pl.errors import UserError, out_of_memory
 from u2pl.methods.method import AnyMethod
 from u2pl.run.task import Task
 from u2pl.schedules import Progress
+from u2pl.training.loading import check_shared_memory
+from u2pl.training.memory import memory_of
 
 #: CPU share below which other programs distort the trial.
 BUSY = 0.5
@@ -79,6 +80,7 @@ def say_costs(task: Task, method: AnyMethod, scored: list[str], diagnosis: Diagn
         begin = time.perf_counter()
         batch = _batch(dataset, sections.train.batch, device)
         loading = (time.perf_counter() - begin) / max(1, workers)
+        check_shared_memory(dataset, sections.train.batch, workers)
         if device.type == "cpu" and not _can_be_tried(task, method, batch[0][0], diagnosis):
             return
         with diagnosis.console.status("trying some steps"):
@@ -117,14 +119,6 @@ def say_costs(task: Task, method: AnyMethod, scored: list[str], diagnosis: Diagn
             f"the steps wait for images: a batch loads in {loading:.2g} s with "
             f"data.workers={workers}; {_more_workers(workers, loading, steps.last)}"
         )
-
-
-def amount(size: int | float) -> str:
-    """Bytes for people."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size / 1000:.0f} kB"
 
 
 def _batch(dataset: Dataset[Any], size: int, device: torch.device) -> Any:

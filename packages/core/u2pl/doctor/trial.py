@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from u2pl.networks.segmentor import Segmentor
 from u2pl.schedules import Progress, step_seed
 from u2pl.training.config import TrainConfig
 from u2pl.training.guard import FiniteGuard
+from u2pl.training.memory import kept_bytes
 from u2pl.training.optimizer import build_optimizer
 
 #: A CPU step that is expected to take more seconds is not run.
@@ -43,28 +43,13 @@ class StepTimes(NamedTuple):
 
 def try_one_image(student: nn.Module, image_3HW: Tensor) -> OneImage:
     """Run one image forward on the CPU, and count what autograd keeps of it."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in student.parameters()}
-    kept: dict[int, int] = {}
-
-    def count(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
+    kept = kept_bytes(student, image_3HW)
     with evaluating([student]):
-        # BatchNorm cannot train on one image; in evaluation mode it keeps the same tensors
-        with (
-            torch.enable_grad(),
-            torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
-        ):
-            output = student(image_3HW[None])
-        del output
         seconds = _fastest(lambda: student(image_3HW[None]), image_3HW.device)
         fixed = 0.0
         if isinstance(student, Segmentor) and student.encoder.frozen:
             fixed = _fastest(lambda: student.encode(image_3HW[None]), image_3HW.device)
-    return OneImage(seconds, sum(kept.values()), min(seconds, fixed))
+    return OneImage(seconds, kept, min(seconds, fixed))
 
 
 def try_steps(
@@ -133,13 +118,6 @@ def peak_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def memory_of(device: torch.device) -> int:
-    """Bytes that the GPU, or the machine, has."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _fastest(run: Callable[[], object], device: torch.device) -> float:

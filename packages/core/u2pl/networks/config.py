@@ -80,11 +80,13 @@ class NetworkConfig(BaseModel):
         "U2PL's released network for Cityscapes; its loss weighs method.supervised.auxiliary",
     )
     width: NonNegativeInt = Field(
+        le=2**13,
         default_factory=lambda fields: _facts(fields).width,
         description="channels of the decoder's branches and of their fusion; 256 in U2PL and "
         "U2PL+; 0, dpt's default: 64, 128, 256 or 384, by the encoder's channels (UniMatch V2)",
     )
     embed_dim: NonNegativeInt = Field(
+        le=2**13,
         default_factory=lambda fields: _facts(fields).embed_dim,
         description="channels of the representation; 256 in U2PL, 64 with the light decoder; "
         "0 = none, for methods without contrast",

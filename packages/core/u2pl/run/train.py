@@ -18,7 +18,7 @@ from torch import nn
 
 from u2pl import distributed
 from u2pl.counting import OnProgress, silently
-from u2pl.errors import DiskError, UserError, out_of_memory
+from u2pl.errors import CutShort, DiskError, LoadingError, UserError, out_of_memory
 from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.counts import COUNTS, save_counts
 from u2pl.evaluate.crf import load_crf
@@ -45,6 +45,7 @@ from u2pl.run.tracking import check_trackers, tracking
 from u2pl.training import loop
 from u2pl.training.checkpoint import has_checkpoint, saved_step
 from u2pl.training.journal import Entries
+from u2pl.training.loading import check_shared_memory
 from u2pl.training.loop import (
     Interrupted,
     Job,
@@ -55,11 +56,12 @@ from u2pl.training.loop import (
     local_batch,
     make_accelerator,
 )
-from u2pl.training.memory import keep_freed_memory
+from u2pl.training.memory import check_memory, keep_freed_memory
 from u2pl.training.provenance import precision, versions
 from u2pl.training.run_folder import (
     CONFIG,
     forget_unbegun,
+    is_unbegun,
     latest_folder,
     next_folder,
     open_folder,
@@ -167,6 +169,9 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     method, beginning = (task.build_method(), None) if going_on else task.begin()
     dataset = task.dataset()
     check_method(method, task.recipe.sections.train, device.type == "cuda")
+    sections = task.recipe.sections
+    check_memory(method, sections.train, sections.data, device)
+    check_shared_memory(dataset, local_batch(sections.train.batch), sections.data.workers)
     if not going_on:
         task.prepare(method.to(device))
     distributed.barrier()  # every process has read the folders before the first one makes one
@@ -231,14 +236,16 @@ def telling_how_to_go_on(command: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        raise Stopped(f"{stopped}; go on with: {command}") from None
+        raise Stopped(f"{stopped}; go on with: {command}", stopped.signal) from None
     except KeyboardInterrupt:
         step = saved_step(folder)
         kept = f"the last state is that after step {step}" if step else "no state was saved yet"
         from_there = "" if step else ", so it begins again"
         raise Interrupted(f"interrupted; {kept}{from_there}; go on with: {command}") from None
-    except DiskError as error:
-        raise DiskError(f"{error}; go on with: {command}") from error
+    except CutShort as error:
+        if isinstance(error, LoadingError) and is_unbegun(folder):
+            raise  # there is nothing to go on with
+        raise type(error)(f"{error}; go on with: {command}") from error
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -269,9 +276,9 @@ def _train_baseline(
     whole = shlex.join([*typed(app.name), "train", *request.words()])
     try:
         train(app, asked, reporter)
-    except (Stopped, Interrupted, DiskError) as cut:
-        begin = str(cut).partition("; go on with: ")[0]
-        raise type(cut)(f"{begin}; go on with: {whole}") from None
+    except (Stopped, Interrupted, CutShort) as cut:
+        cut.args = (f"{str(cut).partition('; go on with: ')[0]}; go on with: {whole}",)
+        raise
 
 
 def _phases(task: Task, method: AnyMethod) -> dict[int, str]:

@@ -12,7 +12,7 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(0, ge=0, description="optimizer steps; 0 = derived from `epochs`")
+    steps: int = Field(0, ge=0, le=10**8, description="optimizer steps; 0 = derived from `epochs`")
     epochs: float = Field(
         80,
         gt=0,
@@ -22,6 +22,7 @@ class TrainConfig(BaseModel):
     batch: int = Field(
         16,
         gt=0,
+        le=2**16,
         description="labelled (or tagged) images per step, over all processes; plus as many "
         "unlabelled images, if the method uses them",
     )
@@ -83,6 +84,7 @@ class TrainConfig(BaseModel):
     evaluations: int = Field(
         4,
         ge=1,
+        le=10_000,
         description="number of evaluations on the validation split, evenly spaced, the last at the "
         "end; methods with a teacher add one at the end of their warm start",
     )
@@ -113,7 +115,7 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     crop: int = Field(
-        513, ge=32, description="side of the training crop in pixels (U2PL+ sec. 4.1)"
+        513, ge=32, le=2**14, description="side of the training crop in pixels (U2PL+ sec. 4.1)"
     )
     long_side: int = Field(
         0, ge=0, description="shrink larger images to this long side in pixels first; 0 = never"
@@ -125,6 +127,7 @@ class DataConfig(BaseModel):
     workers: int = Field(
         2,
         ge=0,
+        le=256,
         description="data-loading workers per training process; they do not affect results; 0 = "
         "none",
     )

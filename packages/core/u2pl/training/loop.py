@@ -20,7 +20,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.compiler import set_stance
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from u2pl import distributed
 from u2pl.counting import OnProgress
@@ -35,6 +35,7 @@ from u2pl.training.checkpoint import has_checkpoint, load_checkpoint, save_check
 from u2pl.training.config import DataConfig, TrainConfig
 from u2pl.training.guard import FiniteGuard, check_weights
 from u2pl.training.journal import Entries, Journal, numbers
+from u2pl.training.loading import STOPPING, load_batches, worker_failures
 from u2pl.training.optimizer import build_optimizer, layer_factors, set_learning_rate
 from u2pl.training.pace import Pace
 from u2pl.training.run_folder import JOURNAL
@@ -131,7 +132,16 @@ class History:
 
 
 class Stopped(Exception):
-    """The run was stopped by SIGTERM, after saving its state."""
+    """The run was stopped by a signal, after saving its state.
+
+    Args:
+        text: for a person.
+        signal: its number.
+    """
+
+    def __init__(self, text: str, signal: int) -> None:
+        super().__init__(text)
+        self.signal = signal
 
 
 class Interrupted(KeyboardInterrupt):
@@ -223,8 +233,9 @@ def fit(
         reporter: shows progress.
         resume: continue from the state in `folder`, if there is one.
 
-    Raises UserError if a loss or a weight is not finite or the disk is full, and Stopped after
-    SIGTERM, once the state is saved.
+    Raises UserError if a loss or a weight is not finite, CutShort if the disk is full or an image
+    cannot be read, and, once the state is saved, KeyboardInterrupt after Ctrl-C and Stopped after
+    SIGTERM, SIGHUP or SIGUSR1.
     """
     config, main, device = job.train, accelerator.is_main_process, accelerator.device
     method = job.method.to(device)
@@ -266,9 +277,13 @@ def fit(
             save_checkpoint(folder, method, optimizer, history.dump())
 
     method.train()
-    # closed in any case: workers ignore SIGTERM (see `_outlive_sigterm`) and end when told to
     tuning = _autotuning(device.type == "cuda" and not torch.are_deterministic_algorithms_enabled())
-    with tuning, _StopSignal() as stop, closing(_batches(job, history.step, device)) as batches:
+    with (
+        tuning,
+        worker_failures(job.data.workers),
+        _StopSignal() as stop,
+        closing(_batches(job, history.step, device)) as batches,
+    ):
         for step, batch in zip(range(history.step, job.total), batches, strict=True):
             torch.manual_seed(step_seed(job.seed, step, distributed.rank()))
             lr = set_learning_rate(optimizer, config, step, job.total)
@@ -306,7 +321,9 @@ def fit(
             if scored or stopping or history.step % config.checkpoint_every == 0:
                 keep_state()
             if stopping and not last:
-                raise Stopped(f"stopped after step {history.step} of {job.total}")
+                if stopping == signal.SIGINT:
+                    raise KeyboardInterrupt
+                raise Stopped(f"stopped after step {history.step} of {job.total}", stopping)
     history.seconds = time.monotonic() - begin
     return history
 
@@ -333,33 +350,13 @@ def _batches(job: Job, start: int, device: torch.device) -> Generator[tuple[Tens
     sampler = StepSampler(
         start, job.total, local_batch(job.train.batch), distributed.rank(), distributed.world_size()
     )
-    workers = job.data.workers
-    loader: DataLoader[tuple[Tensor, ...]] = DataLoader(
-        job.dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=_outlive_sigterm,
-    )
-    try:
-        for batch in loader:
-            yield type(batch)(*(tensor.to(device, non_blocking=True) for tensor in batch))
-    except UserError as error:  # from a worker the message starts with the worker's traceback
-        error.__traceback__ = None  # its frames would keep the workers alive
-        prefix = f"{UserError.__module__}.{UserError.__qualname__}: "
-        raise UserError(str(error).rstrip().splitlines()[-1].removeprefix(prefix)) from None
-
-
-def _outlive_sigterm(worker: int) -> None:
-    """Ignore SIGTERM in workers: sent to the whole group, it would abort the step in progress."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return load_batches(job.dataset, sampler, job.data.workers, device)
 
 
 def _evaluation_steps(job: Job) -> set[int]:
     evaluations = job.train.evaluations
-    return {round(job.total * (i + 1) / evaluations) for i in range(evaluations)} | (
-        {job.warm_steps} & set(range(1, job.total))
-    )
+    evenly = {round(job.total * (i + 1) / evaluations) for i in range(evaluations)}
+    return evenly | ({job.warm_steps} if 0 < job.warm_steps < job.total else set())
 
 
 def _score(
@@ -400,28 +397,38 @@ def _score(
 
 
 class _StopSignal:
-    """Whether SIGTERM was received; several processes agree on it every tenth step."""
+    """Whether the run was asked to stop by a signal; several processes agree every tenth step.
+
+    What is ignored already (a run behind nohup ignores SIGHUP) stays so.
+    """
 
     def __init__(self) -> None:
-        self.received = False
+        self.received = 0
 
     def __enter__(self) -> _StopSignal:
         # signals can only be caught in the main thread; a loop in another thread is not stopped
-        self.caught = threading.current_thread() is threading.main_thread()
-        if self.caught:
-            self.before = signal.signal(signal.SIGTERM, self._receive)
+        self.before = {}
+        if threading.current_thread() is threading.main_thread():
+            for each in STOPPING:
+                if signal.getsignal(each) != signal.SIG_IGN:
+                    self.before[each] = signal.signal(each, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.caught:
-            signal.signal(signal.SIGTERM, self.before)
+        for each, before in self.before.items():
+            signal.signal(each, before)
 
-    def _receive(self, *_: object) -> None:
-        self.received = True
+    def _receive(self, number: int, _: object) -> None:
+        if number == self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        if number == signal.SIGINT and distributed.rank() == 0:
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
+        self.received = number
 
-    def asked(self, step: int) -> bool:
+    def asked(self, step: int) -> int:
+        """The number of the signal; 0 if there was none."""
         if distributed.world_size() == 1:
             return self.received
-        return step % 10 == 9 and bool(
-            distributed.total(torch.tensor(float(self.received), device=distributed.device())) > 0
-        )
+        if step % 10 != 9:
+            return 0
+        return int(distributed.largest(torch.tensor(self.received, device=distributed.device())))

@@ -91,11 +91,16 @@ def open_folder(folder: Path, config: dict[str, object], resume: bool) -> None:
     write_json(folder / CONFIG, config)
 
 
-def forget_unbegun(folder: Path) -> None:
-    """Remove the folder of a run that failed before its first step was written down."""
+def is_unbegun(folder: Path) -> bool:
+    """Whether a run has not written down its first step."""
     journal = folder / JOURNAL
     names = {entry.name for entry in folder.iterdir()}
-    if names <= {CONFIG, JOURNAL} and not (journal.exists() and journal.stat().st_size):
+    return names <= {CONFIG, JOURNAL} and not (journal.exists() and journal.stat().st_size)
+
+
+def forget_unbegun(folder: Path) -> None:
+    """Remove the folder of a run that failed before its first step was written down."""
+    if is_unbegun(folder):
         shutil.rmtree(folder)
 
 

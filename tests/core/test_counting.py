@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from u2pl.counting import duration
-from u2pl.doctor.costs import amount
+from u2pl.counting import amount, duration
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,149 @@
+"""Batches from workers: whatever happens to these is one line, and none of them is left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing import active_children
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from u2pl.data.streams import StepSampler
+from u2pl.errors import LoadingError, UserError
+from u2pl.training import loading
+from u2pl.training.loading import check_shared_memory, load_batches, worker_failures
+
+
+class Sample(NamedTuple):
+    """A sample, or a batch of them."""
+
+    number: Tensor
+
+
+class Failing(Dataset[tuple[Tensor, ...]]):
+    """Samples of one number; something happens at number 4."""
+
+    def __init__(self, fail: Callable[[], object]) -> None:
+        self.fail = fail
+
+    def __getitem__(self, position: int) -> tuple[Tensor, ...]:
+        if position == 4:
+            self.fail()
+        return Sample(torch.tensor(position))
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refuse() -> None:
+    raise UserError("4.png cannot be decoded: replace the file")
+
+
+def fail() -> None:
+    raise RuntimeError("a mistake of the program")
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that does not answer is waited for a moment instead of five seconds."""
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+
+
+def load(fail: Callable[[], object], workers: int = 1) -> list[list[int]]:
+    """The numbers of all batches of two."""
+    found = []
+    batches = load_batches(Failing(fail), StepSampler(0, 5, 2), workers, torch.device("cpu"))
+    try:
+        with worker_failures(workers):
+            for (numbers,) in batches:
+                found.append(numbers.tolist())
+    finally:
+        batches.close()
+    return found
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_batches_come_in_order_and_leave_no_worker(workers: int) -> None:
+    before = active_children()
+    assert load(lambda: None, workers) == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+    assert active_children() == before
+
+
+@pytest.mark.parametrize(
+    ("fail", "kind", "says"),
+    [
+        (refuse, LoadingError, "^4.png cannot be decoded: replace the file$"),
+        (die, LoadingError, "^the system ended a data worker, .* fewer data.workers than 1, 0"),
+        (fail, RuntimeError, "a mistake of the program"),
+    ],
+)
+def test_what_happens_in_a_worker_is_said_and_ends_it(
+    fail: Callable[[], object], kind: type[Exception], says: str
+) -> None:
+    before = active_children()
+    with pytest.raises(kind, match=says) as caught:
+        load(fail)
+    assert active_children() == before
+    assert (type(caught.value) is RuntimeError) == (fail is not refuse and fail is not die)
+
+
+def test_a_worker_that_does_not_answer_is_ended() -> None:
+    before, begin = active_children(), time.monotonic()
+    batches = load_batches(
+        Failing(lambda: time.sleep(600)), StepSampler(0, 5, 2), 1, torch.device("cpu")
+    )
+    assert next(batches)[0].tolist() == [0, 1]
+    batches.close()
+    assert active_children() == before and time.monotonic() - begin < 10
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_3>: ..."),
+            "hand",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. ..."),
+            "hand over",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device: '/dev/shm/torch_1'"), None),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "the system ended"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (RuntimeError("shapes do not match"), None),
+    ],
+)
+def test_errors_of_workers_are_one_line_and_others_stay(error: Exception, says: str | None) -> None:
+    kind = type(error) if says is None else LoadingError
+    with pytest.raises(kind, match=re.escape(says or str(error))), worker_failures(3):
+        raise error
+    with pytest.raises(type(error)), worker_failures(0):  # without workers it is none of theirs
+        raise error
+
+
+def test_too_little_shared_memory_is_said_before_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = (torch.zeros(3, 100, 100), torch.zeros(100, 100))  # 160 kB
+    dataset: Dataset[tuple[Tensor, ...]] = [sample]  # type: ignore[assignment]
+    monkeypatch.setattr(loading, "SHARED", tmp_path)
+    free = 2 * 2 * 5 * 160_000
+    monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    check_shared_memory(dataset, 5, 2)
+    check_shared_memory(dataset, 500, 0)
+    with pytest.raises(UserError, match=r"3\.2 MB free, and 3 workers need 4\.8 MB .*workers=2,"):
+        check_shared_memory(dataset, 5, 3)
+    monkeypatch.setattr(loading, "SHARED", tmp_path / "none")  # not every system has such a place
+    check_shared_memory(dataset, 5, 3)
