@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from u2pl.data.streams import Stream
+from u2pl.data.streams import Stream, TrainingSet
 from u2pl.data.transforms import TrainSample
 
 
@@ -22,7 +22,7 @@ class DomainBatch(NamedTuple):
     truth_t: Tensor  # uint8 [B, H, W], 255 = unknown; only to log the pseudo-labels' accuracy
 
 
-class DomainStreams(Dataset[DomainBatch]):
+class DomainStreams(TrainingSet[DomainBatch]):
     """Pairs of sample g of the labelled images and sample g of the target.
 
     Args:
@@ -33,6 +33,9 @@ class DomainStreams(Dataset[DomainBatch]):
     def __init__(self, labelled: Dataset[TrainSample], target: Stream | None) -> None:
         self.labelled = labelled
         self.target = target
+
+    def skipped(self) -> list[str]:
+        return [] if self.target is None else self.target.skipped()
 
     def __getitem__(self, position: int) -> DomainBatch:
         own = self.labelled[position]

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from u2pl.data.streams import Stream
+from u2pl.data.streams import Stream, TrainingSet
 
 
 class TagBatch(NamedTuple):
@@ -23,7 +22,7 @@ class TagBatch(NamedTuple):
     valid: Tensor  # bool [B, H, W], False on padding
 
 
-class TagStream(Dataset[TagBatch]):
+class TagStream(TrainingSet[TagBatch]):
     """Sample g of a stream of images without masks, with the image's tags.
 
     As in AFA, a crop has the tags of its whole image, though it may not show all of them.

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from u2pl.data import streams
 from u2pl.data.sources.folder import Folder
 from u2pl.data.streams import Interleaved, StepSampler, Stream
 from u2pl.data.transforms import TrainSample, TrainTransform
@@ -121,3 +122,49 @@ def test_a_broken_mask_stops_only_a_stream_that_needs_it(
 def test_no_ids_is_said(source: Folder) -> None:
     with pytest.raises(UserError, match="there are no unlabelled images in photos"):
         Stream(source, [], TrainTransform(5, (1.0, 1.0), flip=False), 0, "unlabelled")
+
+
+def _images(stream: Stream, workers: int, count: int = 14) -> torch.Tensor:
+    sampler = StepSampler(0, count, 1)
+    loader = DataLoader(stream, batch_sampler=sampler, num_workers=workers)
+    return torch.cat([batch.image for batch in loader])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_next_image_is_shown_instead_of_an_unlabelled_one_that_is_broken(
+    source: Folder, workers: int
+) -> None:
+    whole = _stream(source, masks="extra")
+    shown = [whole.id(g) for g in range(15)]
+    source.images["m3"].write_bytes(b"no image")
+    stream = _stream(source, masks="extra")
+    images = _images(stream, workers)
+    assert stream.skipped() == ["m3"] and len(images) == 14
+    # all others are as they were; the broken ones are cut at their own place from the next image
+    for g, image in enumerate(images):
+        id = shown[g] if shown[g] != "m3" else shown[g + 1]
+        assert stream._shown(g)[0] == id
+        if shown[g] != "m3":
+            assert torch.equal(image, whole[g].image)
+
+
+def test_a_broken_image_with_a_mask_is_an_error(source: Folder) -> None:
+    source.images["m3"].write_bytes(b"no image")
+    stream = _stream(source)
+    with pytest.raises(UserError, match=r"m3\.png cannot be decoded"):
+        _images(stream, 0)
+    assert stream.skipped() == []
+
+
+def test_many_broken_images_are_an_error(source: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "FEW_BROKEN", 1)
+    for id in ("m1", "m3"):
+        source.images[id].unlink()
+    stream = _stream(source, masks="extra")
+    _images(stream, 0)
+    with pytest.raises(UserError, match=r"that cannot be read: 'm1', 'm3' \(2\): replace"):
+        stream.skipped()
+    for id in IDS:
+        source.images[id].unlink(missing_ok=True)
+    with pytest.raises(UserError, match="does not exist"):  # there is no other
+        _images(stream, 0)

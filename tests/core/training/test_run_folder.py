@@ -6,6 +6,7 @@ import pytest
 
 from u2pl.errors import UserError
 from u2pl.training.run_folder import (
+    CHANGES,
     differences,
     forget_unbegun,
     latest_folder,
@@ -91,3 +92,26 @@ def test_a_refused_resume_names_option_and_values(tmp_path: Path) -> None:
         with pytest.raises(UserError) as caught:
             open_folder(tmp_path / "run", there | {"options": options}, resume=True)
         assert words in str(caught.value)
+
+
+def test_changed_data_is_accepted_when_told_so_and_written_down(tmp_path: Path) -> None:
+    def config(fingerprint: str, **others: object) -> dict[str, object]:
+        return {"data_fingerprint": fingerprint, "steps": 9, "seed": 0, **others}
+
+    folder = tmp_path / "run"
+    open_folder(folder, config("a"), resume=False)
+    with pytest.raises(UserError, match=r"the data has changed .* add --accept-changed-data"):
+        open_folder(folder, config("b"), resume=True)
+    with pytest.raises(UserError, match=r"another .* seed \(0 there, 1 here\)"):
+        open_folder(folder, config("b", seed=1), resume=True, changed_after=4)
+    assert read_config(folder) == config("a")
+    open_folder(folder, config("b"), resume=True, changed_after=4)
+    open_folder(folder, config("c", steps=8), resume=True, changed_after=6)
+    open_folder(folder, config("c", steps=8), resume=True)  # nothing has changed since
+    assert read_config(folder) == {
+        **config("c", steps=8),
+        CHANGES: [
+            {"until_step": 4, "data_fingerprint": "a"},
+            {"until_step": 6, "data_fingerprint": "b", "steps": 9},
+        ],
+    }

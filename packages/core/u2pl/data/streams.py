@@ -8,20 +8,31 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import Literal
+from multiprocessing.sharedctypes import RawArray
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from u2pl import distributed
 from u2pl.data.boxes import boxes_in_crop
+from u2pl.data.ids import first_three
 from u2pl.data.source import Source
 from u2pl.data.transforms import TrainSample, TrainTransform
 from u2pl.errors import UserError
 
+#: A sample of a method's batches, a NamedTuple of tensors.
+Batch = TypeVar("Batch", bound=tuple[Tensor, ...], covariant=True)
 Masks = Literal["needed", "extra", "never"]
 
 _ORDER, _AUGMENT = 0, 1
+#: Unlabelled images in a row that are tried until one can be read.
+TRIED = 10
+#: How many of the unlabelled images may be unreadable: this many, and this share of them.
+FEW_BROKEN, BROKEN_SHARE = 10, 0.01
 #: An image without boxes.
 NO_BOXES = np.zeros((0, 6))
 
@@ -36,8 +47,9 @@ class Stream(Dataset[TrainSample]):
         seed: of the run.
         name: of the stream; streams of a run have different names, hence independent orders.
         masks: "needed": every existing mask is opened; a broken one raises UserError. "extra": the
-            same, but only the journal uses them, so a broken one counts as missing. "never": none
-            is opened. Without a mask every label is 255.
+            images are unlabelled ones and only the journal uses masks, so a broken mask counts as
+            missing, and instead of a broken image the next one is shown, which `skipped` tells.
+            "never": none is opened. Without a mask every label is 255.
         boxes: of the images, by id; None: samples have none.
 
     Raises UserError if `ids` is empty.
@@ -63,27 +75,64 @@ class Stream(Dataset[TrainSample]):
         self.boxes = boxes
         self._epoch = -1
         self._order = np.empty(0, np.int64)
+        # shared with the workers, which find out; a byte for each image
+        self._broken = RawArray("B", len(self.ids) if masks == "extra" else 0)
+
+    def skipped(self) -> list[str]:
+        """The images that could not be read so far, in any worker of any process.
+
+        All processes must call it together. Raises UserError if there are so many that the data is
+        not what it should be.
+        """
+        marks = torch.frombuffer(self._broken, dtype=torch.uint8) if self._broken else None
+        if marks is None or not distributed.largest(marks.any().to(distributed.device())):
+            return []
+        places = distributed.largest(marks.to(distributed.device())).nonzero().flatten().tolist()
+        found = sorted(self.ids[place] for place in places)
+        if len(found) > max(FEW_BROKEN, len(self.ids) * BROKEN_SHARE):
+            raise UserError(
+                f"{self.source.name}: images that cannot be read: {first_three(found)}: replace "
+                "them, or leave them out; doctor lists them all"
+            )
+        return found
 
     def id(self, position: int) -> str:
         """The image at a global position >= 0."""
+        return self.ids[self._place(position)]
+
+    def _place(self, position: int) -> int:
+        """The place in `ids` of the image at a global position."""
         epoch, place = divmod(position, len(self.ids))
         if epoch != self._epoch:
             self._order = np.random.default_rng([*self._key, _ORDER, epoch]).permutation(
                 len(self.ids)
             )
             self._epoch = epoch
-        return self.ids[self._order[place]]
+        return int(self._order[place])
 
     def __getitem__(self, position: int) -> TrainSample:
         """The augmented sample at a global position >= 0."""
-        id = self.id(position)
-        image = self.source.image(id)
+        id, image = self._shown(position)
         geometry = self.transform.draw(image.size, self.generator(position))
         sample = self.transform.cut(image, self._mask(id), geometry)
         if self.boxes is None:
             return sample
         own = boxes_in_crop(self.boxes.get(id, NO_BOXES), geometry)
         return sample._replace(boxes=torch.from_numpy(own))
+
+    def _shown(self, position: int) -> tuple[str, Image.Image]:
+        """The image at a position; of unlabelled ones the next that can be read."""
+        if self.masks != "extra":
+            id = self.id(position)
+            return id, self.source.image(id)
+        for further in range(TRIED):
+            id = self.id(position + further)
+            try:
+                return id, self.source.image(id)
+            except UserError as error:
+                self._broken[self._place(position + further)] = 1
+                last = error
+        raise last
 
     def generator(self, position: int) -> np.random.Generator:
         """A new random generator, seeded by the position."""
@@ -98,6 +147,14 @@ class Stream(Dataset[TrainSample]):
             if self.masks == "needed":
                 raise
             return None
+
+
+class TrainingSet(Dataset[Batch]):
+    """Samples of a run by position, of which some may have been skipped."""
+
+    def skipped(self) -> list[str]:
+        """As `Stream.skipped`."""
+        return []
 
 
 class Interleaved(Dataset[TrainSample]):

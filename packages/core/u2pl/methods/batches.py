@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from u2pl.data.streams import Stream
+from u2pl.data.streams import Stream, TrainingSet
 
 #: Boxes where no detector was asked.
 NO_BOXES = torch.zeros(0, 0, 5, dtype=torch.int64)
@@ -29,7 +28,7 @@ class PairBatch(NamedTuple):
     # `box_mask`, top, left, bottom and right in pixels; N = 0 without a detector
 
 
-class PairedStreams(Dataset[PairBatch]):
+class PairedStreams(TrainingSet[PairBatch]):
     """Pairs the samples of a labelled and an unlabelled stream at the same position.
 
     Args:
@@ -40,6 +39,9 @@ class PairedStreams(Dataset[PairBatch]):
     def __init__(self, labeled: Stream, unlabeled: Stream | None) -> None:
         self.labeled = labeled
         self.unlabeled = unlabeled
+
+    def skipped(self) -> list[str]:
+        return [] if self.unlabeled is None else self.unlabeled.skipped()
 
     def __getitem__(self, position: int) -> PairBatch:
         own = self.labeled[position]

@@ -66,9 +66,16 @@ def keep_moment(folder: Path, task: Task, method: AnyMethod, progress: Progress)
     Raises:
         UserError: An image cannot be read, or the disk is full.
     """
-    chosen = list(_chosen(task))
     side = min(task.recipe.sections.data.crop, SHOWN)
-    examples = [_shrunk(*_example(part, id), side) for part, id in chosen]
+    chosen, examples = [], []
+    for part, id in _chosen(task):
+        try:
+            examples.append(_shrunk(*_example(part, id), side))
+        except UserError:
+            if part.masked:
+                raise
+            continue  # training leaves it out as well
+        chosen.append((part, id))
     height, width = (max(label.shape[axis] for _, label in examples) for axis in (0, 1))
     device = method.device
     image = torch.tensor(PADDING, dtype=torch.uint8).view(1, 3, 1, 1)

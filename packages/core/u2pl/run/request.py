@@ -18,7 +18,7 @@ import typer
 from u2pl.errors import UserError, did_you_mean, explain, synonym
 
 #: Fields that matter to `train` alone; other commands that take a request leave them out.
-TRAIN_ONLY = ("baseline", "track", "out", "resume", "deterministic")
+TRAIN_ONLY = ("baseline", "track", "out", "resume", "accept_changed_data", "deterministic")
 
 #: What generators of random numbers take.
 LARGEST_SEED = 2**32 - 1
@@ -82,6 +82,13 @@ class Request:
         typer.Option(
             "--resume",
             help="go on: train --resume FOLDER alone, or the words of a command with this",
+        ),
+    ] = False
+    accept_changed_data: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changed-data",
+            help="with --resume: images or masks may have been repaired, added or removed since",
         ),
     ] = False
     deterministic: Annotated[

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 #: What may be typed beside the folder, besides the places of the data.
 _BESIDE = (
-    "method", "resume", "set", "method_file", "track", "cpu", "deterministic", "baseline"
+    "method", "resume", "accept_changed_data", "set", "method_file", "track", "cpu",
+    "deterministic", "baseline"
 )  # fmt: skip
 #: What config.json must say.
 _NEEDED = ("app", "preset", "seed", "steps", "options")
@@ -174,6 +175,7 @@ def _as_begun(folder: Path, config: dict[str, Any], request: Request) -> Request
         if now != default_of(kind, name):
             values[name] = now
     values |= {"set": request.set, "out": folder, "resume": True}
+    values["accept_changed_data"] = request.accept_changed_data
     if "method_name" in config:
         values["method"] = config["method_name"]
     try:

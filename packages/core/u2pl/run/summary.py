@@ -19,7 +19,7 @@ from u2pl.run.start import read_origin
 from u2pl.run.task import Task
 from u2pl.training.loop import History
 from u2pl.training.provenance import circumstances
-from u2pl.training.run_folder import SUMMARY
+from u2pl.training.run_folder import CHANGES, SUMMARY, read_config
 
 PICTURES = "predictions.png"
 
@@ -37,7 +37,7 @@ def write_summary(
         accelerator: it was run with.
     """
     result, weights = next(iter(method.networks())), method.student.encoder.weights
-    origin = read_origin(folder)
+    origin, changes = read_origin(folder), read_config(folder).get(CHANGES)
     summary = {
         "method": task.request.method,
         **task.facts(),
@@ -51,6 +51,7 @@ def write_summary(
         "network": result,
         "encoder_weights": weights._asdict() if weights else None,
         "origin": origin.model_dump(mode="json") if origin else None,
+        **({CHANGES: changes} if changes else {}),
         **(_scores(folder, task, history, result) if history.evaluations else {}),
         **circumstances(accelerator),
     }

@@ -9,13 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from rich.table import Table
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from u2pl import distributed
 from u2pl.cache import digest, load_cached, store_cached
@@ -23,6 +22,7 @@ from u2pl.counting import Counting, OnProgress
 from u2pl.data.content import mask_doubts, photo_notes
 from u2pl.data.mask_checks import black_and_white
 from u2pl.data.source import Source
+from u2pl.data.streams import TrainingSet
 from u2pl.errors import UserError
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.evaluate.scoring import load_example
@@ -92,7 +92,7 @@ class Task(ABC):
         """What networks are scored on; without images if none has a mask."""
 
     @abstractmethod
-    def dataset(self, crop: int = 0) -> Dataset[tuple[Tensor, ...]]:
+    def dataset(self, crop: int = 0) -> TrainingSet[Any]:
         """The endless stream of training batches; with another crop than the recipe's if given."""
 
     def crops(self) -> Iterable[Crops]:
@@ -205,9 +205,8 @@ class Task(ABC):
 
     def command(self) -> str:
         """What to type for this run, in a folder of its own choice."""
-        return shlex.join(
-            [self.app.name, "train", *self.request.words("out", "resume", "baseline")]
-        )
+        left_out = ("out", "resume", "accept_changed_data", "baseline")
+        return shlex.join([self.app.name, "train", *self.request.words(*left_out)])
 
     def notes(self, method: AnyMethod | None, scored: Part | None) -> list[str]:
         """What a person should know before the run starts, without repeats.

@@ -132,6 +132,8 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     Raises UserError for whatever cannot work, Stopped after SIGTERM, once the state is written, and
     Interrupted after Ctrl-C; the text of both says how to go on.
     """
+    if request.accept_changed_data and not request.resume:
+        raise UserError("--accept-changed-data needs --resume: a new run takes data as they are")
     found = find_resumption(app.name, request, known_methods(app.methods))
     if request.baseline:
         _train_baseline(app, request, found, reporter)
@@ -177,7 +179,9 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     distributed.barrier()  # every process has read the folders before the first one makes one
     if main:
         config = _config(task, folder, beginning)
-        open_folder(folder, config if found is None else found.as_begun(config), request.resume)
+        changed_after = saved_step(folder) if request.accept_changed_data else None
+        begun = config if found is None else found.as_begun(config)
+        open_folder(folder, begun, request.resume, changed_after)
         for line in announcement(task, method, folder, accelerator, beginning):
             reporter.say(line)
     distributed.barrier()
@@ -201,6 +205,7 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
                 warm_steps=task.warm_steps if method.remedy else 0,
                 look=partial(keep_moment, folder, task, method),
                 phases=_phases(task, method),
+                skipped=dataset.skipped,
                 scoring_steps=_scoring_steps(task, method) if scored.ids else 0.0,
             )
             history = fit(job, folder, accelerator, progress, request.resume)

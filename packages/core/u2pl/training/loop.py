@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from torch.utils.data import Dataset
 
 from u2pl import distributed
 from u2pl.counting import OnProgress
+from u2pl.data.ids import first_three
 from u2pl.data.streams import StepSampler
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score
@@ -75,6 +76,8 @@ class Job:
     look: Callable[[Progress], None] | None = None
     #: What is said after so many steps, when another phase of training begins.
     phases: Mapping[int, str] = field(default_factory=dict)
+    #: The unlabelled images that could not be read so far; all processes call it together.
+    skipped: Callable[[], Sequence[str]] = tuple
     #: What an evaluation costs in steps, roughly, for the time left before one was timed.
     scoring_steps: float = 0.0
 
@@ -262,6 +265,7 @@ def fit(
         accelerator.scaler.load_state_dict(history.scaler)
     journal = Journal(folder / JOURNAL if main else None, history.step)
     guard, begin = FiniteGuard(), time.monotonic() - history.seconds
+    skipped = _Skipped(job.skipped, reporter)
     evaluations = _evaluation_steps(job)
     pace = Pace(job.total, evaluations, job.scoring_steps)
 
@@ -303,6 +307,7 @@ def fit(
             if step % config.log_every == 0 or last:
                 entries = {"lr": lr, "seconds": time.monotonic() - begin, **numbers(result.scalars)}
                 guard.check()
+                skipped.look(entries)
                 journal.write(step, **entries)
                 reporter.step(history.step, job.total, entries, pace.left(history.step))
             scored = history.step in evaluations
@@ -394,6 +399,27 @@ def _score(
             f"self-training {does}: mIoU {now:.2f}, and {before:.2f} at the end of the warm "
             f"start; try {method.remedy}"
         )
+
+
+class _Skipped:
+    """Tells of unlabelled images that cannot be read, once each, and counts them in the journal."""
+
+    def __init__(self, find: Callable[[], Sequence[str]], reporter: Reporter) -> None:
+        self.find, self.reporter = find, reporter
+        self.known: set[str] = set()
+
+    def look(self, entries: Entries) -> None:
+        """Add their number to what is logged of a step, if there are any."""
+        found = self.find()
+        new = [id for id in found if id not in self.known]
+        if new:
+            self.reporter.note(
+                f"unlabelled images that cannot be read are left out: {first_three(new)}; doctor "
+                "says why"
+            )
+            self.known.update(new)
+        if found:
+            entries["skipped_images"] = float(len(found))
 
 
 class _StopSignal:

@@ -16,9 +16,13 @@ CONFIG, JOURNAL, SUMMARY = "config.json", "journal.jsonl", "summary.json"
 #: Entries that may change when a run is resumed; all others must be equal. What a run began with
 #: (`origin`) is in its state.
 FREE = (
-    *("command", "origin", "cpu", "deterministic", "track", "method_file"),
+    *("command", "origin", "cpu", "deterministic", "track", "method_file", "data_changes"),
     *("workers", "log_every", "checkpoint_every"),
 )
+#: Entries that follow from what the data holds, and what may follow from their number.
+OF_DATA = ("data_fingerprint", "tags_fingerprint", "split", "boxes")
+#: The entry that lists what these were before, each with the step until which it held.
+CHANGES = "data_changes"
 #: Types of entries that are computed with, where a config has them.
 _TYPES: dict[str, type] = {
     **dict.fromkeys(("app", "method_name", "preset", "split", "data_fingerprint"), str),
@@ -48,8 +52,17 @@ def latest_folder(parent: Path, stem: str, config: dict[str, object]) -> Path:
     )
 
 
-def open_folder(folder: Path, config: dict[str, object], resume: bool) -> None:
+def open_folder(
+    folder: Path, config: dict[str, object], resume: bool, changed_after: int | None = None
+) -> None:
     """Claim a folder for a new run, or check that it holds the run to resume.
+
+    Args:
+        folder: of the run.
+        config: of the run as it is asked for.
+        resume: whether it was begun before.
+        changed_after: the step of its state, if the data may have changed since; then that is
+            written down.
 
     Raises UserError, and changes nothing, if the folder is not empty or cannot be made, or holds no
     run or one with another config.
@@ -61,6 +74,20 @@ def open_folder(folder: Path, config: dict[str, object], resume: bool) -> None:
             )
         there = read_config(folder)
         changed = differences(there, config)
+        of_data = [name for name in changed if name in (*OF_DATA, "steps")]
+        if changed_after is not None and changed and changed == of_data:
+            before = {"until_step": changed_after, **{name: there.get(name) for name in changed}}
+            earlier = there.get(CHANGES)
+            changes = [*(earlier if isinstance(earlier, list) else []), before]
+            now = {name: config[name] for name in changed if name in config}
+            write_json(folder / CONFIG, {**there, **now, CHANGES: changes})
+            return
+        if changed and changed == of_data and "data_fingerprint" in changed:
+            raise UserError(
+                f"--resume: the data has changed since {folder} was started; if images or masks "
+                "were repaired, added or removed, add --accept-changed-data, else choose another "
+                "--out"
+            )
         if changed:
             words = ", ".join(_difference(there, config, name) for name in changed[:3])
             new = [name for name in changed if _value(there, name) is ABSENT]

@@ -14,13 +14,11 @@ from u2pl.errors import UserError
 from u2pl.run.app import App
 from u2pl.run.compare.finished import Finished
 from u2pl.run.recipe import METHOD, Recipe, flat_values
-from u2pl.training.run_folder import FREE, SUMMARY
+from u2pl.training.run_folder import FREE, OF_DATA, SUMMARY
 
 #: Entries of config.json that make no variant: what is the same for all runs or follows from the
 #: options, and the seed.
 _APART = ("app", "command", "method_name", "preset", "seed", "options")
-#: Follow from what was typed; they name a variant only if nothing that was typed does.
-_DERIVED = ("data_fingerprint", "tags_fingerprint", "split", "boxes")
 _DRAWN = re.compile(r", seed \d+, stratified \(.*\)$")
 
 
@@ -155,7 +153,7 @@ def _telling(variants: Sequence[Mapping[str, Any]]) -> list[str]:
     keys = dict.fromkeys(key for each in variants for key in each)
     differing = [key for key in keys if len({_text(each.get(key)) for each in variants}) > 1]
     differing.sort(key=lambda key: not key.startswith(f"{METHOD}."))
-    typed = [key for key in differing if key not in _DERIVED]
+    typed = [key for key in differing if key not in OF_DATA]
     told = {tuple(_text(each.get(key)) for key in typed) for each in variants}
     return typed if len(told) == len(variants) else differing
 

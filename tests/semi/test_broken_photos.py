@@ -1,0 +1,91 @@
+"""Photos that turn out to be broken while a run goes on, and going on once they are mended."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from harness.tiny import Tiny
+from u2pl.data.opening import open_source
+from u2pl.data.streams import Stream
+from u2pl.data.transforms import TrainTransform
+from u2pl_semi.app import program
+
+#: Of a stream whose order alone is asked for.
+ANY = TrainTransform(32, (1, 1), flip=False)
+
+
+@pytest.fixture
+def photos(folder: Path, tmp_path: Path) -> Path:
+    """A copy of the data: 0 to 2 are scored, 3 to 6 labelled, the others not."""
+    shutil.copytree(folder, tmp_path / "photos")
+    return tmp_path / "photos"
+
+
+def type_words(*words: str) -> tuple[int, str]:
+    """Exit code and all that was said."""
+    result = CliRunner().invoke(program, words)
+    return result.exit_code, f"{result.stdout}{result.stderr}"
+
+
+def training(photos: Path, tiny: Tiny, out: Path) -> list[str]:
+    """Words of eight steps, each of which is logged and kept."""
+    changes: dict[str, Any] = {"train_checkpoint_every": 1, "train_log_every": 1}
+    words = [
+        word for each in tiny.assignments("mean_teacher", **changes) for word in ("--set", each)
+    ]
+    data = ["--data", str(photos), "--labeled", "labeled", "--preset", "demo"]
+    return ["train", "mean_teacher", *data, *words, "--steps", "8", "--cpu", "--out", str(out)]
+
+
+def spoil(file: Path) -> bytes:
+    """Cut a file off; returns what it held."""
+    whole = file.read_bytes()
+    file.write_bytes(whole[:60])
+    return whole
+
+
+def test_a_broken_unlabelled_photo_is_left_out_and_counted(
+    photos: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    spoil(photos / "images" / "8.png")
+    code, said = type_words(*training(photos, tiny, tmp_path / "run"))
+    assert code == 0, said
+    assert said.count("that cannot be read are left out: '8' (1); doctor says why") == 1
+    lines = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").open()]
+    counts = [line.get("skipped_images", 0) for line in lines if "lr" in line]
+    assert counts[-1] == 1 and counts == sorted(counts)
+
+
+def test_a_run_goes_on_once_a_labelled_photo_is_mended(
+    photos: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    order = Stream(open_source(str(photos)), list("3456"), ANY, 0, "labeled")
+    broken, run = photos / "images" / f"{order.id(3)}.png", tmp_path / "run"  # seen at step 1
+    whole = spoil(broken)
+    code, said = type_words(*training(photos, tiny, run))
+    error, _, command = said.splitlines()[-1].partition("; go on with: ")
+    assert code == 2 and error.startswith(f"error: {broken} ")
+    broken.write_bytes(whole)
+    words = shlex.split(command)
+    again = words[words.index("train") :]
+    code, said = type_words(*again)
+    assert code == 2 and "add --accept-changed-data" in said, said
+    code, said = type_words(*again, "--accept-changed-data")
+    assert code == 0, said
+    summary = json.loads((run / "summary.json").read_text())
+    (change,) = summary["data_changes"]
+    assert 0 < change["until_step"] < 8 == summary["steps"]
+    assert change["data_fingerprint"] != summary["data_fingerprint"]
+
+
+def test_a_new_run_does_not_ask_for_that(photos: Path, tiny: Tiny, tmp_path: Path) -> None:
+    words = training(photos, tiny, tmp_path / "run")
+    code, said = type_words(*words, "--accept-changed-data")
+    assert code == 2 and "--accept-changed-data needs --resume" in said
