@@ -9,6 +9,7 @@ import pytest
 
 from u2pl.errors import UserError
 from u2pl.files import (
+    expanded,
     make_folder,
     parse_json,
     parse_toml,
@@ -131,3 +132,25 @@ def test_one_of_both_is_whole_at_every_moment(
     assert content(whole_folder(folder)) == whole
     replace_folder(folder, {"d": b"newest"})
     assert content(folder) == {"d": b"newest"} and list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("~nobody-of-this-name/photos", "there is no such user on this machine"),
+        ("a" * 5000, "File name too long"),
+        ("a\0b", r"'a\\x00b' cannot be the name of a file"),
+        ("a\udcff", r"cannot be the name of a file .*: rename it, or set PYTHONUTF8=1"),
+    ],
+)
+def test_what_no_file_system_takes_is_one_line(typed: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        expanded(typed)
+
+
+def test_links_in_a_circle_are_one_line_and_what_is_missing_is_none(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match="loop: Too many levels of symbolic links"):
+        expanded(tmp_path / "loop" / "images")
+    assert expanded(tmp_path / "missing" / "x") == tmp_path / "missing" / "x"
+    assert expanded("~/x") == Path.home() / "x"

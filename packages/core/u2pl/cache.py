@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from u2pl.errors import UserError
-from u2pl.files import replace_file
+from u2pl.files import expanded, replace_file
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
@@ -69,10 +69,10 @@ def _file(name: str, key: str) -> Path | None:
     """None if the user has no home folder."""
     try:
         if os.environ.get("U2PL_CACHE"):
-            folder = Path(os.environ["U2PL_CACHE"]).expanduser()
+            folder = expanded(os.environ["U2PL_CACHE"])
         else:
             home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-            folder = Path(home).expanduser() / "u2pl"
+            folder = expanded(home) / "u2pl"
     except RuntimeError:
         return None
     return folder / f"{name}-{key}.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -12,6 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from u2pl.errors import DiskError, UserError
+
+
+def expanded(path: str | Path) -> Path:
+    """A path that a person has typed, with `~` and `~user` written out.
+
+    Raises UserError for what no file system takes, though whatever is at it may be missing.
+    """
+    text = str(path)
+    try:
+        text.encode()
+        found = Path(text).expanduser()
+        found.stat()
+    except (UnicodeEncodeError, ValueError) as error:
+        raise UserError(
+            f"{text!r} cannot be the name of a file ({error}): rename it, or set PYTHONUTF8=1"
+        ) from None
+    except RuntimeError:
+        raise UserError(f"{text}: there is no such user on this machine") from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise UserError(f"{text}: {error.strerror}") from None
+    return found
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

@@ -53,3 +53,10 @@ def test_ids_are_the_same_however_accents_are_written(tmp_path: Path) -> None:
     touch(tmp_path, "caf\u00e9/stra\u00dfe.jpg")
     with pytest.raises(UserError, match="have the same id"):
         files_by_id(tmp_path, (".jpg",))
+
+
+def test_a_name_in_another_encoding_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    os.rename(os.fsencode(tmp_path / "a.jpg"), os.fsencode(tmp_path) + b"/\xff.jpg")
+    with pytest.raises(UserError, match=r"udcff\.jpg': the name is not written in this system's"):
+        files_below(tmp_path)

@@ -27,6 +27,7 @@ from u2pl.cli.requests import (
     sweep_request,
 )
 from u2pl.errors import synonym
+from u2pl.output import outlive_output
 from u2pl.run.app import App
 from u2pl.run.request import TRAIN_ONLY, Request, default_of, parameters
 from u2pl.version import __version__
@@ -81,6 +82,7 @@ def new_program(app: App) -> typer.Typer:
         """Train, score and keep a network. Starts on several GPUs with `accelerate launch`."""
         from u2pl.run.early import check_early
 
+        outlive_output()
         check_early(app, request)
         begin(f"{app.name} train")
         from u2pl.cli.commands import train as body

@@ -7,12 +7,12 @@ import pkgutil
 import re
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 
 from u2pl.data import sources
 from u2pl.data.demo.scenes import DEMOS, Scenes
 from u2pl.data.source import Source
 from u2pl.errors import UserError, did_you_mean
+from u2pl.files import expanded
 
 #: The scheme of a path without one.
 PLAIN = "folder"
@@ -31,7 +31,7 @@ def open_source(text: str) -> Source:
     if colon and scheme in schemes():
         return _open(text, scheme, rest)
     named = colon and scheme.isalnum() and len(scheme) > 1
-    if named and not Path(text).expanduser().exists():
+    if named and not expanded(text).exists():
         known = ", ".join(f"{name}:{'NAME' if name == 'hf' else 'PATH'}" for name in schemes())
         near = did_you_mean(scheme, schemes())
         raise UserError(

@@ -16,6 +16,7 @@ from u2pl.data.classes import listed
 from u2pl.data.ids import first_three
 from u2pl.data.source import Source
 from u2pl.errors import UserError
+from u2pl.files import expanded
 from u2pl.notation import IGNORE
 
 
@@ -45,8 +46,8 @@ def choose_labeled(source: Source, which: str | None, seed: int) -> LabeledSplit
     elif which in source.splits():
         labeled = source.split(which)
         protocol = f"{which} ({_images(labeled)})"
-    elif Path(which).expanduser().is_file():
-        labeled = source.read_list(Path(which).expanduser())
+    elif expanded(which).is_file():
+        labeled = source.read_list(expanded(which))
         protocol = f"file {Path(which).name} ({_images(labeled)})"
     else:
         known = ", ".join(source.splits())

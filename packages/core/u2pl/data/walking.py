@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,17 @@ def files_below(folder: Path) -> list[str]:
     return sorted(_below(str(folder), "", ()))
 
 
+def check_name(path: str) -> None:
+    """UserError if a name is no text in this system's encoding: nothing can be written of it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{path!r}: the name is not written in this system's encoding, "
+            f"{sys.getfilesystemencoding()}: rename it, or set PYTHONUTF8=1"
+        ) from None
+
+
 def is_clutter(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or left by a system."""
     return name.startswith(".") or name.lower() in _CLUTTER
@@ -46,6 +58,7 @@ def _below(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
             f"{folder} cannot be read ({error.strerror}): make it readable, or move it away"
         ) from None
     for entry in kept:
+        check_name(entry.path)
         if entry.is_dir():
             yield from _below(entry.path, f"{prefix}{entry.name}/", (*above, here))
         else:

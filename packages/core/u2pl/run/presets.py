@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from u2pl.errors import UserError, did_you_mean
-from u2pl.files import parse_toml
+from u2pl.files import expanded, parse_toml
 
 #: Values by section and name, as TOML and JSON hold them.
 Nested = dict[str, Any]
@@ -30,7 +30,7 @@ def recipe_path(recipes: Path, name: str) -> Path:
         UserError: There is none; suggests the nearest shipped one.
     """
     if is_own(name):
-        path = Path(name).expanduser()
+        path = expanded(name)
         if not path.is_file():
             raise UserError(f"--preset {name}: there is no such file")
         return path

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from u2pl.errors import UserError, did_you_mean
+from u2pl.files import expanded
 from u2pl.methods.discovery import file_digest
 from u2pl.run.request import Request, default_of, flag, parameters
 from u2pl.training.run_folder import CONFIG, FREE, SUMMARY, read_config
@@ -89,7 +90,7 @@ def find_resumption(program: str, request: Request, methods: Collection[str]) ->
         UserError: There is no run, it is another program's or of another version, or more is typed
             than the folder.
     """
-    folder = Path(request.method).expanduser()
+    folder = expanded(request.method)
     if not (folder / CONFIG).is_file():
         if request.resume and request.method not in methods and request.method_file is None:
             raise UserError(_no_run(folder, methods))

@@ -31,6 +31,7 @@ from u2pl.evaluate.confusion import Score
 from u2pl.methods.method import AnyMethod
 from u2pl.networks.attention import AffinityHead
 from u2pl.networks.encoder import Encoder
+from u2pl.output import is_output_lost
 from u2pl.schedules import Progress, step_seed
 from u2pl.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from u2pl.training.config import DataConfig, TrainConfig
@@ -192,6 +193,7 @@ def make_accelerator(cpu: bool = False, precision: str = "auto") -> Accelerator:
     Raises:
         UserError: Processes do not connect, or the device does not have the precision.
     """
+    distributed.announced()  # raises if the launcher's words are not whole
     mixed = MIXED.get(precision)
     if mixed is None and "ACCELERATE_MIXED_PRECISION" not in os.environ and not cpu:
         mixed = "bf16" if fast_bf16() else None
@@ -204,7 +206,7 @@ def make_accelerator(cpu: bool = False, precision: str = "auto") -> Accelerator:
     )
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise no_float16()
-    announced = int(os.environ.get("WORLD_SIZE", "1"))
+    announced = distributed.announced()
     if announced > accelerator.num_processes:
         raise UserError(
             f"the launcher started {announced} processes but they are not connected; on CPUs start "
@@ -308,6 +310,8 @@ def fit(
                 entries = {"lr": lr, "seconds": time.monotonic() - begin, **numbers(result.scalars)}
                 guard.check()
                 skipped.look(entries)
+                if is_output_lost():
+                    entries["output_lost"] = 1.0
                 journal.write(step, **entries)
                 reporter.step(history.step, job.total, entries, pace.left(history.step))
             scored = history.step in evaluations

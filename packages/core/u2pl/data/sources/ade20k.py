@@ -10,6 +10,7 @@ from u2pl.data.classes import clear_palette
 from u2pl.data.file_source import FileSource, IdList, files_by_id
 from u2pl.data.reading import read_ids
 from u2pl.errors import UserError
+from u2pl.files import expanded
 from u2pl.notation import IGNORE
 
 #: The first of the names that objectInfo150.txt gives each class.
@@ -63,7 +64,7 @@ class Ade20k(FileSource):
                 f"ade20k first={first!r} is unknown: write ?first=1 for annotations as published, "
                 "or ?first=0 for those whose 0 is the class wall"
             )
-        root = _root(Path(path).expanduser())
+        root = _root(expanded(path))
         self.name, self.protocol = "ade20k", f"{len(NAMES)} classes"
         self.classes, self.palette = NAMES, clear_palette(NAMES)
         self.things = tuple(name for name in NAMES if name not in STUFF)

@@ -10,6 +10,7 @@ from u2pl.data.city_classes import TRAIN_ID, CityClasses
 from u2pl.data.file_source import IdList, files_by_id
 from u2pl.data.reading import check_range, read_ids
 from u2pl.errors import UserError
+from u2pl.files import expanded
 
 _LABEL_IDS = 34
 
@@ -27,7 +28,7 @@ class Cityscapes(CityClasses):
     void_rows = (15 / 512, 120 / 512)
 
     def __init__(self, path: str | Path) -> None:
-        root = Path(path).expanduser()
+        root = expanded(path)
         self.name = "cityscapes"
         self.protocol = "fine"
         self.images, self.masks, self.lists = {}, {}, {}

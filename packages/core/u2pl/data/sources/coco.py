@@ -12,6 +12,7 @@ from u2pl.data.coco_instances import Instances, instances
 from u2pl.data.file_source import FileSource, IdList, files_by_id
 from u2pl.data.reading import read_ids, read_size
 from u2pl.errors import UserError
+from u2pl.files import expanded
 from u2pl.notation import IGNORE
 
 # Numbers of categories go from 1 to 182, things first; these were never annotated.
@@ -69,7 +70,7 @@ class Coco(FileSource):
         if labels not in _PLACES:
             known = " or ".join(f"?labels={name}" for name in _PLACES)
             raise UserError(f"coco labels={labels!r} are unknown: write {known}")
-        root = Path(path).expanduser()
+        root = expanded(path)
         self.classes = (*THINGS, *STUFF) if labels == "stuff" else ("background", *THINGS)
         self.name, self.protocol = "coco", f"{len(self.classes)} classes"
         self.things, self.palette = THINGS, clear_palette(self.classes)

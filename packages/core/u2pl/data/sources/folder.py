@@ -19,6 +19,7 @@ from u2pl.data.meta import BINARY, COLOURS, read_meta
 from u2pl.data.orientation import STORED, UPRIGHT
 from u2pl.data.walking import files_below, is_clutter
 from u2pl.errors import UserError
+from u2pl.files import expanded
 
 IMAGES, CLASSES, LABELMAP, META = "images", "classes.txt", "labelmap.txt", "meta.toml"
 
@@ -44,7 +45,7 @@ class Folder(FileSource):
     """
 
     def __init__(self, path: str | Path) -> None:
-        root = Path(path).expanduser()
+        root = expanded(path)
         self.root = root
         self.name = root.resolve().name
         folder = _images_folder(root)

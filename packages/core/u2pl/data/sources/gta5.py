@@ -9,6 +9,7 @@ from PIL import Image
 
 from u2pl.data.city_classes import TRAIN_ID, CityClasses
 from u2pl.data.reading import read_ids, read_size
+from u2pl.files import expanded
 
 
 class Gta5(CityClasses):
@@ -19,7 +20,7 @@ class Gta5(CityClasses):
     """
 
     def __init__(self, path: str | Path) -> None:
-        root = Path(path).expanduser()
+        root = expanded(path)
         self.name = "gta5"
         self._index_pairs(
             root / "images",

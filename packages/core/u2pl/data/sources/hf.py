@@ -24,6 +24,7 @@ from u2pl.data.reading import check_size, drawn_upright, read_rgb
 from u2pl.data.source import Source
 from u2pl.data.walking import files_below
 from u2pl.errors import UserError
+from u2pl.files import expanded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -185,7 +186,7 @@ def _load(name: str) -> dict[str, Dataset]:
     except ImportError:
         raise UserError(f"hf:{name} needs the package datasets: pip install datasets") from None
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix == ".parquet" and not path.is_file():
         raise UserError(
             f"{path} does not exist: give a .parquet file, a folder or a dataset's name on the hub"
@@ -253,7 +254,7 @@ def _holds_files(feature: Any) -> bool:
 
 def _classes(name: str, tables: dict[str, Dataset], file: str | None) -> ClassFile:
     if file is not None:
-        return read_class_file(Path(file).expanduser())
+        return read_class_file(expanded(file))
     for table in tables.values():
         feature: Any = table.features.get("classes")
         names = getattr(getattr(feature, "feature", feature), "names", None)

@@ -9,6 +9,7 @@ import numpy as np
 from u2pl.data.city_classes import NAMES, CityClasses
 from u2pl.data.reading import read_first_of_16_bits
 from u2pl.errors import UserError
+from u2pl.files import expanded
 from u2pl.notation import IGNORE
 
 # SYNTHIA's id -> Cityscapes' class. Ignored: 0 void, 13 parking, 14 road work, 22 lane marking.
@@ -46,7 +47,7 @@ class Synthia(CityClasses):
     """
 
     def __init__(self, path: str | Path) -> None:
-        root = Path(path).expanduser()
+        root = expanded(path)
         self.name = "synthia"
         advice = (
             "give the folder RAND_CITYSCAPES of SYNTHIA-RAND-CITYSCAPES, which has RGB/ and "

@@ -8,6 +8,7 @@ from u2pl.data.classes import bit_palette
 from u2pl.data.file_source import FileSource, IdList, files_by_id
 from u2pl.data.ids import read_lines
 from u2pl.errors import UserError
+from u2pl.files import expanded
 
 NAMES = (
     "background",
@@ -28,7 +29,7 @@ class Voc(FileSource):
     """
 
     def __init__(self, path: str | Path, protocol: str = "classic") -> None:
-        root = _devkit(Path(path).expanduser())
+        root = _devkit(expanded(path))
         self.name = "voc"
         self.classes = NAMES
         self.things = NAMES[1:]

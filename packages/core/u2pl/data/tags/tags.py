@@ -16,7 +16,7 @@ from u2pl.data.ids import first_three, match_id
 from u2pl.data.source import Source
 from u2pl.data.tags.tag_files import COLUMNS, Line, csv_lines, json_lines, nearest, object_names
 from u2pl.errors import UserError
-from u2pl.files import replace_file
+from u2pl.files import expanded, replace_file
 
 #: Image id -> ids of the classes it shows, never background; an empty set means background only.
 Tags = dict[str, frozenset[int]]
@@ -39,7 +39,7 @@ def read_tags(path: str | Path, source: Source) -> Tags:
     the tags of all its lines. Raises UserError if a file cannot be read, or names classes or images
     that the source does not have.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.exists():
         raise UserError(
             f"{path} does not exist: give a .csv or .json file of tags, or a folder of VOC "
