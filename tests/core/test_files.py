@@ -150,7 +150,7 @@ def test_what_no_file_system_takes_is_one_line(typed: str, says: str) -> None:
 
 def test_links_in_a_circle_are_one_line_and_what_is_missing_is_none(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
-    with pytest.raises(UserError, match="loop: Too many levels of symbolic links"):
+    with pytest.raises(UserError, match="loop/images: Too many levels of symbolic links"):
         expanded(tmp_path / "loop" / "images")
     assert expanded(tmp_path / "missing" / "x") == tmp_path / "missing" / "x"
     assert expanded("~/x") == Path.home() / "x"
