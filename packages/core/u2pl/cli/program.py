@@ -40,6 +40,10 @@ class OneLineErrors(TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         standalone = kwargs.pop("standalone_mode", True)
+        typed = args[0] if args else kwargs.get("args")
+        if "" in (sys.argv[1:] if typed is None else typed):  # as a path it would be this folder
+            say_error("an argument is empty: a variable of the shell may not be set")
+            sys.exit(2)
         try:
             code = super().main(*args, **(kwargs | {"standalone_mode": False}))
         except typer.TyperException as error:

@@ -135,6 +135,10 @@ class Recipe:
         scheme = str(next(iter(request.data_values.values()))).partition(":")[0]
         usual = "demo" if scheme in DEMOS else app.presets.get(scheme, USUAL)
         chosen, method = request.preset or usual, request.method_file or request.method
+        if request.steps is not None and any(
+            each.partition("=")[0].strip() == "train.steps" for each in request.set
+        ):
+            raise UserError("--steps and --set train.steps both say how long: leave one out")
         recipe = cls.of(app, method, chosen, request.set, request.steps)
         if request.init is None:
             return recipe
