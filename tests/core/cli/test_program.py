@@ -160,7 +160,10 @@ def test_without_words_there_is_help() -> None:
         (["predict", "nowhere", "a.png"], "Missing option '--out'"),
         (["predict", "nowhere", "--out", "a"], "Missing argument 'images'"),
         (["predict", "nowhere", "", "--out", "a"], "an argument is empty: a variable of the shell"),
-        (["train", "--steps", "2", "--set", "train.steps=3"], "--steps and --set train.steps both"),
+        (
+            ["train", "plain", "--steps", "2", "--set", "train.steps=3"],
+            "--steps and --set train.steps both",
+        ),
         (["export", "nowhere"], "Missing option '--to'"),
         (["export", "nowhere", "--to", "a"], "no trained network at nowhere: no such folder"),
         (["export", "nowhere", "--best", "--to", "a"], "--best: nowhere has no best/"),
