@@ -26,6 +26,12 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def is_peer_lost(error: RuntimeError) -> bool:
+    """Whether an error says that another process has ended or does not answer."""
+    lost = isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)
+    return world_size() > 1 and lost
+
+
 def device() -> torch.device:
     """Device that collectives work on: the GPU with the NCCL backend, else the CPU."""
     return torch.device("cuda" if world_size() > 1 and dist.get_backend() == "nccl" else "cpu")

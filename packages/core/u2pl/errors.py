@@ -61,6 +61,10 @@ class DiskError(CutShort):
     """Something could not be written: there is no room for it."""
 
 
+class LostError(CutShort):
+    """Another process of the same work is gone."""
+
+
 class LoadingError(CutShort):
     """A batch could not be made: an image is broken, or the machine ended what reads them."""
 

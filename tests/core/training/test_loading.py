@@ -16,12 +16,13 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed import DistBackendError
 from torch.utils.data import Dataset
 
 from u2pl.data.streams import StepSampler
-from u2pl.errors import LoadingError, UserError
+from u2pl.errors import LoadingError, LostError, UserError
 from u2pl.training import loading
-from u2pl.training.loading import check_shared_memory, load_batches, worker_failures
+from u2pl.training.loading import check_shared_memory, load_batches, peer_failures, worker_failures
 
 
 class Sample(NamedTuple):
@@ -147,3 +148,20 @@ def test_too_little_shared_memory_is_said_before_it_is_needed(
         check_shared_memory(dataset, 5, 3)
     monkeypatch.setattr(loading, "SHARED", tmp_path / "none")  # not every system has such a place
     check_shared_memory(dataset, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "world", "lost"),
+    [
+        (RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer"), 2, True),
+        (DistBackendError("NCCL communicator was aborted on rank 0"), 2, True),
+        (RuntimeError("shapes do not match"), 2, False),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer"), 1, False),
+    ],
+)
+def test_the_end_of_another_process_is_one_line(
+    error: RuntimeError, world: int, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("u2pl.distributed.world_size", lambda: world)
+    with pytest.raises(LostError if lost else type(error)), peer_failures():
+        raise error

@@ -1,4 +1,4 @@
-"""The batches of a run; data workers that end when they should, and say in one line what failed."""
+"""The batches of a run, and one line for what ends its data workers or its other processes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from u2pl import distributed
 from u2pl.counting import amount
-from u2pl.errors import LoadingError, UserError
+from u2pl.errors import LoadingError, LostError, UserError
 
 #: Where workers hand batches over.
 SHARED = Path("/dev/shm")
@@ -80,6 +81,23 @@ def worker_failures(workers: int) -> Iterator[None]:
         if words is None:
             raise
         raise LoadingError(words) from None
+
+
+@contextmanager
+def peer_failures() -> Iterator[None]:
+    """Say in one line that another process of the run has ended, or its machine is gone.
+
+    Raises LostError instead of such errors.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not distributed.is_peer_lost(error):
+            raise
+        raise LostError(
+            "another process of this run has ended or does not answer; if it says nothing itself, "
+            "the system or the launcher ended it"
+        ) from None
 
 
 def check_shared_memory(dataset: Dataset[tuple[Tensor, ...]], batch: int, workers: int) -> None:

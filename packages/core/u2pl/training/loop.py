@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.compiler import set_stance
@@ -37,7 +38,7 @@ from u2pl.training.checkpoint import has_checkpoint, load_checkpoint, save_check
 from u2pl.training.config import DataConfig, TrainConfig
 from u2pl.training.guard import FiniteGuard, check_weights
 from u2pl.training.journal import Entries, Journal, numbers
-from u2pl.training.loading import STOPPING, load_batches, worker_failures
+from u2pl.training.loading import STOPPING, load_batches, peer_failures, worker_failures
 from u2pl.training.optimizer import build_optimizer, layer_factors, set_learning_rate
 from u2pl.training.pace import Pace
 from u2pl.training.run_folder import JOURNAL
@@ -152,6 +153,8 @@ class Interrupted(KeyboardInterrupt):
     """The run was stopped by Ctrl-C; the text says how to go on."""
 
 
+#: How long processes wait for each other; a machine that is gone does not answer.
+LONGEST_WAIT = timedelta(minutes=30)
 #: accelerate's names of the precisions of a config.
 MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -202,7 +205,10 @@ def make_accelerator(cpu: bool = False, precision: str = "auto") -> Accelerator:
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision=mixed,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+            InitProcessGroupKwargs(timeout=LONGEST_WAIT),
+        ],
     )
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise no_float16()
@@ -287,6 +293,7 @@ def fit(
     with (
         tuning,
         worker_failures(job.data.workers),
+        peer_failures(),
         _StopSignal() as stop,
         closing(_batches(job, history.step, device)) as batches,
     ):
