@@ -323,7 +323,7 @@ def test_data_that_was_moved_is_named_and_other_data_refused(
     other = shutil.copytree(moved, tmp_path / "other")
     (other / "classes.txt").write_text("sky\ncat\ndog\n")
     result = CliRunner().invoke(program, [*resume, "--data", str(other)])
-    assert result.exit_code == 2 and "another data_fingerprint" in result.stderr
+    assert result.exit_code == 2 and "add --accept-changed-data" in result.stderr
     result = CliRunner().invoke(program, [*resume, "--data", str(moved)])
     assert result.exit_code == 0, result.output
     assert read_config(out)["data"] == str(data)  # as it began

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,7 +74,18 @@ def test_the_last_step_is_always_scored(total: int, evaluations: int, steps: set
     assert _evaluation_steps(job) == steps
 
 
+@pytest.fixture
+def _unchanged() -> Iterator[None]:
+    """Signals as a terminal has them; a job in the background ignores some."""
+    before = {each: signal.signal(each, signal.SIG_DFL) for each in STOPPING}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
 @pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.usefixtures("_unchanged")
 def test_signals_to_stop_are_caught_inside_only(number: int) -> None:
     before = signal.getsignal(number)
     with _StopSignal() as stop:
@@ -83,6 +95,7 @@ def test_signals_to_stop_are_caught_inside_only(number: int) -> None:
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.usefixtures("_unchanged")
 def test_a_second_ctrl_c_does_not_wait_for_the_step(capfd: pytest.CaptureFixture[str]) -> None:
     with _StopSignal() as stop:
         signal.raise_signal(signal.SIGINT)

@@ -121,7 +121,8 @@ def import_released(path: Path, prefix: str | None = None, stride: int | None = 
             output_stride=stride or 32,
         )
     except ValidationError as error:
-        raise UserError(f"--output-stride {stride}: {explain(error)}") from None
+        where = f"--output-stride {stride}" if stride else str(path)
+        raise UserError(f"{where}: {explain(error)}") from None
     with torch.device("meta"):  # whatever the file says of its sizes takes no memory
         known = build_segmentor(config, classes).state_dict()
     ours = {f"encoder.model.{timm_key(key)}": value for key, value in encoder.items()}
