@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from u2pl import distributed
+from u2pl.files import in_memory
 from u2pl.model.card import Card
 from u2pl.model.folder import folder_files
 from u2pl.model.model import Model
@@ -183,7 +184,8 @@ def cached(
 
     def put(model: Model, name: str) -> str:
         root = cache / f"models--{name.replace('/', '--')}"
-        files = folder_files(model.network, model.card, name)
+        contents = folder_files(model.network, model.card, name)
+        files = {file: in_memory(content) for file, content in contents.items()}
         commit = hashlib.sha1(b"".join(files.values())).hexdigest()
         for folder in ("blobs", "refs", f"snapshots/{commit}"):
             (root / folder).mkdir(parents=True, exist_ok=True)

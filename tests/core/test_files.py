@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from u2pl import files
 from u2pl.errors import UserError
 from u2pl.files import (
     expanded,
+    in_memory,
     make_folder,
     parse_json,
     parse_toml,
@@ -18,6 +23,7 @@ from u2pl.files import (
     replace_folder,
     whole_folder,
     write_json,
+    write_text,
 )
 
 
@@ -25,8 +31,8 @@ def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_beside_it(tmp_p
     path = tmp_path / "file"
     path.write_text("old")
 
-    def fails(beside: Path) -> None:
-        beside.write_text("half")
+    def fails(file: BinaryIO) -> None:
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     with pytest.raises(
@@ -41,12 +47,103 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> Non
     path = tmp_path / "file"
     path.write_text("old")
 
-    def write(beside: Path) -> None:
+    def write(file: BinaryIO) -> None:
         assert path.read_text() == "old"
-        beside.write_text("new")
+        file.write(b"new")
 
     replace_file(path, write)
     assert path.read_text() == "new"
+    write_text(path, lambda file: file.write("größer\n"))
+    assert path.read_bytes() == in_memory("größer\n".encode())
+    assert in_memory(lambda file: file.write(b"new")) == in_memory(b"new") == b"new"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_rights_are_what_the_umask_leaves(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "file", {})
+        replace_folder(tmp_path / "last", {"a": b"new"})
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "file", tmp_path / "last" / "a"):
+        assert path.stat().st_mode & 0o777 == mode
+
+
+def test_nothing_is_written_through_a_link_that_lies_where_a_file_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("dear")
+    names = iter(["00000000", "11111111"])
+    monkeypatch.setattr("secrets.token_hex", lambda _: next(names))
+    (tmp_path / ".file.00000000.part").symlink_to(mine)
+    with pytest.raises(UserError, match=r"cannot write .*file: File exists"):
+        replace_file(tmp_path / "file", b"new")
+    replace_file(tmp_path / "file", b"new")
+    assert mine.read_text() == "dear" and (tmp_path / "file").read_bytes() == b"new"
+    assert not (tmp_path / "file").is_symlink()
+
+
+#: Writes half a file, says so, and waits to be killed.
+HALF = """
+import sys, time
+from pathlib import Path
+from u2pl.files import replace_file
+
+def half(file):
+    file.write(b"half")
+    file.flush()
+    print(flush=True)
+    time.sleep(60)
+
+replace_file(Path(sys.argv[1]), half)
+"""
+
+
+def test_what_a_kill_has_left_is_removed_by_the_next_process_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    """Not what others write at the moment, nor what only looks alike."""
+
+    def parts() -> list[str]:
+        return sorted(path.name for path in tmp_path.glob(".*.part"))
+
+    killed = subprocess.Popen(
+        [sys.executable, "-c", HALF, str(tmp_path / "file")], stdout=subprocess.PIPE
+    )
+    assert killed.stdout is not None
+    with killed:
+        killed.stdout.readline()
+        files._tidy.cache_clear()
+        replace_file(tmp_path / "file", b"old")
+        (alive,) = parts()
+        assert (tmp_path / alive).read_bytes() == b"half"
+        killed.kill()
+    for name in (".of somebody.part", "of somebody.01234567.part", ".a.0123456X.part"):
+        (tmp_path / name).write_text("dear")
+    (tmp_path / ".linked.01234567.part").symlink_to(tmp_path / "file")
+    files._tidy.cache_clear()  # as the next process would begin
+    write_json(tmp_path / "another", {})
+    assert parts() == [".a.0123456X.part", ".linked.01234567.part", ".of somebody.part"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_what_was_taken_for_abandoned_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Path] = []
+
+    def late(file: int) -> bool:
+        if not taken:
+            taken.extend(tmp_path.glob(".*.part"))
+            taken[0].unlink()
+        return True
+
+    monkeypatch.setattr(files, "lock", late)
+    replace_file(tmp_path / "file", b"new")
+    assert len(taken) == 1 and list(tmp_path.iterdir()) == [tmp_path / "file"]
+    assert (tmp_path / "file").read_bytes() == b"new"
 
 
 @pytest.mark.skipif(
@@ -90,9 +187,9 @@ OLD, NEW = {"a": b"old", "b": b"old"}, {"a": b"new", "c": b"new"}
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "last"
-    for files in (OLD, NEW):
-        replace_folder(folder, files)
-        assert content(folder) == files and whole_folder(folder) == folder
+    for wanted in (OLD, NEW):
+        replace_folder(folder, wanted)
+        assert content(folder) == wanted and whole_folder(folder) == folder
         assert list(folder.parent.iterdir()) == [folder]
 
 
@@ -100,10 +197,10 @@ def test_a_full_disk_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.M
     folder = tmp_path / "last"
     replace_folder(folder, OLD)
 
-    def full(self: Path, content: bytes) -> int:
+    def full(file: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="last: No space left on device; what was there is unch"):
         replace_folder(folder, NEW)
     assert content(folder) == OLD and list(tmp_path.iterdir()) == [folder]
@@ -154,3 +251,19 @@ def test_links_in_a_circle_are_one_line_and_what_is_missing_is_none(tmp_path: Pa
         expanded(tmp_path / "loop" / "images")
     assert expanded(tmp_path / "missing" / "x") == tmp_path / "missing" / "x"
     assert expanded("~/x") == Path.home() / "x"
+
+
+@pytest.mark.parametrize("role", ["new", "old"])
+def test_a_link_that_lies_where_a_folder_is_made_is_removed_and_not_followed(
+    tmp_path: Path, role: str
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letter").write_text("dear")
+    folder = tmp_path / "run" / "last"
+    folder.parent.mkdir()
+    (folder.parent / f".last.{role}").symlink_to(mine)
+    replace_folder(folder, NEW)
+    assert content(mine) == {"letter": b"dear"}
+    assert content(folder) == NEW and not folder.is_symlink()
+    assert list(folder.parent.iterdir()) == [folder]

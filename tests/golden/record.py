@@ -129,7 +129,7 @@ def train(case: Case, steps: int) -> list[Step]:
     )
     with tempfile.TemporaryDirectory() as folder:
         fit(job, Path(folder), make_accelerator(cpu=True), Silent())
-        lines = [line for line in read_journal(Path(folder) / JOURNAL) if "lr" in line]
+        lines = [line for line in read_journal(Path(folder) / JOURNAL).lines if "lr" in line]
     return [
         {"loss": loss, "lr": line["lr"]}
         | {name: value for name, value in line.items() if name.startswith("loss/")}

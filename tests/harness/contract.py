@@ -227,7 +227,7 @@ class MethodContract(EveryMethod):
         assert_equal(constants(run.method), constants(other))
         first, last = run.BETWEEN
         optimizer = optimizer_of(other)
-        assert load_checkpoint(run.folder, other, optimizer) == {"step": first}
+        assert load_checkpoint(run.folder, other, optimizer).facts == {"step": first}
         assert_equal(states(other, optimizer), run.states[0])
         for step in range(first, last + 1):
             result = steps(other, run.batch, step, step + 1, optimizer)

@@ -26,7 +26,8 @@ from u2pl.methods.method import Method
 from u2pl.run.app import find_app
 from u2pl.run.task import Task
 from u2pl.run.train import Silent, make_task
-from u2pl.training.loop import History, Job, fit, make_accelerator
+from u2pl.training.history import History
+from u2pl.training.loop import Job, fit, make_accelerator
 
 #: Steps of the first pass, and of the second.
 STEPS, AS_IT_IS = 8, 6

@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from u2pl.errors import UserError
 from u2pl.files import expanded, replace_file
+from u2pl.tensor_file import Damaged, read_tensors, tensor_file
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
@@ -37,12 +36,10 @@ def load_cached(name: str, key: str) -> dict[str, Tensor] | None:
     if file is None:
         return None
     try:
-        with safe_open(file, framework="pt") as stored:
-            facts = stored.metadata()
-            found = {each: stored.get_tensor(each) for each in stored.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError):
+        held = read_tensors(file)
+    except Damaged:
         return None
-    return found if facts == {"key": key, "sha256": digest(found)} else None
+    return held.tensors if held.checked and held.facts == {"key": key} else None
 
 
 def store_cached(name: str, key: str, tensors: Mapping[str, Tensor]) -> None:
@@ -56,11 +53,9 @@ def store_cached(name: str, key: str, tensors: Mapping[str, Tensor]) -> None:
     file = _file(name, key)
     if file is None:
         return
-    kept = {each: value.detach().cpu().contiguous() for each, value in tensors.items()}
-    content = save(kept, {"key": key, "sha256": digest(kept)})
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, lambda beside: beside.write_bytes(content))
+        replace_file(file, tensor_file(tensors, {"key": key}))
     except (OSError, UserError):
         pass
 

@@ -113,6 +113,14 @@ def barrier() -> None:
         dist.barrier()
 
 
+def from_first(text: str) -> str:
+    """What the first process says; the others wait for it."""
+    said = [text]
+    if world_size() > 1:
+        dist.broadcast_object_list(said, device=device())
+    return said[0]
+
+
 def next_in_batch(value: Tensor) -> Tensor:
     """Roll the global batch by one: each image gets the next one's value, the last the first's."""
     if world_size() == 1:

@@ -1,18 +1,39 @@
-"""Files: written atomically, so that after a kill the old or the new version is there; parsed."""
+"""Files: written atomically, so that after a kill the old or the new version is there; parsed.
+
+What is not complete yet is called `.NAME.<random>.part`. It is created anew, with the rights that
+the umask leaves, so that nothing is written through a link that somebody has put there. It is
+locked while it is written; one that is not was left by a kill, and the next process that writes
+into the folder removes it.
+"""
 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
+import re
+import secrets
 import shutil
+import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 from u2pl.errors import DiskError, UserError
+from u2pl.locking import is_at, lock
+
+#: Bytes, or what writes them.
+Content = bytes | Callable[[BinaryIO], object]
+#: How the names of unfinished files end.
+PART = ".part"
+_PART = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(PART)}")
+#: New, for this process alone, and never through a link.
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 def expanded(path: str | Path) -> Path:
@@ -37,24 +58,74 @@ def expanded(path: str | Path) -> Path:
     return found
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it to `path`.
+def replace_file(path: Path, content: Content) -> None:
+    """Write a file beside `path`, then rename it to `path`.
 
     Raises DiskError if the disk is full or the folder not writable; the old file is untouched then.
     """
-    beside = path.with_name(f".{path.name}.part")
     try:
-        write(beside)
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        _tidy(path.parent.absolute())
+        with _beside(path) as (beside, file):
+            _fill(file, content)
+            if sys.platform == "win32":  # where an open file keeps its name
+                file.close()
+            os.replace(beside, path)
     except OSError as error:
-        if path.parent.is_dir():
-            beside.unlink(missing_ok=True)
         raise DiskError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another "
             "folder"
         ) from error
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file that is locked, and gone afterwards unless it was renamed."""
+    while True:
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+        opened = os.open(beside, _NEW, 0o666)
+        try:
+            with open(opened, "w+b") as file:
+                lock(opened)
+                if is_at(beside, opened):
+                    yield beside, file
+                    return
+                # somebody has removed it: before it was locked it looked abandoned
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _fill(file: BinaryIO, content: Content) -> None:
+    """Write it down to the disk: a rename may get there before what was only handed over."""
+    if callable(content):
+        content(file)
+    else:
+        file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@cache
+def _tidy(folder: Path) -> None:
+    """Remove what kills have left in a folder; once, which keeps many files from being many looks.
+
+    What cannot be told from a file that is being written is left.
+    """
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            if _PART.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                # it was renamed in the meantime, or is somebody else's
+                with suppress(OSError), open(entry.path, "r+b") as file:
+                    if lock(file.fileno()):
+                        os.unlink(entry.path)
+
+
+def in_memory(content: Content) -> bytes:
+    """What would be written."""
+    if not callable(content):
+        return content
+    file = io.BytesIO()
+    content(file)
+    return file.getvalue()
 
 
 def make_folder(folder: Path) -> None:
@@ -71,9 +142,17 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(plain(value), indent=2) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text as UTF-8, atomically."""
-    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+def write_text(path: Path, text: str | Callable[[TextIO], object]) -> None:
+    """Write a text, or what something writes, as UTF-8, atomically."""
+    replace_file(path, partial(_stream, text) if callable(text) else text.encode())
+
+
+def _stream(write: Callable[[TextIO], object], file: BinaryIO) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
+    try:
+        write(text)
+    finally:
+        text.detach()  # else the file would be closed with it
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -101,43 +180,53 @@ def plain(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+def replace_folder(folder: Path, files: Mapping[str, Content]) -> None:
     """Write a folder with these files, replacing an existing one as a whole.
 
     At any moment `whole_folder` finds a complete folder, the old one or the new one. Raises
     DiskError if the disk is full or the folder not writable; the old folder is untouched then.
     """
-    new, old = _beside(folder, "new"), _beside(folder, "old")
+    new, old = _aside(folder, "new"), _aside(folder, "old")
     try:
         _settle(folder)
-        shutil.rmtree(new, ignore_errors=True)
+        _remove(new)
         new.mkdir(parents=True)
         for name, content in files.items():
-            (new / name).write_bytes(content)
+            with open(os.open(new / name, _NEW, 0o666), "w+b") as file:
+                _fill(file, content)
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
     except OSError as error:
-        shutil.rmtree(new, ignore_errors=True)
+        _remove(new)
         _settle(folder)
         raise DiskError(
-            f"cannot write the model to {folder}: {error.strerror}; what was there is unchanged"
+            f"cannot write the model to {folder}: {error.strerror or error}; what was there is "
+            "unchanged"
         ) from error
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
 
 
 def whole_folder(folder: Path) -> Path:
     """`folder`, or its previous version if a replacement was interrupted."""
-    return folder if folder.exists() else _beside(folder, "old")
+    return folder if folder.exists() else _aside(folder, "old")
 
 
-def _beside(folder: Path, role: str) -> Path:
+def _aside(folder: Path, role: str) -> Path:
     return folder.absolute().with_name(f".{folder.absolute().name}.{role}")
 
 
 def _settle(folder: Path) -> None:
     """Undo or finish a replacement that was interrupted."""
-    old = _beside(folder, "old")
-    if old.exists() and not folder.exists():
+    old = _aside(folder, "old")
+    if old.is_dir() and not old.is_symlink() and not folder.exists():
         old.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder as far as it can be; of a link only the link."""
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)

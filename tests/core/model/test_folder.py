@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -174,18 +175,17 @@ def test_the_folder_its_file_and_the_run_around_it_all_load(
 def test_full_disk_leaves_the_old_folder(
     network: Segmentor, folder: Path, monkeypatch: pytest.MonkeyPatch, failing_write: int
 ) -> None:
-    writes = 0
-    write = Path.write_bytes
+    writes, sync = 0, os.fsync
 
-    def write_until_full(self: Path, content: bytes) -> int:
+    def sync_until_full(file: int) -> None:
         nonlocal writes
         writes += 1
         if writes == failing_write:
-            write(self, content[: len(content) // 2])
+            os.truncate(file, os.fstat(file).st_size // 2)
             raise OSError(28, "No space left on device")
-        return write(self, content)
+        sync(file)
 
-    monkeypatch.setattr(Path, "write_bytes", write_until_full)
+    monkeypatch.setattr(os, "fsync", sync_until_full)
     with pytest.raises(UserError, match="No space left on device"):
         save_folder(folder, build(2), CARD)
     monkeypatch.undo()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,19 +17,25 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from core.toy.app import APP, ToyRequest, program
 from core.toy.methods.plain import Plain
+from harness.holder import held
 from u2pl.errors import DiskError, UserError
+from u2pl.files import replace_file
 from u2pl.methods.discovery import known_methods
+from u2pl.model.model import load
 from u2pl.run.resumption import Resumption, find_resumption, resume_command, typed
 from u2pl.run.train import train
+from u2pl.tensor_file import read_tensors, tensor_file
+from u2pl.training.checkpoint import FILE
 from u2pl.training.loop import Interrupted
 from u2pl.training.run_folder import read_config
 
+#: A score of a network.
+ZERO = {"per_class_iou": [0.0, 0.0, 0.0], "miou": 0.0, "pixel_accuracy": 0.0}
 #: A run of five steps, whose state is written after each.
 WORDS = [
     *("train", "plain", "--cpu", "--preset", "demo", "--most-images", "4", "--seed", "3"),
@@ -145,42 +154,176 @@ def copied(whole: Path, tmp_path: Path, **changes: Any) -> Path:
     return copy
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"step": -1}, "no history of a run (ValueError: a negative number of steps"),
-        ({"step": "x"}, "no history of a run (TypeError"),
-        ({"step": 99}, "is that after step 99, but the run has 5"),
-        ({"seconds": "x"}, "no history of a run (ValueError"),
-        ("{", "resume.safetensors is damaged (JSONDecodeError"),
-        (None, "resume.safetensors is damaged (KeyError: 'facts')"),
-        ("optimizer.99.exp_avg", "damaged (ValueError: optimizer.99.exp_avg is of no parameter)"),
-        ("optimizer.0.exp_avg", "damaged (ValueError: optimizer.0.exp_avg is of no parameter)"),
-        ("optimizer.x", "damaged (ValueError"),
-    ],
-    ids=str,
-)
-def test_a_damaged_state_is_one_line(
-    whole: Path, tmp_path: Path, change: dict[str, Any] | str | None, says: str
-) -> None:
-    run = copied(whole, tmp_path)
-    path = run / "resume.safetensors"
-    with safe_open(path, "pt") as file:
-        facts = file.metadata()
-    tensors = load_file(path)
-    if isinstance(change, dict):
-        facts["facts"] = json.dumps(json.loads(facts["facts"]) | change)
-    elif change is None:
-        del facts["facts"]
-    elif change == "{":
-        facts["facts"] = change
-    else:
-        tensors[change] = torch.ones(2)
-    save_file(tensors, path, facts)
+def with_facts(run: Path, **changes: Any) -> None:
+    """Other facts in a state, with a digest that says that they are right."""
+    tensors, facts, _ = read_tensors(run / FILE)
+    facts["facts"] = json.dumps(json.loads(facts["facts"]) | changes)
+    replace_file(run / FILE, tensor_file(tensors, facts))
+
+
+def refused(run: Path) -> str:
+    """The one line of a run that does not go on, in which nothing is changed."""
+    before = content(run)
     result = CliRunner().invoke(program, ["train", "--resume", str(run)])
     assert result.exit_code == 2, result.output
     (line,) = result.stderr.splitlines()
-    assert says in line
+    assert content(run) == before
+    return line
+
+
+def content(run: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"step": -1}, "no history of a run (step: "),
+        ({"evaluations": None}, "no history of a run (evaluations: "),
+        ({"step": 10**9}, "is that after step 1000000000, but the run has 5"),
+        (
+            {"evaluations": [{"step": 5, "x": ZERO}], "best": {"step": 5, "x": ZERO}},
+            "scores of other networks than the method's",
+        ),
+    ],
+    ids=["negative", "null", "10^9", "another network"],
+)
+def test_a_state_that_says_what_cannot_be_is_one_line(
+    whole: Path, tmp_path: Path, facts: dict[str, Any], says: str
+) -> None:
+    run = copied(whole, tmp_path)
+    with_facts(run, **facts)
+    assert says in refused(run)
+
+
+def test_a_flipped_bit_in_a_state_or_a_network_is_one_line(whole: Path, tmp_path: Path) -> None:
+    run = copied(whole, tmp_path)
+    flip(run / FILE)
+    assert "resume.safetensors cannot be read (its content is not what was written" in refused(run)
+    flip(run / "last" / "model.safetensors")
+    with pytest.raises(UserError, match=r"safetensors is damaged or truncated \(its content"):
+        load(run)
+
+
+def flip(path: Path) -> None:
+    """One bit, in the middle."""
+    held = bytearray(path.read_bytes())
+    held[len(held) // 2] ^= 1
+    path.write_bytes(held)
+
+
+def test_another_program_in_the_folder_is_named_and_nothing_is_changed(
+    whole: Path, tmp_path: Path
+) -> None:
+    run = copied(whole, tmp_path)
+    typed_again = [*WORDS, "--out", str(run), "--resume"]
+    with held(run) as holder:
+        line = refused(run)
+        assert f"{run} is being written by process {holder.pid} on " in line
+        again = CliRunner().invoke(program, typed_again)
+        assert again.exit_code == 2 and again.stderr.strip() == line
+    assert CliRunner().invoke(program, typed_again).exit_code == 0
+    assert_same_run(whole, run)
+    assert not (run / ".lock").exists()
+
+
+def test_a_run_does_not_begin_where_another_one_does(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    with held(run):
+        result = CliRunner().invoke(program, [*WORDS, "--out", str(run)])
+        assert result.exit_code == 2 and "is being written by process" in result.stderr
+        assert [entry.name for entry in run.iterdir()] == [".lock"]
+
+
+def test_where_there_are_no_locks_a_run_says_so_and_goes_on(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("u2pl.training.run_lock.lock", lambda _: None)
+    result = CliRunner().invoke(program, [*WORDS, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    assert f"note: locks do not work where {tmp_path / 'run'} is" in result.stdout
+    assert_same_run(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize("by_folder", [True, False])
+def test_a_finished_run_needs_no_state(whole: Path, tmp_path: Path, by_folder: bool) -> None:
+    run = shutil.copytree(whole, tmp_path / "copy")
+    (run / FILE).unlink()
+    before, words = content(run), [*WORDS, "--out", str(run), "--resume"]
+    result = CliRunner().invoke(program, ["train", "--resume", str(run)] if by_folder else words)
+    assert result.exit_code == 0, result.output
+    assert f"{run} is finished: there is nothing to go on with" in result.stdout
+    assert content(run) == before
+    other = CliRunner().invoke(program, [*words, "--set", "train.lr=0.5"])
+    assert other.exit_code == 2 and "was started with another train.lr (" in other.stderr
+
+
+def test_a_run_that_has_lost_its_state_keeps_its_networks(whole: Path, tmp_path: Path) -> None:
+    run = copied(whole, tmp_path)
+    (run / FILE).unlink()
+    assert "was trained to its end, but its state is gone" in refused(run)
+    # before its end there is not so much to lose
+    lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
+    (run / "journal.jsonl").write_text("".join(lines[:3]))
+    result = CliRunner().invoke(program, ["train", "--resume", str(run)])
+    assert "note: no state was saved yet: the run begins again" in result.stdout
+    assert_same_run(whole, run)
+
+
+def test_a_damaged_line_of_the_journal_is_named_and_kept_and_the_run_goes_on(
+    whole: Path, tmp_path: Path
+) -> None:
+    run = copied(whole, tmp_path)
+    lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
+    damaged = [lines[0], "{\n", *lines[2:]]
+    (run / "journal.jsonl").write_text("".join([*damaged, '{"st']))
+    result = CliRunner().invoke(program, ["train", "--resume", str(run)])
+    assert result.exit_code == 0, result.output
+    for line, what in ((2, "kept"), (len(lines) + 1, "dropped")):
+        note = rf"note: .*journal\.jsonl: line {line} cannot be read .*, and is {what}\n"
+        assert re.search(note, result.stdout), result.stdout
+    assert (run / "journal.jsonl").read_text() == "".join(damaged)
+    assert "line 2 cannot be read" in (run / "report.html").read_text()
+    assert_same_run(whole, run)
+
+
+#: Dies without a word in the middle of its third state.
+KILLED = """
+import os, signal
+from u2pl.training import checkpoint
+
+real, states = checkpoint.tensor_file, []
+
+def dying(tensors, facts):
+    def write(file):
+        file.write(bytes(9999))
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    states.append(facts)
+    return write if len(states) == 3 else real(tensors, facts)
+
+checkpoint.tensor_file = dying
+from core.toy.app import program
+program()
+"""
+
+
+def test_a_run_that_is_killed_goes_on_and_leaves_nothing_of_what_was_half_written(
+    whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    line = [sys.executable, "-c", KILLED, *WORDS, "--out", str(run)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    assert subprocess.run(line, env=environment, check=False).returncode == -signal.SIGKILL
+    (half,) = run.glob(".resume.safetensors.*.part")
+    assert half.stat().st_size > 0 and (run / ".lock").exists()
+    result = CliRunner().invoke(program, ["train", "--resume", str(run)])
+    assert result.exit_code == 0, result.output
+    assert "going on after step 2 of 5" in result.stdout
+    assert not list(run.rglob(".*"))
+    assert_same_run(whole, run)
 
 
 def test_a_run_that_was_cut_short_in_its_report_gets_it(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from rich.table import Table
 from torch import nn
@@ -37,16 +38,17 @@ from u2pl.run.presets import preset_name, recipe_path
 from u2pl.run.recipe import begun_options, flat_keys, option_rows, resolve
 from u2pl.run.request import default_of
 from u2pl.run.resumption import Resumption, find_resumption, resume_command, typed
-from u2pl.run.train import Silent, telling_how_to_go_on
+from u2pl.run.train import Reporter, Silent, telling_how_to_go_on
 from u2pl.training.config import DataConfig, TrainConfig
 from u2pl.training.loop import Interrupted, Job, Stopped, fit, local_batch, make_accelerator
 from u2pl.training.provenance import versions
 from u2pl.training.run_folder import (
     SUMMARY,
+    Numbered,
+    check_same,
+    claimed,
     forget_unbegun,
     latest_folder,
-    next_folder,
-    open_folder,
 )
 from u2pl.training.threads import choose_threads
 from u2pl_semi.detector.network import (
@@ -122,15 +124,12 @@ class DetectorRun:
         return train.steps or max(1, round(train.epochs * len(self.split.labeled) / train.batch))
 
     @cached_property
-    def folder(self) -> Path:
-        """Where the run is written."""
+    def place(self) -> Path | Numbered:
+        """Where the run is, or is to be."""
+        place = Numbered(Path("runs"), f"{self.source.name}-detector")
         if self.request.out is not None:
             return self.request.out
-        # found once: as soon as there is a run there, the next folder is another one
-        runs, stem = Path("runs"), f"{self.source.name}-detector"
-        if self.request.resume:
-            return latest_folder(runs, stem, self.config())
-        return next_folder(runs, stem)
+        return latest_folder(*place, self.config()) if self.request.resume else place
 
     def config(self) -> dict[str, object]:
         """What config.json says: equal for equal runs."""
@@ -195,8 +194,7 @@ def train(request: SemiRequest) -> int:
     console = standard_output()
     begun = begun_run(request)
     if begun is not None and begun.finished:
-        ConsoleReporter(console).say(f"{begun.folder} is finished: there is nothing to go on with")
-        return 0
+        return _finished(begun.folder)
     if begun is not None:
         assert isinstance(begun.request, SemiRequest)
         request = begun.request
@@ -213,14 +211,17 @@ def train(request: SemiRequest) -> int:
         )
     torch.manual_seed(request.seed)
     method = DetectorTraining(build_detector(run.sections.network, len(run.things)), run.things)
-    dataset, folder = run.dataset(), run.folder
     scored = masked(run.source, "val") if "val" in run.source.splits() else []
     if scored:
         check_scored(run.source, scored)
+    config, place = run.config(), run.place
+    going_on = request.resume and isinstance(place, Path)
+    if isinstance(place, Path) and going_on:
+        check_same(place, config if begun is None else begun.as_begun(config))
+        if (place / SUMMARY).is_file():
+            return _finished(place)
     distributed.barrier()  # every process has read the folders before the first one makes one
-    if main:
-        config = run.config()
-        open_folder(folder, config if begun is None else begun.as_begun(config), request.resume)
+    with claimed(place, None if going_on else config) as (folder, note):
         names = ", ".join(run.source.classes[c] for c in run.things)
         reporter.say(
             f"{run.source.name} ({run.split.protocol}): {len(run.split.labeled)} labelled images, "
@@ -231,15 +232,35 @@ def train(request: SemiRequest) -> int:
             f"seed {request.seed}, on {accelerator.device}"
         )
         reporter.say(f"writing to {folder}")
-    distributed.barrier()
+        if note:
+            reporter.say(f"note: {note}")
+        return _carry_out(run, method, scored, folder, accelerator, reporter)
+
+
+def _finished(folder: Path) -> int:
+    """Say that a run has nothing left to do."""
+    ConsoleReporter(standard_output()).say(f"{folder} is finished: there is nothing to go on with")
+    return 0
+
+
+def _carry_out(
+    run: DetectorRun,
+    method: DetectorTraining,
+    scored: Sequence[str],
+    folder: Path,
+    accelerator: Accelerator,
+    reporter: Reporter,
+) -> int:
+    """Train in a folder that is claimed, and print the precision; returns the exit code."""
+    request, main, console = run.request, accelerator.is_main_process, standard_output()
 
     def keep(kind: str, network: nn.Module, facts: dict[str, JsonValue]) -> None:
         save_detector(folder / kind, network, run.card({"step": facts["step"]}))
 
     job = Job(
         method=method,
-        dataset=dataset,
-        train=train_config,
+        dataset=run.dataset(),
+        train=run.sections.train,
         data=run.sections.data,
         total=run.total,
         seed=request.seed,

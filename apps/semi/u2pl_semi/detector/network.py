@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError
 from torch import Tensor, nn
@@ -19,9 +17,11 @@ from torchvision.ops.poolers import initLevelMapper
 
 from u2pl.errors import UserError, explain
 from u2pl.files import parse_json, replace_folder, whole_folder
+from u2pl.model.folder import check_kinds, fill_network
 from u2pl.networks.config import RANDOM
 from u2pl.networks.encoder import Encoder, family_of
 from u2pl.networks.pretrained import load_pretrained
+from u2pl.tensor_file import Kind, tensor_file
 
 WEIGHTS, CONFIG = "model.safetensors", "detector.json"
 #: Version of the schema of `DetectorCard`.
@@ -138,12 +138,9 @@ def build_detector(config: DetectorConfig, things: int) -> FasterRCNN:
 
 def save_detector(folder: Path, network: nn.Module, card: DetectorCard) -> None:
     """Write a detector, replacing the folder as a whole; UserError if the disk refuses."""
-    weights = {
-        key: value.detach().cpu().contiguous().clone()
-        for key, value in network.state_dict().items()
-    }
     text = json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    replace_folder(folder, {WEIGHTS: safetensors.torch.save(weights), CONFIG: f"{text}\n".encode()})
+    files = {WEIGHTS: tensor_file(network.state_dict()), CONFIG: f"{text}\n".encode()}
+    replace_folder(folder, files)
 
 
 def load_detector(path: Path) -> tuple[FasterRCNN, DetectorCard]:
@@ -167,15 +164,9 @@ def load_detector(path: Path) -> tuple[FasterRCNN, DetectorCard]:
     card = _read_card(folder / CONFIG)
     config = card.network.model_copy(update={"encoder_weights": RANDOM})
     network = build_detector(config, len(card.things))
-    try:
-        network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(
-            f"{folder / WEIGHTS} is damaged or truncated ({error}); copy it again"
-        ) from None
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
-        raise UserError(f"{folder / WEIGHTS} does not fit its {CONFIG}: {first}") from None
+    own = {key: Kind.of(value) for key, value in network.state_dict().items()}
+    check_kinds(own, folder / WEIGHTS, CONFIG)
+    fill_network(network, folder / WEIGHTS)
     return network.eval(), card
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from u2pl.cli.console import ConsoleReporter, standard_output
 from u2pl.cli.requests import ExportRequest, PushRequest
 from u2pl.errors import UserError
+from u2pl.files import Content
 from u2pl.model.folder import CONFIG, README, WEIGHTS, locate, save_folder
 from u2pl.model.model import load
 from u2pl.model.onnx_file import OnnxCheck, load_onnx, to_onnx
@@ -30,7 +31,7 @@ def export(app: App, request: ExportRequest) -> None:
     reporter = ConsoleReporter(standard_output())
     found = locate(request.network)
     model = load(found.folder, "cpu")
-    more: dict[str, bytes] = {}
+    more: dict[str, Content] = {}
     if request.onnx:
         more[ONNX], check = to_onnx(model.network, model.card)
         reporter.say(check_words(check))

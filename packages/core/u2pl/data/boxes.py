@@ -16,7 +16,7 @@ import numpy as np
 from u2pl.data.source import Source
 from u2pl.data.transforms import Geometry
 from u2pl.errors import UserError
-from u2pl.files import parse_json, replace_file
+from u2pl.files import parse_json, write_text
 
 #: What the file of boxes says that it is.
 FORMAT = "u2pl-boxes-1"
@@ -152,8 +152,7 @@ def write_boxes(path: Path, found: FoundBoxes) -> None:
             for id, boxes in found.images.items()
         },
     }
-    text = json.dumps(content, ensure_ascii=False) + "\n"
-    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_text(path, json.dumps(content, ensure_ascii=False) + "\n")
 
 
 def read_boxes(path: Path, source: Source, threshold: float | None = None) -> dict[str, np.ndarray]:

@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score, score_of
 from u2pl.files import parse_json, replace_file
+from u2pl.tensor_file import Damaged, read_tensors, tensor_file
 
 #: The counts of a run's last evaluation, in its folder.
 COUNTS = "counts.safetensors"
@@ -68,26 +67,25 @@ def save_counts(path: Path, ids: Sequence[str], networks: Mapping[str, Counts]) 
         UserError: The disk is full or refuses.
     """
     tensors = {
-        f"{name}.{part}": value.contiguous()
+        f"{name}.{part}": value
         for name, counts in networks.items()
         for part, value in counts._asdict().items()
     }
-    content = safetensors.torch.save(tensors, {"ids": json.dumps(list(ids))})
-    replace_file(path, lambda beside: beside.write_bytes(content))
+    replace_file(path, tensor_file(tensors, {"ids": json.dumps(list(ids))}))
 
 
 def load_counts(path: Path) -> ScoredImages:
     """The inverse of `save_counts`; UserError if the file is damaged or none of it."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            ids = tuple(parse_json((file.metadata() or {})["ids"]))
-            names = dict.fromkeys(key.rpartition(".")[0] for key in file.keys())  # noqa: SIM118
-            found = {
-                name: Counts(*(file.get_tensor(f"{name}.{part}") for part in Counts._fields))
-                for name in names
-            }
+        held = read_tensors(path)
+        ids = tuple(parse_json(held.facts["ids"]))
+        names = dict.fromkeys(key.rpartition(".")[0] for key in held.tensors)
+        found = {
+            name: Counts(*(held.tensors[f"{name}.{part}"] for part in Counts._fields))
+            for name in names
+        }
         _check(ids, found)
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (Damaged, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read as pixel counts ({type(error).__name__}: {error}); delete it: "
             "reports and comparisons then do without what is counted of each image"

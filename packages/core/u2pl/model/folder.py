@@ -6,17 +6,17 @@ Loading reads nothing else: no pretrained weights, no pickles.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import safetensors
-import safetensors.torch
 import torch
 from pydantic import ValidationError
+from torch import nn
 
-from u2pl.errors import UserError, explain
-from u2pl.files import parse_json, replace_folder, whole_folder
+from u2pl.errors import UserError, explain, one_line
+from u2pl.files import Content, parse_json, replace_folder, whole_folder
 from u2pl.model.card import FORMAT, Card, Normalisation
 from u2pl.model.hub import fetch, hub_name
 from u2pl.model.readme import readme
@@ -24,25 +24,23 @@ from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import RANDOM
 from u2pl.networks.pretrained import check_finite
 from u2pl.networks.segmentor import Segmentor
+from u2pl.tensor_file import (
+    UNCHECKED,
+    Damaged,
+    Kind,
+    differing,
+    read_kinds,
+    read_tensors,
+    tensor_file,
+)
 
-T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 WEIGHTS, CONFIG, README = "model.safetensors", "config.json", "README.md"
 
 
 #: First bytes of a file of `torch.save`: a zip archive, or a bare pickle.
 PICKLES = (b"PK", b"\x80")
-#: Types of numbers as safetensors spells them.
-DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 class Found(NamedTuple):
@@ -54,7 +52,7 @@ class Found(NamedTuple):
 
 
 def save_folder(
-    folder: Path, network: Segmentor, card: Card, more: Mapping[str, bytes] | None = None
+    folder: Path, network: Segmentor, card: Card, more: Mapping[str, Content] | None = None
 ) -> None:
     """Write a network and its card; at every moment the old or the new folder can be loaded whole.
 
@@ -70,7 +68,7 @@ def save_folder(
     replace_folder(folder, {**folder_files(network, card), **(more or {})})
 
 
-def folder_files(network: Segmentor, card: Card, name: str = "FOLDER") -> dict[str, bytes]:
+def folder_files(network: Segmentor, card: Card, name: str = "FOLDER") -> dict[str, Content]:
     """What a model's folder holds, by file name.
 
     Args:
@@ -82,13 +80,9 @@ def folder_files(network: Segmentor, card: Card, name: str = "FOLDER") -> dict[s
         mean=network.mean.flatten().tolist(), std=network.std.flatten().tolist()
     )
     card = card.model_copy(update={"format": FORMAT, "normalisation": colours})
-    weights = {
-        key: value.detach().cpu().contiguous().clone()
-        for key, value in network.state_dict().items()
-    }
     text = json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False)
     return {
-        WEIGHTS: safetensors.torch.save(weights),
+        WEIGHTS: tensor_file(network.state_dict()),
         CONFIG: f"{text}\n".encode(),
         README: readme(card, name).encode(),
     }
@@ -107,7 +101,7 @@ def load_folder(path: Path) -> tuple[Segmentor, Card]:
     card = read_card(folder / CONFIG)
     check_fit(card, folder)
     network = _build(card, folder / CONFIG)
-    _fill(network, card, folder / WEIGHTS)
+    fill_network(network, folder / WEIGHTS, _left_out(card, network))
     return network.eval(), card
 
 
@@ -186,26 +180,65 @@ def check_fit(card: Card, folder: Path) -> None:
     path = folder / WEIGHTS
     try:
         network = _outline(card, folder / CONFIG)
-        own = {k: ([*v.shape], DTYPES[v.dtype]) for k, v in network.state_dict().items()}
+        own = {key: Kind.of(value) for key, value in network.state_dict().items()}
     except UserError:
         raise
     except Exception as error:  # whatever numbers that make no sense can raise in torch and timm
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{folder / CONFIG} describes no network ({reason})") from error
-    given = _header(path)
-    if card.format == 1 and network.embedder is None:
-        given = _without_embedder(given)
-    wrong = sorted(own.keys() ^ given.keys()) or [key for key in own if own[key] != given[key]]
-    if not wrong:
-        return
-    key, said = wrong[0], ""
-    if key in own and key in given:
-        (shape, kind), (theirs, their_kind) = own[key], given[key]
-        said = f" ({their_kind} {theirs}, not {kind} {shape})"
-    raise UserError(
-        f"{path} does not fit its {CONFIG}: {len(wrong)} tensors are missing, unknown or of "
-        f"another shape or type; first: {key}{said}"
+    check_kinds(own, path, CONFIG, _left_out(card, network))
+
+
+def check_kinds(
+    own: Mapping[str, Kind], path: Path, config: str, left_out: tuple[str, ...] = ()
+) -> None:
+    """UserError if a file of weights holds no such tensors, without reading any.
+
+    Args:
+        own: what there should be.
+        path: of the file.
+        config: name of the file beside it that describes the network.
+        left_out: what the names of tensors begin with that are not needed.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+        # safetensors: eight bytes of length, which may look like anything, then JSON
+        if start.startswith(PICKLES) and start[8:] != b"{":
+            raise UserError(
+                f"{path} is a pickle by another name, which could run code: it is not opened; get "
+                "the safetensors file"
+            )
+        found = read_kinds(path)
+    except (Damaged, OSError) as error:
+        raise UserError(f"{path} is damaged or truncated ({error}); copy it again") from error
+    said = differing(
+        own, {key: kind for key, kind in found.items() if not key.startswith(left_out)}
     )
+    if said:
+        raise UserError(f"{path} does not fit its {config}: {said}")
+
+
+def fill_network(network: nn.Module, path: Path, left_out: tuple[str, ...] = ()) -> None:
+    """Load weights that fit, see `check_kinds`; says so if nothing tells whether they are damaged.
+
+    Raises:
+        UserError: The file is damaged, or a number is not finite.
+    """
+    try:
+        held = read_tensors(path)
+    except Damaged as error:
+        raise UserError(f"{path} is damaged or truncated ({error}); copy it again") from error
+    state = {key: value for key, value in held.tensors.items() if not key.startswith(left_out)}
+    check_finite(state, str(path))
+    network.load_state_dict(state)
+    if not held.checked:
+        logger.warning("note: %s", one_line(f"{path} {UNCHECKED}"))
+
+
+def _left_out(card: Card, network: Segmentor) -> tuple[str, ...]:
+    """Of a card of format 1 the representation head, which is built otherwise today."""
+    return ("embedder.",) if card.format == 1 and network.embedder is None else ()
 
 
 def _outline(card: Card, path: Path) -> Segmentor:
@@ -215,24 +248,6 @@ def _outline(card: Card, path: Path) -> Segmentor:
             return _build(card, path)
     except NotImplementedError:  # its code looks at numbers that are not there
         return _build(card, path)
-
-
-def _header(path: Path) -> dict[str, tuple[list[int], str]]:
-    """Shape and type of each tensor of a file, without reading any."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(9)
-            # safetensors: eight bytes of length, which may look like anything, then JSON
-            if start.startswith(PICKLES) and start[8:] != b"{":
-                raise UserError(
-                    f"{path} is a pickle by another name, which could run code: it is not opened; "
-                    "get the safetensors file"
-                )
-        with safetensors.safe_open(path, "pt") as held:
-            slices = {key: held.get_slice(key) for key in held.keys()}  # noqa: SIM118, not a dict
-            return {k: ([*v.get_shape()], v.get_dtype()) for k, v in slices.items()}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or truncated ({error}); copy it again") from error
 
 
 def _build(card: Card, path: Path) -> Segmentor:
@@ -247,18 +262,3 @@ def _build(card: Card, path: Path) -> Segmentor:
     ):
         buffer.copy_(buffer.new_tensor(value).view(3, 1, 1))
     return network
-
-
-def _fill(network: Segmentor, card: Card, path: Path) -> None:
-    try:
-        state = safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or truncated ({error}); copy it again") from error
-    if card.format == 1 and network.embedder is None:
-        state = _without_embedder(state)
-    check_finite(state, str(path))
-    network.load_state_dict(state)
-
-
-def _without_embedder(state: Mapping[str, T]) -> dict[str, T]:
-    return {key: value for key, value in state.items() if not key.startswith("embedder.")}

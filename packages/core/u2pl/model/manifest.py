@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
 
 from u2pl.errors import DiskError, UserError, explain
-from u2pl.files import make_folder, replace_file
+from u2pl.files import make_folder, write_text
 
 #: One JSON line after the other: how images were predicted, then what was written of each.
 MANIFEST = "predictions.jsonl"
@@ -102,8 +102,7 @@ class Manifest:
         self.found = {name: self.found[name] for name in keep}
         lines = [_Line(format=FORMAT, settings=self.settings, files=self.files)]
         lines += [_Line(found=found) for found in self.found.values()]
-        text = "".join(_json(line) for line in lines)
-        replace_file(self.path, lambda beside: beside.write_text(text, encoding="utf-8"))
+        write_text(self.path, "".join(_json(line) for line in lines))
 
     @contextmanager
     def writing(self, names: Iterable[str]) -> Iterator[list[Found]]:

@@ -125,7 +125,7 @@ class Model:
         Raises UserError, and writes nothing, if the file would compute something else.
         """
         content, check = to_onnx(self.network, self.card)
-        replace_file(Path(path), lambda beside: beside.write_bytes(content))
+        replace_file(Path(path), content)
         return check
 
     def protocol(self, **view: Unpack[View]) -> EvaluationProtocol:

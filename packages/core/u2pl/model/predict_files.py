@@ -23,7 +23,7 @@ from u2pl.data.regions import Regions, open_regions
 from u2pl.data.walking import files_below
 from u2pl.errors import UserError, one_line, out_of_memory
 from u2pl.evaluate.bands import Segmented
-from u2pl.files import replace_file
+from u2pl.files import write_text
 from u2pl.model import formats
 from u2pl.model.formats import Image
 from u2pl.model.manifest import Found, Manifest, stored
@@ -308,7 +308,7 @@ def write_table(found: Iterable[Found], classes: Sequence[str], ignored: bool, p
     for each in found:
         row = [each.name, each.confidence, each.entropy, *([each.ignored] if ignored else [])]
         table.writerow([*row, *(each.shares.get(name, 0) for name in classes)])
-    replace_file(path, lambda beside: beside.write_text(text.getvalue(), encoding="utf-8"))
+    write_text(path, text.getvalue())
 
 
 def find_images(inputs: Sequence[Path], out: Path, written: Iterable[str] = ()) -> dict[str, Path]:

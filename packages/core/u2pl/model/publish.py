@@ -13,6 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from u2pl.data.demo.scenes import DEMOS
 from u2pl.errors import UserError
+from u2pl.files import in_memory
 from u2pl.model.card import Card
 from u2pl.model.folder import folder_files
 from u2pl.model.hub import repository_of
@@ -50,7 +51,7 @@ def publish(model: Model, name: str, private: bool = False) -> str:
             "another name"
         )
     files = folder_files(model.network, without_paths(model.card), repository)
-    operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+    operations = [CommitOperationAdd(path, in_memory(content)) for path, content in files.items()]
     words = f"A segmenter of {len(model.classes)} classes, trained with u2pl"
     with _one_line(name):
         api.create_commit(repository, operations, commit_message=words)

@@ -22,6 +22,7 @@ from u2pl.cache import digest
 from u2pl.errors import UserError
 from u2pl.networks.encoder import Encoder, Weights, family_of
 from u2pl.networks.licenses import is_special
+from u2pl.tensor_file import not_finite
 
 #: Beginnings of the names of tensors that an encoder may do without: those of classifiers, and of
 #: what only pretraining needs.
@@ -201,12 +202,9 @@ def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
         tensors: by key.
         source: where they come from, for the message.
     """
-    broken = [key for key, value in tensors.items() if not value.isfinite().all()]
-    if broken:
-        raise UserError(
-            f"{source} holds numbers that are not finite, in {len(broken)} tensors; first: "
-            f"{broken[0]}; get the file again"
-        )
+    said = not_finite(tensors)
+    if said:
+        raise UserError(f"{source} holds {said}; get the file again")
 
 
 def _is_plain(value: Tensor) -> bool:

@@ -120,7 +120,7 @@ def _write(image: Image.Image, path: Path) -> None:
     encoded = BytesIO()
     image.save(encoded, Image.registered_extensions()[path.suffix], quality=92)
     make_folder(path.parent)
-    replace_file(path, lambda beside: beside.write_bytes(encoded.getvalue()))
+    replace_file(path, encoded.getvalue())
 
 
 def _borders(ids: np.ndarray) -> np.ndarray:

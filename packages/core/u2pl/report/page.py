@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jinja2
 
-from u2pl.files import replace_file
+from u2pl.files import write_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -54,7 +54,7 @@ def read_script(name: str) -> str:
 
 def write_page(path: Path, html: str) -> None:
     """Write a page atomically; UserError if the disk is full or refuses."""
-    replace_file(path, lambda beside: beside.write_text(html, encoding="utf-8"))
+    write_text(path, html)
 
 
 @cache

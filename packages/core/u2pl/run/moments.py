@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,6 +24,7 @@ from u2pl.methods.method import AnyMethod
 from u2pl.notation import IGNORE, PADDING
 from u2pl.run.task import Part, Task
 from u2pl.schedules import Progress
+from u2pl.tensor_file import Damaged, read_tensors, tensor_file
 
 #: Folder of the moments in that of a run.
 MOMENTS = "moments"
@@ -101,9 +100,8 @@ def keep_moment(folder: Path, task: Task, method: AnyMethod, progress: Progress)
         "maps": json.dumps(list(maps)),
     }
     make_folder(folder / MOMENTS)
-    content = safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, facts)
     path = folder / MOMENTS / f"{progress.step + 1:07}.safetensors"
-    replace_file(path, lambda beside: beside.write_bytes(content))
+    replace_file(path, tensor_file(tensors, facts))
 
 
 def read_moments(folder: Path) -> list[Moment]:
@@ -113,22 +111,22 @@ def read_moments(folder: Path) -> list[Moment]:
 
 def _read(path: Path) -> Moment:
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            facts = file.metadata() or {}
-            images, names = parse_json(facts["images"]), parse_json(facts["maps"])
-            looks = [
-                Look(
-                    id,
-                    role,
-                    file.get_tensor(f"{i}.image").transpose(1, 2, 0),
-                    file.get_tensor(f"{i}.truth"),
-                    {name: file.get_tensor(f"{i}.{name}") for name in names},
-                )
-                for i, (role, id) in enumerate(images)
-            ]
+        held = read_tensors(path)
+        arrays, facts = {key: value.numpy() for key, value in held.tensors.items()}, held.facts
+        images, names = parse_json(facts["images"]), parse_json(facts["maps"])
+        looks = [
+            Look(
+                id,
+                role,
+                arrays[f"{i}.image"].transpose(1, 2, 0),
+                arrays[f"{i}.truth"],
+                {name: arrays[f"{i}.{name}"] for name in names},
+            )
+            for i, (role, id) in enumerate(images)
+        ]
         _check(looks)
         return Moment(int(facts["step"]), looks)
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (Damaged, KeyError, ValueError, TypeError) as error:
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}: {error}); delete it, it is only for "
             "the report"

@@ -17,7 +17,7 @@ from u2pl.model.pictures import picture_rows
 from u2pl.report.gallery import gallery
 from u2pl.run.start import read_origin
 from u2pl.run.task import Task
-from u2pl.training.loop import History
+from u2pl.training.history import History
 from u2pl.training.provenance import circumstances
 from u2pl.training.run_folder import CHANGES, SUMMARY, read_config
 

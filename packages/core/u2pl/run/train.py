@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -18,6 +18,7 @@ from torch import nn
 
 from u2pl import distributed
 from u2pl.counting import OnProgress, silently
+from u2pl.data.streams import TrainingSet
 from u2pl.errors import CutShort, DiskError, LoadingError, UserError, out_of_memory
 from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.counts import COUNTS, save_counts
@@ -60,11 +61,14 @@ from u2pl.training.memory import check_memory, keep_freed_memory
 from u2pl.training.provenance import precision, versions
 from u2pl.training.run_folder import (
     CONFIG,
+    SUMMARY,
+    Numbered,
+    accept_changes,
+    check_same,
+    claimed,
     forget_unbegun,
     is_unbegun,
     latest_folder,
-    next_folder,
-    open_folder,
 )
 from u2pl.training.threads import choose_threads
 
@@ -138,12 +142,7 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     if request.baseline:
         _train_baseline(app, request, found, reporter)
     if found is not None and found.finished:
-        # without a report it was cut short while that was drawn
-        if request.baseline or not (found.folder / REPORT).exists():
-            _write_again(app, found.folder, request.cpu, reporter)
-        elif reporter is not None and distributed.rank() == 0:
-            reporter.say(f"{found.folder} is finished: there is nothing to go on with")
-        return Run(found.folder)
+        return _finished(app, found.folder, request, reporter)
     recipe = Recipe.of_request(app, request) if found is None else found.recipe(app)
     request = request if found is None else found.request
     accelerator = make_accelerator(request.cpu, recipe.sections.train.precision)
@@ -165,9 +164,16 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
         check_scored(scored.source, scored.ids)
     task.check_masks()
     task.check()
-    folder = _folder(task)
+    place = _place(task)
+    begun = place if isinstance(place, Path) and request.resume else None
+    asked, changed = task.config(), list[str]()
+    if begun is not None:
+        asked = asked if found is None else found.as_begun(asked)
+        changed = check_same(begun, asked, request.accept_changed_data)
+        if (begun / SUMMARY).is_file():
+            return _finished(app, begun, request, reporter)
     # of a run that goes on, all is in its state: what it began with, and what `prepare` has found
-    going_on = request.resume and has_checkpoint(folder)
+    going_on = begun is not None and has_checkpoint(begun)
     method, beginning = (task.build_method(), None) if going_on else task.begin()
     dataset = task.dataset()
     check_method(method, task.recipe.sections.train, device.type == "cuda")
@@ -177,27 +183,43 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     if not going_on:
         task.prepare(method.to(device))
     distributed.barrier()  # every process has read the folders before the first one makes one
-    if main:
-        config = _config(task, folder, beginning)
-        changed_after = saved_step(folder) if request.accept_changed_data else None
-        begun = config if found is None else found.as_begun(config)
-        open_folder(folder, begun, request.resume, changed_after)
+    if begun is not None and beginning is not None:
+        _check_origin(begun, beginning)
+    with claimed(place, _config(task, beginning) if begun is None else None) as (folder, note):
+        if main and changed:
+            accept_changes(folder, asked, changed, saved_step(folder))
         for line in announcement(task, method, folder, accelerator, beginning):
             reporter.say(line)
-    distributed.barrier()
+        if note:
+            reporter.say(f"note: {note}")
+        _carry_out(task, method, dataset, folder, accelerator, reporter)
+    return Run(folder)
 
+
+def _carry_out(
+    task: Task,
+    method: AnyMethod,
+    dataset: TrainingSet[Any],
+    folder: Path,
+    accelerator: Accelerator,
+    reporter: Reporter,
+) -> None:
+    """Train in a folder that is claimed, and write down what comes of it."""
+    request, sections, scored = task.request, task.recipe.sections, task.scored
+    main, device = accelerator.is_main_process, accelerator.device
     names = request.track if main else []
+    command = resume_command(task.app.name, folder)
     try:
         with (
-            telling_how_to_go_on(resume_command(app.name, folder), folder),
+            telling_how_to_go_on(command, folder),
             reporter.training() as shown,
             tracking(shown, names, folder, task.config(), task.classes) as progress,
         ):
             job = Job(
                 method=method,
                 dataset=dataset,
-                train=task.recipe.sections.train,
-                data=task.recipe.sections.data,
+                train=sections.train,
+                data=sections.data,
                 total=task.total,
                 seed=request.seed,
                 evaluate=partial(_evaluate, task, folder, device) if scored.ids else None,
@@ -222,12 +244,11 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
         raise
     if main:
         with (
-            telling_how_to_go_on(resume_command(app.name, folder), folder),
+            telling_how_to_go_on(command, folder),
             reporter.counting("drawing the report") as drawing,
         ):
             write_report(task.app, folder, device, drawing)
     distributed.barrier()
-    return Run(folder)
 
 
 @contextmanager
@@ -259,13 +280,18 @@ def telling_how_to_go_on(command: str, folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _write_again(app: App, folder: Path, cpu: bool, reporter: Reporter | None) -> None:
-    """Write the report of a finished run, now that its baseline lies beside it."""
-    accelerator = make_accelerator(cpu)
-    if accelerator.is_main_process:
-        with (reporter or Silent()).counting("drawing the report") as drawing:
-            write_report(app, folder, accelerator.device, drawing)
-    distributed.barrier()
+def _finished(app: App, folder: Path, request: Request, reporter: Reporter | None) -> Run:
+    """A run that has nothing left to do; its report is written if it lacks one, or a baseline."""
+    # without a report it was cut short while that was drawn
+    if request.baseline or not (folder / REPORT).exists():
+        accelerator = make_accelerator(request.cpu)
+        if accelerator.is_main_process:
+            with (reporter or Silent()).counting("drawing the report") as drawing:
+                write_report(app, folder, accelerator.device, drawing)
+        distributed.barrier()
+    elif reporter is not None and distributed.rank() == 0:
+        reporter.say(f"{folder} is finished: there is nothing to go on with")
+    return Run(folder)
 
 
 def _train_baseline(
@@ -378,30 +404,31 @@ def _evaluate(
     return scores
 
 
-def _folder(task: Task) -> Path:
-    request, stem = task.request, f"{task.name}-{task.request.method}"
+def _place(task: Task) -> Path | Numbered:
+    """Where the run is, or is to be."""
+    request, place = task.request, Numbered(Path("runs"), f"{task.name}-{task.request.method}")
     if request.out is not None:
         return request.out
-    runs = Path("runs")
-    return latest_folder(runs, stem, task.config()) if request.resume else next_folder(runs, stem)
+    return latest_folder(*place, task.config()) if request.resume else place
 
 
-def _config(task: Task, folder: Path, beginning: Beginning | None) -> dict[str, object]:
-    """What config.json says, with what the run begins with.
-
-    Raises UserError if a run that has no state yet was started from the same name with other
-    weights; with a state it does not matter what has become of them.
-    """
+def _config(task: Task, beginning: Beginning | None) -> dict[str, object]:
+    """What config.json says, with what the run begins with."""
     config = {**task.config(), "command": task.command()}
-    if beginning is None:
-        return config
+    return config | ({ORIGIN: beginning.origin.model_dump(mode="json")} if beginning else {})
+
+
+def _check_origin(folder: Path, beginning: Beginning) -> None:
+    """UserError if a run that has no state yet was started from the same name with other weights.
+
+    With a state it does not matter what has become of them.
+    """
     origin = beginning.origin
-    if task.request.resume and (folder / CONFIG).is_file() and read_origin(folder) != origin:
+    if read_origin(folder) != origin:
         raise UserError(
             f"--resume: {origin.name} has changed since the run in {folder} was started from it; "
             "start again with another --out"
         )
-    return {**config, ORIGIN: origin.model_dump(mode="json")}
 
 
 def _keep(

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import json
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from u2pl.errors import UserError
 from u2pl.files import parse_json, replace_file
 from u2pl.methods.method import AnyMethod
+from u2pl.tensor_file import (
+    UNCHECKED,
+    Damaged,
+    Kind,
+    differing,
+    not_finite,
+    read_facts,
+    read_tensors,
+    tensor_file,
+)
 
 FILE = "resume.safetensors"
-FORMAT = "u2pl-resume-1"
+#: The first format had no digest.
+FORMAT, FIRST = "u2pl-resume-2", "u2pl-resume-1"
+_AGAIN = "start again with another --out"
+
+
+class Loaded(NamedTuple):
+    """What a state says beside its tensors."""
+
+    facts: dict[str, Any]
+    note: str  # for a person; empty if there is nothing to say
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -28,9 +45,8 @@ def has_checkpoint(folder: Path) -> bool:
 def saved_step(folder: Path) -> int:
     """Steps done in the state of a folder; 0 if there is none, or none that can be read."""
     try:
-        with safe_open(folder / FILE, "pt") as file:
-            return int(parse_json((file.metadata() or {})["facts"])["step"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return int(parse_json(read_facts(folder / FILE)["facts"])["step"])
+    except (Damaged, KeyError, TypeError, ValueError):
         return 0
 
 
@@ -42,89 +58,120 @@ def save_checkpoint(
     Learning rate, sampling and random draws follow from the step and are not saved.
     """
     tensors = {f"method.{name}": value for name, value in method.state_dict().items()}
-    for index, state in _optimizer_state(optimizer).items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-    own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    tensors |= _optimizer_tensors(optimizer)
     metadata = {"format": FORMAT, "facts": json.dumps(facts)}
-
-    def write(path: Path) -> None:
-        try:
-            save_file(own, path, metadata)
-            shutil.copymode(folder, path)  # it makes a file for its owner alone
-            path.chmod(path.stat().st_mode & 0o666)
-        except SafetensorError as error:  # safetensors' form of an OSError while writing
-            raise OSError(None, str(error)) from error
-
-    replace_file(folder / FILE, write)
+    replace_file(folder / FILE, tensor_file(tensors, metadata))
 
 
-def load_checkpoint(
-    folder: Path, method: AnyMethod, optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
-    """Load the saved state into a method and its optimizer; returns the facts.
+def load_checkpoint(folder: Path, method: AnyMethod, optimizer: torch.optim.Optimizer) -> Loaded:
+    """Load the saved state into a method and its optimizer.
 
     Raises UserError if the file is damaged or belongs to another network or method.
     """
     path = folder / FILE
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); start again with another --out"
-        ) from error
-    if metadata.get("format") != FORMAT:
-        raise UserError(
-            f"{path} is not a state of this version of u2pl ({FORMAT}); start again with another "
-            "--out"
-        )
+        held = read_tensors(path)
+    except Damaged as error:
+        raise UserError(f"{path} cannot be read ({error}); {_AGAIN}") from error
+    version = held.facts.get("format")
+    if version not in (FORMAT, FIRST):
+        raise UserError(f"{path} is not a state of this version of u2pl ({FORMAT}); {_AGAIN}")
     try:
-        method.load_state_dict(
-            {
-                name.removeprefix("method."): t
-                for name, t in tensors.items()
-                if name.startswith("method.")
-            }
-        )
-    except RuntimeError as error:
-        raise UserError(
-            f"{path} is of another network or method: {str(error).splitlines()[1].strip()}"
-        ) from error
-    try:
-        facts = parse_json(metadata["facts"])
-        _load_optimizer_state(optimizer, tensors)
-    except (KeyError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path} is damaged ({type(error).__name__}: {error}); start again with another --out"
-        ) from error
-    return cast(dict[str, Any], facts)
+        if version == FORMAT and not held.checked:
+            raise ValueError("its digest is missing")
+        facts = parse_json(held.facts["facts"])
+        if not isinstance(facts, dict):
+            raise ValueError("its facts are none")
+        own, theirs = _parts(held.tensors)
+        _check_method(method, own)
+        state = _optimizer_state(optimizer, theirs)
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); {_AGAIN}") from error
+    except _Other as error:
+        raise UserError(f"{path} is of another network or method: {error}") from error
+    method.load_state_dict(own)
+    _load_optimizer(optimizer, state)
+    return Loaded(facts, "" if held.checked else f"{path} {UNCHECKED}")
 
 
-def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
-    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
+class _Other(Exception):
+    """The state does not fit what is to go on with it."""
+
+
+def _parts(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The method's tensors and the optimizer's, without what their names begin with."""
+    parts: dict[str, dict[str, Tensor]] = {"method": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        part, _, rest = name.partition(".")
+        if part not in parts:
+            raise ValueError(f"{name} is of neither method nor optimizer")
+        parts[part][rest] = value
+    return parts["method"], parts["optimizer"]
+
+
+def _check_method(method: AnyMethod, found: Mapping[str, Tensor]) -> None:
+    """_Other if the tensors are those of another method, ValueError if a number is not finite."""
+    wanted = method.state_dict()
+    kinds = ({key: Kind.of(each) for key, each in of.items()} for of in (wanted, found))
+    said = differing(*kinds)
+    if said:
+        raise _Other(said)
+    said = not_finite(found)
+    if said:
+        raise ValueError(f"it holds {said}")
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     return {
-        index: {name: value for name, value in entry.items() if isinstance(value, Tensor)}
+        f"optimizer.{index}.{name}": value
         for index, entry in state.items()
+        for name, value in entry.items()
+        if isinstance(value, Tensor)
     }
 
 
-def _load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put the optimizer's tensors where they were; ValueError if one is of no parameter."""
+def _optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> dict[int, dict[str, Tensor]]:
+    """The optimizer's tensors by the number of their parameter.
+
+    Raises ValueError if one is of no parameter or no number, or some are missing. A parameter that
+    had no gradient yet has none; the digest tells if one that had some has lost them.
+    """
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, entry = name.split(".", 2)
-            known = int(index) in range(len(parameters))
-            if not known or value.shape not in ((), parameters[int(index)].shape):
-                raise ValueError(f"{name} is of no parameter")
-            state.setdefault(int(index), {})[entry] = value
+        index, _, entry = name.partition(".")
+        known = int(index) in range(len(parameters))
+        if (
+            not known
+            or value.shape not in ((), parameters[int(index)].shape)
+            or not value.is_floating_point()
+        ):
+            raise ValueError(f"optimizer.{name} is of no parameter")
+        state.setdefault(int(index), {})[entry] = value
+    said = not_finite(tensors)
+    if said:
+        raise ValueError(f"the optimizer holds {said}")
+    if len({frozenset(entry) for entry in state.values()}) != 1:
+        raise ValueError("tensors of the optimizer are missing")
+    return state
+
+
+def _load_optimizer(
+    optimizer: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Tensor]]
+) -> None:
+    """Put the optimizer's tensors where they were."""
     optimizer.load_state_dict(
-        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+        {
+            "state": {index: dict(entry) for index, entry in state.items()},
+            "param_groups": optimizer.state_dict()["param_groups"],
+        }
     )
     # fused steps walk a parameter and its averages in one order, so their layouts must be the same
     for parameter, entry in optimizer.state.items():
         for name, value in entry.items():
-            if value.shape == parameter.shape:
-                entry[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            like = parameter if value.shape == parameter.shape else value
+            # a copy in any case: what is mapped to the file would keep it on the disk
+            entry[name] = torch.empty_like(like, dtype=value.dtype).copy_(value)

@@ -3,41 +3,85 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from u2pl import distributed
-from u2pl.errors import DiskError, UserError
-from u2pl.evaluate.confusion import Score
+from u2pl.errors import DiskError, UserError, one_line
 from u2pl.files import parse_json, plain, replace_file
+from u2pl.training.history import EvaluationEntry
 
-#: What to do about a journal that is no longer whole.
-_BROKEN = "remove what is broken, or the file: only curves are lost"
 #: What is logged of a step: numbers, or a number for each class.
 Entries = dict[str, float | list[float]]
+
+
+class _Entry(BaseModel):
+    """A line: the step, and its entries or what an evaluation after it said."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, float | list[float | None] | None]
+
+    step: int
+    seconds: float = 0.0
+    lr: float = 0.0
+    #: A default is not checked, a null is.
+    evaluation: EvaluationEntry = None  # type: ignore[assignment]
+
+
+class _Line(NamedTuple):
+    """A line as it stands in the file, and what it says."""
+
+    number: int  # from 1
+    text: bytes
+    entry: dict[str, Any] | None  # None: it cannot be read
+    reason: str = ""  # why not
+    torn: bool = False  # whether it is a last one without an end
+
+
+class Reading(NamedTuple):
+    """What a journal says."""
+
+    lines: list[dict[str, Any]]
+    doubt: str  # what cannot be read of it, for a person; empty if all can
 
 
 class Journal:
     """Appends lines to a file.
 
+    Of an older journal the lines of `step` and of later steps are dropped, since a run that goes on
+    writes them again; so is an end that cannot be read. What cannot be read before that is kept as
+    it is.
+
     Args:
         path: of the file; None writes nothing, for all processes but rank 0.
-        step: lines of this step and later ones are dropped, since a resumed run writes them again.
+        step: the first one that is written.
+
+    Raises UserError if the file cannot be read.
     """
 
     def __init__(self, path: Path | None, step: int) -> None:
         self.path = path
-        if path is not None and path.exists():
-            kept = [line for line in read_journal(path) if line["step"] < step]
-            replace_file(
-                path,
-                lambda beside: beside.write_text("".join(json.dumps(line) + "\n" for line in kept)),
-            )
+        #: What is wrong with the older journal, for a person.
+        self.notes: list[str] = []
+        if path is None or not path.exists():
+            return
+        lines = _read(path)
+        # the line of the last one that can be read
+        end = max((line.number for line in lines if line.entry is not None), default=0)
+        later = (line.number for line in lines if line.entry and line.entry["step"] >= step)
+        again = min(later, default=end)
+        broken = [line for line in lines if line.entry is None and line.number < again]
+        kept = [*broken, *(line for line in lines if line.entry and line.entry["step"] < step)]
+        if broken:
+            self.notes.append(f"{path}: {_unread(broken)}, and is kept")
+        if len(lines) > end:
+            self.notes.append(f"{path}: {_unread(lines[end:])}, and is dropped")
+        replace_file(path, b"".join(line.text + b"\n" for line in sorted(kept)))
 
     def write(self, step: int, **entries: object) -> None:
         """Append the entries of a step; DiskError if the disk is full."""
@@ -52,52 +96,49 @@ class Journal:
             ) from error
 
 
-class _Evaluation(BaseModel):
-    """Scores by network, after so many steps."""
+def read_journal(path: Path) -> Reading:
+    """The lines of a journal, and what of it cannot be read.
 
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Score]
-
-    step: int
-
-
-class _Line(BaseModel):
-    """A line: the step, and its entries or what an evaluation after it said."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, float | list[float | None] | None]
-
-    step: int
-    seconds: float = 0.0
-    lr: float = 0.0
-    evaluation: _Evaluation = None  # type: ignore[assignment]  # a default is not checked, a null is
-
-
-def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a journal, without a last one that a kill truncated.
+    A last line that is half written is no doubt: the run goes on, or was killed.
 
     Raises:
-        UserError: The file cannot be read, or a line in it is none of a journal.
+        UserError: The file cannot be read.
     """
+    lines = _read(path)
+    broken = [line for line in lines if line.entry is None and not line.torn]
+    doubt = f"{path}: {_unread(broken)}: curves and best scores go without it" if broken else ""
+    return Reading([line.entry for line in lines if line.entry is not None], doubt)
+
+
+def _read(path: Path) -> list[_Line]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); {_BROKEN}") from None
-    for number, text in enumerate(lines, 1):
-        try:
-            line: dict[str, Any] = parse_json(text)
-        except ValueError as error:
-            if number == len(lines):
-                return
-            raise UserError(f"{path}, line {number}: {error}; {_BROKEN}") from None
-        try:
-            _Line.model_validate(line)
-        except ValidationError as error:
-            name = " ".join(map(str, error.errors()[0]["loc"][:1])) or "a line"
-            raise UserError(
-                f"{path}, line {number}: {name} is none of a journal; {_BROKEN}"
-            ) from None
-        yield line
+        *whole, rest = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); mend that, or remove it: only curves are "
+            "lost"
+        ) from None
+    lines = [_parse(number, text) for number, text in enumerate(whole, 1)]
+    return [*lines, _parse(len(whole) + 1, rest, torn=True)] if rest else lines
+
+
+def _parse(number: int, text: bytes, torn: bool = False) -> _Line:
+    try:
+        entry: dict[str, Any] = parse_json(text)
+        _Entry.model_validate(entry)
+    except ValidationError as error:
+        name = " ".join(map(str, error.errors()[0]["loc"][:1])) or "it"
+        return _Line(number, text, None, f"{one_line(name)} is none of a journal", torn)
+    except ValueError as error:
+        return _Line(number, text, None, str(error), torn)
+    return _Line(number, text, entry)
+
+
+def _unread(broken: Sequence[_Line]) -> str:
+    """Which lines cannot be read, and why not the first of them."""
+    first = broken[0]
+    more = f", nor {len(broken) - 1} more behind it" if broken[1:] else ""
+    return f"line {first.number} cannot be read ({first.reason}){more}"
 
 
 def numbers(scalars: dict[str, Tensor | float]) -> Entries:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import signal
 import threading
@@ -12,7 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -29,6 +28,7 @@ from u2pl.data.ids import first_three
 from u2pl.data.streams import StepSampler
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score
+from u2pl.files import whole_folder
 from u2pl.methods.method import AnyMethod
 from u2pl.networks.attention import AffinityHead
 from u2pl.networks.encoder import Encoder
@@ -37,11 +37,12 @@ from u2pl.schedules import Progress, step_seed
 from u2pl.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from u2pl.training.config import DataConfig, TrainConfig
 from u2pl.training.guard import FiniteGuard, check_weights
-from u2pl.training.journal import Entries, Journal, numbers
+from u2pl.training.history import Evaluation, History
+from u2pl.training.journal import Entries, Journal, numbers, read_journal
 from u2pl.training.loading import STOPPING, load_batches, peer_failures, worker_failures
 from u2pl.training.optimizer import build_optimizer, layer_factors, set_learning_rate
 from u2pl.training.pace import Pace
-from u2pl.training.run_folder import JOURNAL
+from u2pl.training.run_folder import BEST, JOURNAL, LAST
 from u2pl.training.threads import choose_threads
 
 
@@ -82,58 +83,6 @@ class Job:
     skipped: Callable[[], Sequence[str]] = tuple
     #: What an evaluation costs in steps, roughly, for the time left before one was timed.
     scoring_steps: float = 0.0
-
-
-class Evaluation(NamedTuple):
-    """Scores of a method's networks after some steps."""
-
-    step: int
-    scores: dict[str, Score]  # by role
-
-    def entry(self) -> dict[str, object]:
-        """As written to journal, state and summary."""
-        return {"step": self.step, **{name: s._asdict() for name, s in self.scores.items()}}
-
-    @classmethod
-    def parse(cls, entry: Mapping[str, Any]) -> Evaluation:
-        """The inverse of `entry`."""
-        scores = {name: Score(**score) for name, score in entry.items() if name != "step"}
-        return cls(entry["step"], scores)
-
-
-@dataclass
-class History:
-    """The part of a run's state that is no tensor."""
-
-    step: int = 0  # steps done
-    seconds: float = 0.0
-    evaluations: list[Evaluation] = field(default_factory=list)
-    best: Evaluation | None = None  # the one with the highest mIoU of the method's first network
-    scaler: dict[str, float] = field(default_factory=dict)  # state of float16's gradient scaler
-    threads: int = 0  # of each process, from the first step on; 0 = not known
-
-    def dump(self) -> dict[str, object]:
-        """JSON values."""
-        best = self.best.entry() if self.best is not None else {}
-        evaluations = [each.entry() for each in self.evaluations]
-        return {**vars(self), "evaluations": evaluations, "best": best}
-
-    @classmethod
-    def parse(cls, facts: Mapping[str, Any]) -> History:
-        """The inverse of `dump`; UserError if the facts are no history."""
-        try:
-            found = cls(**facts)
-            found.evaluations = [Evaluation.parse(entry) for entry in facts["evaluations"]]
-            found.best = Evaluation.parse(facts["best"]) if facts["best"] else None
-            if operator.index(found.step) < 0 or operator.index(found.threads) < 0:
-                raise ValueError("a negative number of steps or threads")
-            found.seconds = float(found.seconds)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(
-                f"the state holds no history of a run ({type(error).__name__}: {error}); "
-                "start again with another --out"
-            ) from error
-        return found
 
 
 class Stopped(Exception):
@@ -255,16 +204,7 @@ def fit(
     if device.type == "cuda" and accelerator.num_processes > 1:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
     optimizer = build_optimizer(method, config)
-    # a run that was killed before its first state was saved starts again
-    history = History()
-    if resume and has_checkpoint(folder):
-        history = History.parse(load_checkpoint(folder, method, optimizer))
-        if history.step > job.total:
-            raise UserError(
-                f"the state is that after step {history.step}, but the run has {job.total}; start "
-                "again with another --out"
-            )
-        reporter.note(f"going on after step {history.step} of {job.total}")
+    history = _begin(job, folder, method, optimizer, reporter) if resume else History()
     if config.compile:
         compile_encoders(method)
     history.threads = choose_threads(history.threads or torch.get_num_threads())
@@ -272,6 +212,8 @@ def fit(
     if accelerator.scaler is not None and history.scaler:
         accelerator.scaler.load_state_dict(history.scaler)
     journal = Journal(folder / JOURNAL if main else None, history.step)
+    for note in journal.notes:
+        reporter.note(note)
     guard, begin = FiniteGuard(), time.monotonic() - history.seconds
     skipped = _Skipped(job.skipped, reporter)
     evaluations = _evaluation_steps(job)
@@ -344,6 +286,44 @@ def fit(
     return history
 
 
+def _begin(
+    job: Job,
+    folder: Path,
+    method: AnyMethod,
+    optimizer: torch.optim.Optimizer,
+    reporter: Reporter,
+) -> History:
+    """What happened in a run that goes on, its state loaded.
+
+    Without a state it begins again: it was killed before the first one was written. UserError if it
+    was not, but trained to its end: its networks would be replaced.
+    """
+    again = "start again with another --out"
+    if not has_checkpoint(folder):
+        journal = folder / JOURNAL
+        lines = read_journal(journal).lines if journal.exists() else []
+        trained = any(line["step"] >= job.total - 1 for line in lines)
+        if trained and whole_folder(folder / LAST).exists():
+            raise UserError(
+                f"{folder} was trained to its end, but its state is gone: it would begin again and "
+                f"replace the network in {LAST}/; {again}"
+            )
+        reporter.note("no state was saved yet: the run begins again")
+        return History()
+    loaded = load_checkpoint(folder, method, optimizer)
+    history = History.parse(loaded.facts)
+    if history.step > job.total:
+        raise UserError(
+            f"the state is that after step {history.step}, but the run has {job.total}; {again}"
+        )
+    if any(each.scores.keys() != method.networks().keys() for each in history.evaluations):
+        raise UserError(f"the state has scores of other networks than the method's; {again}")
+    if loaded.note:
+        reporter.note(loaded.note)
+    reporter.note(f"going on after step {history.step} of {job.total}")
+    return history
+
+
 def compile_encoders(method: AnyMethod) -> None:
     """Compile the forward of every encoder at its first call."""
     for part in method.modules():
@@ -388,7 +368,7 @@ def _score(
     result = next(iter(networks))
     if job.evaluate is None:
         if main:
-            job.keep("last", networks[result], {"step": history.step, "network": result})
+            job.keep(LAST, networks[result], {"step": history.step, "network": result})
         return
     evaluation = Evaluation(history.step, job.evaluate(networks, reporter.evaluating))
     history.evaluations.append(evaluation)
@@ -397,7 +377,7 @@ def _score(
     if best:
         history.best = evaluation
     if main:
-        for kind in ("last", "best") if best else ("last",):
+        for kind in (LAST, BEST) if best else (LAST,):
             facts = {"step": history.step, "network": result, **score._asdict()}
             job.keep(kind, networks[result], facts)
     journal.write(history.step - 1, evaluation=evaluation.entry())

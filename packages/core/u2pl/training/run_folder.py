@@ -6,13 +6,18 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from u2pl import distributed
 from u2pl.errors import UserError
-from u2pl.files import parse_json, write_json
+from u2pl.files import PART, parse_json, write_json
+from u2pl.training.run_lock import LOCK, locked
 
 CONFIG, JOURNAL, SUMMARY = "config.json", "journal.jsonl", "summary.json"
+#: Folders of the network that was scored last, and of the best one.
+LAST, BEST = "last", "best"
 #: Entries that may change when a run is resumed; all others must be equal. What a run began with
 #: (`origin`) is in its state.
 FREE = (
@@ -36,7 +41,7 @@ ABSENT: Any = object()
 
 
 def next_folder(parent: Path, stem: str) -> Path:
-    """A new folder `parent/stem-<n>`, numbered after the highest existing one."""
+    """The name of a new folder `parent/stem-<n>`, numbered after the highest existing one."""
     return parent / f"{stem}-{max(_numbers(parent, stem), default=0) + 1}"
 
 
@@ -52,77 +57,143 @@ def latest_folder(parent: Path, stem: str, config: dict[str, object]) -> Path:
     )
 
 
-def open_folder(
-    folder: Path, config: dict[str, object], resume: bool, changed_after: int | None = None
-) -> None:
-    """Claim a folder for a new run, or check that it holds the run to resume.
+class Numbered(NamedTuple):
+    """A folder that gets the next free number when it is claimed."""
+
+    parent: Path
+    stem: str
+
+
+class Claim(NamedTuple):
+    """A folder that no other program writes into."""
+
+    folder: Path
+    note: str  # for a person; empty if there is nothing to say
+
+
+@contextmanager
+def claimed(place: Path | Numbered, config: dict[str, object] | None) -> Iterator[Claim]:
+    """Have a run's folder for oneself: a new one with its config, or that of a run to go on with.
+
+    Args:
+        place: the folder.
+        config: of a new run; None: it is there, see `check_same`.
+
+    Raises UserError, and changes nothing, if another program writes there, or if a new folder
+    cannot be made or is not empty. Of several processes the first claims, the others wait for it.
+    """
+    with ExitStack() as until_the_end:
+        claim = Claim(Path(), "")
+        if distributed.rank() == 0:
+            claim = until_the_end.enter_context(_claimed(place, config))
+        yield claim._replace(folder=Path(distributed.from_first(str(claim.folder))))
+
+
+@contextmanager
+def _claimed(place: Path | Numbered, config: dict[str, object] | None) -> Iterator[Claim]:
+    where = place.parent if isinstance(place, Numbered) else place
+    try:
+        if isinstance(place, Numbered):
+            folder = _make_numbered(*place)
+        else:
+            folder = place
+            if config is not None:
+                _check_empty(folder)
+                folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make the folder {where}: {error.strerror}; choose another --out"
+        ) from error
+    with locked(folder) as note:
+        if config is not None:
+            _check_empty(folder)  # until it was locked another run could begin there
+            write_json(folder / CONFIG, config)
+        yield Claim(folder, note)
+
+
+def holds_nothing(folder: Path) -> bool:
+    """Whether a folder is empty, but for what a kill may have left that is not worth keeping."""
+    names = (entry.name for entry in folder.iterdir())
+    return all(name == LOCK or name.endswith(PART) for name in names)
+
+
+def check_same(folder: Path, config: dict[str, object], data_may_differ: bool = False) -> list[str]:
+    """Check that a folder holds the run that is asked for.
 
     Args:
         folder: of the run.
         config: of the run as it is asked for.
-        resume: whether it was begun before.
-        changed_after: the step of its state, if the data may have changed since; then that is
-            written down.
+        data_may_differ: whether its data may have changed since.
 
-    Raises UserError, and changes nothing, if the folder is not empty or cannot be made, or holds no
-    run or one with another config.
+    Returns: the entries that differ because the data has changed, see `accept_changes`.
+    Raises UserError if there is no run, or one with another config.
     """
-    if resume:
-        if not (folder / CONFIG).is_file():
-            raise UserError(
-                f"--resume: {folder} holds no run; leave --resume out to start one there"
-            )
-        there = read_config(folder)
-        changed = differences(there, config)
-        of_data = [name for name in changed if name in (*OF_DATA, "steps")]
-        if changed_after is not None and changed and changed == of_data:
-            before = {"until_step": changed_after, **{name: there.get(name) for name in changed}}
-            earlier = there.get(CHANGES)
-            changes = [*(earlier if isinstance(earlier, list) else []), before]
-            now = {name: config[name] for name in changed if name in config}
-            write_json(folder / CONFIG, {**there, **now, CHANGES: changes})
-            return
-        if changed and changed == of_data and "data_fingerprint" in changed:
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"--resume: {folder} holds no run; leave --resume out to start one there")
+    there = read_config(folder)
+    changed = differences(there, config)
+    if changed and all(name in (*OF_DATA, "steps") for name in changed):
+        if data_may_differ:
+            return changed
+        if "data_fingerprint" in changed:
             raise UserError(
                 f"--resume: the data has changed since {folder} was started; if images or masks "
                 "were repaired, added or removed, add --accept-changed-data, else choose another "
                 "--out"
             )
-        if changed:
-            words = ", ".join(_difference(there, config, name) for name in changed[:3])
-            new = [name for name in changed if _value(there, name) is ABSENT]
-            advice = (
-                "go on with that version"
-                if new == changed
-                else "to go on as it began name the folder alone, --resume FOLDER"
-            )
-            raise UserError(
-                f"--resume: {folder} was started with another {words}; {advice}, or choose another "
-                "--out"
-            )
-        return
-    # a half-written file that a kill left behind is not worth keeping
-    if folder.exists() and (
-        not folder.is_dir() or any(not entry.name.endswith(".part") for entry in folder.iterdir())
-    ):
+    if changed:
+        words = ", ".join(_difference(there, config, name) for name in changed[:3])
+        new = [name for name in changed if _value(there, name) is ABSENT]
+        advice = (
+            "go on with that version"
+            if new == changed
+            else "to go on as it began name the folder alone, --resume FOLDER"
+        )
+        raise UserError(
+            f"--resume: {folder} was started with another {words}; {advice}, or choose another "
+            "--out"
+        )
+    return []
+
+
+def accept_changes(folder: Path, config: dict[str, object], changed: list[str], step: int) -> None:
+    """Write down that a run goes on with changed data, and what it had before.
+
+    Args:
+        folder: of the run, claimed.
+        config: of the run as it goes on.
+        changed: what differs, see `check_same`.
+        step: of its state: until then it had the other data.
+    """
+    there = read_config(folder)
+    before = {"until_step": step, **{name: there.get(name) for name in changed}}
+    earlier = there.get(CHANGES)
+    changes = [*(earlier if isinstance(earlier, list) else []), before]
+    now = {name: config[name] for name in changed if name in config}
+    write_json(folder / CONFIG, {**there, **now, CHANGES: changes})
+
+
+def _make_numbered(parent: Path, stem: str) -> Path:
+    while True:
+        folder = next_folder(parent, stem)
+        with suppress(FileExistsError):  # another run has just taken this number
+            folder.mkdir(parents=True)
+            return folder
+
+
+def _check_empty(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or not holds_nothing(folder)):
         raise UserError(
             f"{folder} is not empty; add --resume to continue the run in it, or choose another "
             "--out"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot make the folder {folder}: {error.strerror}; choose another --out"
-        ) from error
-    write_json(folder / CONFIG, config)
 
 
 def is_unbegun(folder: Path) -> bool:
     """Whether a run has not written down its first step."""
     journal = folder / JOURNAL
     names = {entry.name for entry in folder.iterdir()}
-    return names <= {CONFIG, JOURNAL} and not (journal.exists() and journal.stat().st_size)
+    return names <= {CONFIG, JOURNAL, LOCK} and not (journal.exists() and journal.stat().st_size)
 
 
 def forget_unbegun(folder: Path) -> None:

@@ -16,7 +16,7 @@ from u2pl.data.ids import first_three, match_id
 from u2pl.data.source import Source
 from u2pl.data.tags.tag_files import COLUMNS, Line, csv_lines, json_lines, nearest, object_names
 from u2pl.errors import UserError
-from u2pl.files import expanded, replace_file
+from u2pl.files import expanded, write_text
 
 #: Image id -> ids of the classes it shows, never background; an empty set means background only.
 Tags = dict[str, frozenset[int]]
@@ -105,7 +105,7 @@ def write_tags(path: Path, tags: Mapping[str, Iterable[int]], classes: Sequence[
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
     rows.writerows((id, ";".join(classes[c] for c in sorted(shown))) for id, shown in tags.items())
-    replace_file(path, lambda beside: beside.write_text(text.getvalue(), encoding="utf-8"))
+    write_text(path, text.getvalue())
 
 
 def _of_images(lines: list[Line], source: Source, path: Path) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import TextIO
 
-from u2pl.files import replace_file
+from u2pl.files import write_text
 from u2pl.model.formats import Image, Shape
 
 FILE = PLACE = "coco.json"
@@ -27,7 +27,7 @@ def write(
 ) -> None:
     """Write coco.json; categories are numbered from 1, areas are those of the pixels."""
 
-    def stream(file: TextIO) -> None:
+    def fill(file: TextIO) -> None:
         head = {
             "info": {"description": "predictions"},
             "licenses": [],
@@ -54,11 +54,7 @@ def write(
                 comma = ","
         file.write("\n]}\n")
 
-    def fill(beside: Path) -> None:
-        with open(beside, "w", encoding="utf-8") as file:
-            stream(file)
-
-    replace_file(out / FILE, fill)
+    write_text(out / FILE, fill)
 
 
 def annotation(shape: Shape) -> dict[str, object]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TextIO
 from xml.sax.saxutils import escape, quoteattr
 
-from u2pl.files import replace_file
+from u2pl.files import write_text
 from u2pl.model.formats import Image, Shape
 
 FILE = PLACE = "cvat.xml"
@@ -25,24 +26,23 @@ def write(
 ) -> None:
     """Write cvat.xml, with the labels that a task needs for it."""
 
-    def fill(beside: Path) -> None:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n')
-            file.write("  <version>1.1</version>\n  <meta>\n    <task>\n      <labels>\n")
-            for label in labels:
-                name = f"<name>{escape(label)}</name><type>polygon</type>"
-                file.write(f"        <label>{name}<attributes></attributes></label>\n")
-            file.write("      </labels>\n    </task>\n  </meta>\n")
-            for number, image in enumerate(images):
-                file.write(
-                    f'  <image id="{number}" name={quoteattr(image.relative)} '
-                    f'width="{image.width}" height="{image.height}">\n'
-                )
-                file.writelines(polygon(shape) for shape in shapes(image))
-                file.write("  </image>\n")
-            file.write("</annotations>\n")
+    def fill(file: TextIO) -> None:
+        file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n')
+        file.write("  <version>1.1</version>\n  <meta>\n    <task>\n      <labels>\n")
+        for label in labels:
+            name = f"<name>{escape(label)}</name><type>polygon</type>"
+            file.write(f"        <label>{name}<attributes></attributes></label>\n")
+        file.write("      </labels>\n    </task>\n  </meta>\n")
+        for number, image in enumerate(images):
+            file.write(
+                f'  <image id="{number}" name={quoteattr(image.relative)} '
+                f'width="{image.width}" height="{image.height}">\n'
+            )
+            file.writelines(polygon(shape) for shape in shapes(image))
+            file.write("  </image>\n")
+        file.write("</annotations>\n")
 
-    replace_file(out / FILE, fill)
+    write_text(out / FILE, fill)
 
 
 def polygon(shape: Shape) -> str:

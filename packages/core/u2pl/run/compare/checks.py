@@ -109,7 +109,7 @@ def flags(variants: Sequence[Variant], reference: Variant) -> list[str]:
             f"no intervals over images for {_names(bare)}: their version kept no counts of each "
             "image"
         )
-    return found
+    return [*found, *(run.doubt for run in runs if run.doubt)]
 
 
 def left_out(found: Found) -> list[str]:

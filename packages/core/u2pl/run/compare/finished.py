@@ -17,7 +17,7 @@ from u2pl.evaluate.counts import COUNTS, Counts, ScoredImages, load_counts
 from u2pl.evaluate.statistics import LEAST, bootstrap_draws
 from u2pl.model.folder import WEIGHTS
 from u2pl.run.run import Run
-from u2pl.training.journal import read_journal
+from u2pl.training.journal import Reading, read_journal
 from u2pl.training.run_folder import CONFIG, JOURNAL, SUMMARY, read_config
 
 #: What a network is to its method: what is trained, or an average of it. Student is compared with
@@ -114,11 +114,19 @@ class Finished:
     def _drawn(self) -> dict[Role, Tensor | None]:
         return {}
 
-    @cached_property
+    @property
+    def doubt(self) -> str:
+        """What of the journal cannot be read, for a person; empty if all can."""
+        return self._reading.doubt
+
+    @property
     def _evaluations(self) -> list[dict[str, Any]]:
+        return [line["evaluation"] for line in self._reading.lines if "evaluation" in line]
+
+    @cached_property
+    def _reading(self) -> Reading:
         path = self.folder / JOURNAL
-        lines = read_journal(path) if path.exists() else []
-        return [line["evaluation"] for line in lines if "evaluation" in line]
+        return read_journal(path) if path.exists() else Reading([], "")
 
 
 def network_of(role: Role, names: Collection[str]) -> str | None:

@@ -16,7 +16,7 @@ from u2pl.run.app import App
 from u2pl.run.baseline import Baseline, find_baseline
 from u2pl.run.moments import Moment, read_moments
 from u2pl.run.run import Run
-from u2pl.training.journal import read_journal
+from u2pl.training.journal import Reading, read_journal
 from u2pl.training.run_folder import CONFIG, JOURNAL, SUMMARY, read_config
 
 #: Entries of config.json that a report says.
@@ -55,10 +55,19 @@ class Finding:
         return Run(self.folder).summary if (self.folder / SUMMARY).exists() else {}
 
     @cached_property
-    def journal(self) -> list[dict[str, Any]]:
-        """The lines of the journal so far."""
+    def _reading(self) -> Reading:
         path = self.folder / JOURNAL
-        return list(read_journal(path)) if path.exists() else []
+        return read_journal(path) if path.exists() else Reading([], "")
+
+    @property
+    def journal(self) -> list[dict[str, Any]]:
+        """The lines of the journal so far, without those that cannot be read."""
+        return self._reading.lines
+
+    @property
+    def doubt(self) -> str:
+        """What of the journal cannot be read, for a person; empty if all can."""
+        return self._reading.doubt
 
     @cached_property
     def scored(self) -> ScoredImages | None:

@@ -93,6 +93,8 @@ def notes(run: Finding) -> list[str]:
             "The run has not finished. Build this page anew with: "
             f"{shlex.join([run.app.name, 'report', str(run.folder)])}"
         )
+    if run.doubt:
+        found.append(f"{run.doubt}.")
     counts = run.counts
     if counts is not None and len(counts.images) < FEW:
         words = scored_words(len(counts.images)).capitalize()

@@ -22,7 +22,13 @@ from u2pl.run.app import App
 from u2pl.run.run import Run
 from u2pl.run.sweep.plan import Planned
 from u2pl.run.train import make_task
-from u2pl.training.run_folder import CONFIG, SUMMARY, differences, read_config
+from u2pl.training.run_folder import (
+    CONFIG,
+    SUMMARY,
+    differences,
+    holds_nothing,
+    read_config,
+)
 
 #: Seconds between two looks at the processes.
 LOOK = 0.2
@@ -48,9 +54,7 @@ def state_of(app: App, planned: Planned) -> State:
     """What there is of a run; UserError if its folder holds something else."""
     folder = planned.folder
     if not (folder / CONFIG).exists():
-        if folder.exists() and (
-            not folder.is_dir() or any(not each.name.endswith(".part") for each in folder.iterdir())
-        ):
+        if folder.exists() and not (folder.is_dir() and holds_nothing(folder)):
             raise UserError(
                 f"{folder} is no folder of a run: move it away, or choose another --out"
             )
