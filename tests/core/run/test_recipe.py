@@ -82,6 +82,26 @@ def test_a_request_has_the_preset_of_its_data() -> None:
         ("plain", "light", ["method.warm_start=2"], r"^method\.warm_start: .*, not 2$"),
         ("plain", "light", ["method.teacher=3"], r"--set method\.teacher: there is no such"),
         ("plain", "light", ["train.batch=many"], r"^train\.batch: .*, not 'many'$"),
+        (
+            "plain",
+            "light",
+            ["train.lr=true"],
+            r"^train\.lr: .* valid number, not True$",
+        ),
+        ("plain", "light", ["train.batch=true"], r"^train\.batch: .* valid integer, not True$"),
+        (
+            "plain",
+            "light",
+            ["data.scale=[true, 2]"],
+            r"^data\.scale\.0: .* valid number, not True$",
+        ),
+        ("plain", "light", ["data.flip=1"], r"^data\.flip: .* valid boolean, not 1$"),
+        ("plain", "light", ["train.lr=inf"], r"^train\.lr: .* valid number, not 'inf'$"),
+        ("plain", "light", ["train.clip_norm=-inf"], r"^train\.clip_norm: .*, not '-inf'$"),
+        ("plain", "light", ["train.lr=nan"], r"^train\.lr: .* valid number, not 'nan'$"),
+        ("plain", "light", ["data.scale=[1, inf]"], r"^data\.scale\.1: .*, not 'inf'$"),
+        ("plain", "light", ["train.lr=1\nx=2"], r"^train\.lr: .* valid number, not '1\\nx=2'$"),
+        ("plain", "light", ["train.lr=2026-01-01"], r"^train\.lr: .*, not '2026-01-01'$"),
         ("plain", "light", ["network.decoder=deeplab"], r"^network\.decoder: .*no such decoder"),
         ("plain", "light", ["network.output_stride=8"], r"segformer runs at 16 or 32"),
         ("plain", "light", ["evaluate.mode=slide"], r"^evaluate: .*needs a crop"),
@@ -91,6 +111,11 @@ def test_a_mistake_is_one_line(method: str, preset: str, words: list[str], says:
     with pytest.raises(UserError, match=says) as caught:
         Recipe.of(APP, method, preset, words)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_written_over_lines_is_one_value() -> None:
+    recipe = Recipe.of(APP, "plain", "light", ["data.scale=[1,\n2]"])
+    assert recipe.sections.data.scale == (1.0, 2.0)
 
 
 def test_every_option_is_a_row_with_its_value_and_meaning() -> None:

@@ -192,6 +192,14 @@ def test_a_run_that_goes_on_can_be_looked_at(run: Run) -> None:
     assert "0 of 4" in page(run).text
 
 
+def test_a_journal_that_is_damaged_is_said_and_the_rest_of_it_drawn(run: Run) -> None:
+    lines = (run.folder / "journal.jsonl").read_text().splitlines(keepends=True)
+    (run.folder / "journal.jsonl").write_text("".join([lines[0], "5\n", *lines[1:]]))
+    found = page(run)
+    assert "journal.jsonl: line 2 cannot be read (it is none of a journal)" in found.text
+    assert "4 of 4" in found.text
+
+
 def test_data_that_moved_leave_out_the_pictures_alone(run: Run) -> None:
     change(run.folder / "last" / "config.json", "source", str(run.folder / "gone"))
     found = page(run)
@@ -219,7 +227,6 @@ def test_names_of_classes_cannot_break_out(run: Run) -> None:
         ("config.json", '{"app": "u2pl-toy"}', "does not say method_name, preset, split"),
         ("config.json", '{"app": 5}', "is not the config of a run: app is 5"),
         ("summary.json", "{", "summary.json cannot be read"),
-        ("journal.jsonl", "5\n5\n", "journal.jsonl, line 1: a line is none of a journal"),
         (COUNTS, "x", "cannot be read as pixel counts"),
         (f"{MOMENTS}/0000004.safetensors", "x", "only for the report"),
     ],

@@ -26,6 +26,7 @@ from u2pl.run.run import Run
 from u2pl.run.start import Start, read_origin
 from u2pl.run.train import make_task, train
 from u2pl.training.checkpoint import FILE
+from u2pl.training.run_folder import BEST, LAST, SUMMARY
 
 CLASSES = ("background", "cat", "dog")
 TINY = {"decoder": "segformer", "encoder": "test_resnet", "encoder_weights": "none", "width": 8}
@@ -259,13 +260,21 @@ def test_a_run_that_goes_on_does_not_look_again(first: Run, tmp_path: Path) -> N
         train(APP, asked(out=tmp_path / "run", resume=True))
 
 
+def forget(run: Run) -> None:
+    """As a kill before the first state leaves it."""
+    for name in (FILE, SUMMARY):
+        (run.folder / name).unlink()
+    for name in (LAST, BEST):
+        shutil.rmtree(run.folder / name)
+
+
 def test_a_run_without_a_state_begins_with_the_same_again(first: Run, tmp_path: Path) -> None:
     init = Path(shutil.copytree(first.folder / "last", tmp_path / "init"))
     request = asked(init=init, out=tmp_path / "run", resume=True)
     run = train(APP, asked(init=init, out=tmp_path / "run"))
-    (run.folder / FILE).unlink()
+    forget(run)
     assert train(APP, request).scores == run.scores
-    (run.folder / FILE).unlink()
+    forget(run)
     path = init / "model.safetensors"
     state = load(path.read_bytes())
     save_file({key: value + 1 for key, value in state.items()}, path)

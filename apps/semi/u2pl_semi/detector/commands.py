@@ -39,14 +39,13 @@ from u2pl.run.recipe import begun_options, flat_keys, option_rows, resolve
 from u2pl.run.request import default_of
 from u2pl.run.resumption import Resumption, find_resumption, resume_command, typed
 from u2pl.run.train import Reporter, Silent, telling_how_to_go_on
+from u2pl.training.claim import Numbered, claimed
 from u2pl.training.config import DataConfig, TrainConfig
 from u2pl.training.loop import Interrupted, Job, Stopped, fit, local_batch, make_accelerator
 from u2pl.training.provenance import versions
 from u2pl.training.run_folder import (
     SUMMARY,
-    Numbered,
     check_same,
-    claimed,
     forget_unbegun,
     latest_folder,
 )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -265,7 +268,7 @@ def resolve(
 
     def validated(model: type[Checked], part: Nested, prefix: str = "") -> Checked:
         try:
-            return model.model_validate(part)
+            return _strict(model, part)
         except ValidationError as error:
             first = error.errors()[0]
             where = prefix + ".".join(map(str, first["loc"]))
@@ -299,8 +302,8 @@ def begun_options(
     values = copy.deepcopy(config["options"])
     _assign(values, assignments, _known_keys(sections, method_config))
     try:
-        own = method_config.model_validate(values.pop(METHOD, {}))
-        return sections.model_validate(values), own
+        own = _strict(method_config, values.pop(METHOD, {}))
+        return _strict(sections, values), own
     except ValidationError as error:
         raise UserError(
             f"--resume: the run is of another version of the options ({explain(error)}); go on "
@@ -365,10 +368,26 @@ def flat_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
 def _value(text: str) -> object:
     """A TOML value if it is one (numbers, true, [1, 2]), else the text itself."""
     try:
-        found: object = parse_toml(f"value = {text}")["value"]
+        found = parse_toml(f"value = {text}")
     except ValueError:
         return text
-    return found
+    return found["value"] if len(found) == 1 else text  # a second line would be lost
+
+
+def _strict(model: type[Checked], values: Nested) -> Checked:
+    """Options as they are written: a number is no truth value, and a finite one."""
+    return model.model_validate_json(json.dumps(_written(values)), strict=True)
+
+
+def _written(value: object) -> object:
+    """A TOML value as JSON can hold it; what JSON has no word for becomes a text."""
+    if isinstance(value, Mapping):
+        return {key: _written(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_written(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, (str, int, float, NoneType)) else str(value)
 
 
 def _merge(values: Nested, more: Nested) -> None:

@@ -45,6 +45,7 @@ from u2pl.run.task import Task
 from u2pl.run.tracking import check_trackers, tracking
 from u2pl.training import loop
 from u2pl.training.checkpoint import has_checkpoint, saved_step
+from u2pl.training.claim import Numbered, claimed
 from u2pl.training.journal import Entries
 from u2pl.training.loading import check_shared_memory
 from u2pl.training.loop import (
@@ -62,10 +63,8 @@ from u2pl.training.provenance import precision, versions
 from u2pl.training.run_folder import (
     CONFIG,
     SUMMARY,
-    Numbered,
     accept_changes,
     check_same,
-    claimed,
     forget_unbegun,
     is_unbegun,
     latest_folder,

@@ -1,4 +1,4 @@
-"""The folder of a run: choosing, claiming and finding it again."""
+"""The folder of a run: choosing it, and finding it again. Loads no torch."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from u2pl import distributed
 from u2pl.errors import UserError
 from u2pl.files import PART, parse_json, write_json
-from u2pl.training.run_lock import LOCK, locked
+from u2pl.training.run_lock import LOCK
 
 CONFIG, JOURNAL, SUMMARY = "config.json", "journal.jsonl", "summary.json"
 #: Folders of the network that was scored last, and of the best one.
@@ -55,60 +53,6 @@ def latest_folder(parent: Path, stem: str, config: dict[str, object]) -> Path:
         f"--resume: no run {parent / stem}-<n> was started with this command; name its folder, "
         "--resume FOLDER alone, or start a new run"
     )
-
-
-class Numbered(NamedTuple):
-    """A folder that gets the next free number when it is claimed."""
-
-    parent: Path
-    stem: str
-
-
-class Claim(NamedTuple):
-    """A folder that no other program writes into."""
-
-    folder: Path
-    note: str  # for a person; empty if there is nothing to say
-
-
-@contextmanager
-def claimed(place: Path | Numbered, config: dict[str, object] | None) -> Iterator[Claim]:
-    """Have a run's folder for oneself: a new one with its config, or that of a run to go on with.
-
-    Args:
-        place: the folder.
-        config: of a new run; None: it is there, see `check_same`.
-
-    Raises UserError, and changes nothing, if another program writes there, or if a new folder
-    cannot be made or is not empty. Of several processes the first claims, the others wait for it.
-    """
-    with ExitStack() as until_the_end:
-        claim = Claim(Path(), "")
-        if distributed.rank() == 0:
-            claim = until_the_end.enter_context(_claimed(place, config))
-        yield claim._replace(folder=Path(distributed.from_first(str(claim.folder))))
-
-
-@contextmanager
-def _claimed(place: Path | Numbered, config: dict[str, object] | None) -> Iterator[Claim]:
-    where = place.parent if isinstance(place, Numbered) else place
-    try:
-        if isinstance(place, Numbered):
-            folder = _make_numbered(*place)
-        else:
-            folder = place
-            if config is not None:
-                _check_empty(folder)
-                folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot make the folder {where}: {error.strerror}; choose another --out"
-        ) from error
-    with locked(folder) as note:
-        if config is not None:
-            _check_empty(folder)  # until it was locked another run could begin there
-            write_json(folder / CONFIG, config)
-        yield Claim(folder, note)
 
 
 def holds_nothing(folder: Path) -> bool:
@@ -171,22 +115,6 @@ def accept_changes(folder: Path, config: dict[str, object], changed: list[str], 
     changes = [*(earlier if isinstance(earlier, list) else []), before]
     now = {name: config[name] for name in changed if name in config}
     write_json(folder / CONFIG, {**there, **now, CHANGES: changes})
-
-
-def _make_numbered(parent: Path, stem: str) -> Path:
-    while True:
-        folder = next_folder(parent, stem)
-        with suppress(FileExistsError):  # another run has just taken this number
-            folder.mkdir(parents=True)
-            return folder
-
-
-def _check_empty(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or not holds_nothing(folder)):
-        raise UserError(
-            f"{folder} is not empty; add --resume to continue the run in it, or choose another "
-            "--out"
-        )
 
 
 def is_unbegun(folder: Path) -> bool:

@@ -126,3 +126,14 @@ def test_runs_that_take_no_part_are_counted() -> None:
         "left out, not finished: run-0, run-1, run-2, run-3 and 2 more",
         "left out, not scored for want of masks: run-0",
     ]
+
+
+def test_a_journal_that_is_damaged_is_flagged_and_the_rest_of_it_counts(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    with open(folder / "journal.jsonl", "a") as file:
+        file.write("{\n")
+    variants, _ = find_variants(APP, [read_run(folder)])
+    (run,) = variants[0].runs
+    assert list(run.curve("student")) == [10, 20]
+    (flag,) = flags(variants, variants[0])
+    assert flag.startswith(f"{folder / 'journal.jsonl'}: line 4 cannot be read (")
