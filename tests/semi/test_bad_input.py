@@ -379,6 +379,7 @@ STATES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("case", STATES)
 def test_a_damaged_state(case: str, refused: Refused, run: Any) -> None:
     out, resume = run
+    (out / "summary.json").unlink()  # a finished run needs no state
     (out / "resume.safetensors").write_bytes(
         STATES[case]((out / "resume.safetensors").read_bytes())
     )
@@ -389,6 +390,7 @@ def test_a_damaged_state(case: str, refused: Refused, run: Any) -> None:
 
 def test_a_state_of_something_else(refused: Refused, run: Any) -> None:
     out, resume = run
+    (out / "summary.json").unlink()
     tensors = load_file(out / "resume.safetensors")
     save_file(tensors, out / "resume.safetensors")
     assert "is not a state of this version" in refused(*resume)
