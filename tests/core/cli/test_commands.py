@@ -152,6 +152,26 @@ def test_where_nothing_can_be_written_the_scores_are_said(
     assert "note: not written down: cannot write" in result.output
 
 
+def test_scores_of_a_network_that_was_replaced_meanwhile_are_not_put_beside_the_new_one(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on writes its network after each evaluation."""
+    real = Model.score
+
+    def replaced(model: Model, *rest: Any) -> Any:
+        scores = {**model.card.scores, "step": 7}
+        Model(model.network, model.card.model_copy(update={"scores": scores})).save(saved)
+        return real(model, *rest)
+
+    monkeypatch.setattr(Model, "score", replaced)
+    result = CliRunner().invoke(program, ["evaluate", str(saved), "--cpu"])
+    assert result.exit_code == 0 and "mIoU" in result.output
+    assert f"note: not written down: training has written another network to {saved}" in (
+        result.output
+    )
+    assert written(saved) == []
+
+
 def test_a_model_that_names_no_data_asks_for_it(saved: Path, model: Model, tmp_path: Path) -> None:
     model.save(tmp_path / "unnamed")
     with pytest.raises(UserError, match=r"unnamed does not say which data .*: add --data"):

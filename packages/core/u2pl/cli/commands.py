@@ -21,7 +21,7 @@ from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.evaluate.statistics import FEW, scored_words
 from u2pl.files import write_json
 from u2pl.model.card import Card
-from u2pl.model.folder import locate
+from u2pl.model.folder import CONFIG, Found, locate, read_card
 from u2pl.model.model import Model, choose_device, load
 from u2pl.model.released import import_released, known_classes
 from u2pl.report.tables import score_table
@@ -214,6 +214,13 @@ def evaluate(app: App, request: EvaluateRequest) -> dict[str, Score]:
         for words, score in scores.items()
     }
     console.print(score_table(model.classes, scores, subsets))
+    if _replaced(found, model.card):
+        console.print(
+            f"note: not written down: training has written another network to {found.folder} since",
+            soft_wrap=True,
+            markup=False,
+        )
+        return scores
     for words, score in scores.items():
         result = {
             "data": source.name,
@@ -230,6 +237,14 @@ def evaluate(app: App, request: EvaluateRequest) -> dict[str, Score]:
         except DiskError as error:
             console.print(f"note: not written down: {error}", soft_wrap=True, markup=False)
     return scores
+
+
+def _replaced(found: Found, card: Card) -> bool:
+    """Whether a folder does not hold a network any more that was loaded from it."""
+    try:
+        return read_card(found.folder / CONFIG) != card
+    except UserError:
+        return True
 
 
 def _possible(protocols: list[EvaluationProtocol], console: Console) -> list[EvaluationProtocol]:
