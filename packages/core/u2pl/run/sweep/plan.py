@@ -194,7 +194,11 @@ def _request(
     method = str(own["method"])
     elsewhere = set().union(*options.values()) - options[method]
     fitting = [each for each in common.get("set", ()) if each.partition("=")[0] not in elsewhere]
-    return app.request.of(**{**common, **own, "set": [*fitting, *own.get("set", ())]})
+    changes = own.get("set", ())
+    usual = dict(common)
+    if any(each.partition("=")[0] == "train.steps" for each in changes):
+        usual.pop("steps", None)  # a variant's own length
+    return app.request.of(**{**usual, **own, "set": [*fitting, *changes]})
 
 
 def _method_options(app: App, method: str) -> set[str]:
