@@ -68,6 +68,6 @@ def _file(name: str, key: str) -> Path | None:
         else:
             home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
             folder = expanded(home) / "u2pl"
-    except RuntimeError:
+    except UserError:
         return None
     return folder / f"{name}-{key}.safetensors"
