@@ -193,9 +193,15 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no card": (lambda f: (f / "detector.json").unlink(), "it has no detector.json"),
     "truncated weights": (cut("model.safetensors", -40), "model.safetensors is damaged or trunc"),
     "empty weights": (cut("model.safetensors", 0), "model.safetensors is damaged or truncated"),
-    "other names": (renamed, "does not fit its detector.json: Missing key"),
-    "other shapes": (changed(network={"width": 16}), "does not fit its detector.json: size mism"),
-    "more classes": (changed(things=[1, 2, 3]), "does not fit its detector.json: size mismatch"),
+    "other names": (renamed, "does not fit its detector.json: 2 tensors are missing"),
+    "other shapes": (
+        changed(network={"width": 16}),
+        "first: backbone.fpn.inner_blocks.0.0.weight (F32 [8",
+    ),
+    "more classes": (
+        changed(things=[1, 2, 3]),
+        "first: roi_heads.box_predictor.cls_score.weight (F32 [3",
+    ),
     "truncated card": (cut("detector.json", -9), "detector.json is not readable"),
     "empty card": (cut("detector.json", 0), "detector.json is not readable"),
     "a list": (lambda f: (f / "detector.json").write_text("[]"), "detector.json is not readable"),
