@@ -489,7 +489,9 @@ def test_an_image_that_claims_too_many_pixels_is_named_and_the_others_are_predic
     monkeypatch.setenv("U2PL_MEGAPIXELS", "1")
     Image.new("RGB", (1100, 1000)).save(data / "images" / "big.png")
     line = refused("predict --cpu", out, data / "images", "--out", tmp_path / "to")
-    assert "1 of the images could not be read" in line and "big.png has 1100x1000 pixels" in line
+    assert (
+        "1 of the images could not be predicted" in line and "big.png has 1100x1000 pixels" in line
+    )
     assert line.endswith("set the environment variable U2PL_MEGAPIXELS to 2 or more")
     assert len(list((tmp_path / "to" / "ids").iterdir())) == 10
 

@@ -59,6 +59,12 @@ def test_a_method_takes_from_a_recipe_what_it_knows() -> None:
     assert recipe.kind is Other and recipe.options.model_dump() == {"strength": 0.5}
 
 
+@pytest.mark.parametrize(("text", "value"), [("True", True), ("true", True), ("False", False)])
+def test_truth_is_written_as_in_toml_or_python(text: str, value: bool) -> None:
+    recipe = Recipe.of(APP, "plain", "light", [f"data.flip={text}"])
+    assert recipe.sections.data.flip is value
+
+
 def test_a_request_has_the_preset_of_its_data() -> None:
     def preset(**values: object) -> tuple[str, int]:
         recipe = Recipe.of_request(APP, ToyRequest(method="plain", **values))  # type: ignore[arg-type]

@@ -366,7 +366,9 @@ def flat_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
 
 
 def _value(text: str) -> object:
-    """A TOML value if it is one (numbers, true, [1, 2]), else the text itself."""
+    """A TOML value if it is one (numbers, true or True, [1, 2]), else the text itself."""
+    if text in ("True", "False"):
+        return text == "True"
     try:
         found = parse_toml(f"value = {text}")
     except ValueError:
