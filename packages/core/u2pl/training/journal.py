@@ -130,7 +130,7 @@ def _parse(number: int, text: bytes, torn: bool = False) -> _Line:
         name = " ".join(map(str, error.errors()[0]["loc"][:1])) or "it"
         return _Line(number, text, None, f"{one_line(name)} is none of a journal", torn)
     except ValueError as error:
-        return _Line(number, text, None, str(error), torn)
+        return _Line(number, text, None, getattr(error, "msg", str(error)), torn)
     return _Line(number, text, entry)
 
 
