@@ -75,3 +75,15 @@ def test_half_of_what_a_launcher_says_is_one_line(
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=says):
         distributed.announced()
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_all_processes_say_what_the_first_one_does(monkeypatch, world):
+    def broadcast(said, device):
+        assert world > 1 and device == torch.device("cpu")
+        said[0] = "runs/a-7"
+
+    monkeypatch.setattr(distributed, "world_size", lambda: world)
+    monkeypatch.setattr("torch.distributed.get_backend", lambda: "gloo")
+    monkeypatch.setattr("torch.distributed.broadcast_object_list", broadcast)
+    assert distributed.from_first("mine") == ("mine" if world == 1 else "runs/a-7")
