@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from u2pl.errors import DiskError, UserError, one_line
@@ -40,7 +40,8 @@ def locked(folder: Path) -> Iterator[str]:
         yield note
     finally:
         _OWN.discard(path)
-        path.unlink(missing_ok=True)  # before it is free: afterwards it may be another one's
+        with suppress(OSError):  # one that stays, or went with the folder, does no harm
+            path.unlink()  # before it is free: afterwards it may be another one's
         os.close(file)
 
 
