@@ -144,7 +144,7 @@ def test_too_little_shared_memory_is_said_before_it_is_needed(
     monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     check_shared_memory(dataset, 5, 2)
     check_shared_memory(dataset, 500, 0)
-    with pytest.raises(UserError, match=r"3\.2 MB free, and 3 workers need 4\.8 MB .*workers=2,"):
+    with pytest.raises(UserError, match=r"3\.2 MB free, .* need 4\.8 MB .*workers=2,"):
         check_shared_memory(dataset, 5, 3)
     monkeypatch.setattr(loading, "SHARED", tmp_path / "none")  # not every system has such a place
     check_shared_memory(dataset, 5, 3)

@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 class Pointwise(nn.Sequential):
-    """Keeps 3 + 8 + 8 numbers of each pixel for backward, and 2 x 8 of the whole."""
+    """Keeps 3 + 8 + 8 numbers of each pixel for backward."""
 
     divisor, min_images = 4, 2
 
@@ -51,19 +51,19 @@ def test_what_is_kept_grows_with_the_area() -> None:
     def kept(side: int) -> int:
         return kept_bytes(Pointwise(), torch.zeros(3, side, side))
 
-    assert kept(8) == 8 * 8 * 19 * 4 + 64 and kept(64) == 64 * 64 * 19 * 4 + 64
+    assert kept(8) == 8 * 8 * 19 * 4 and kept(64) == 64 * 64 * 19 * 4
 
 
 def test_a_step_that_cannot_fit_says_the_batch_that_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = 100 * 100 * (19 * 4 + 1)  # from 8 x 8 pixels, of which 64 bytes are no pixels'
+    image = 100 * 100 * 19 * 4
     limited(monkeypatch, 40 * image)
     check(40, 100)
-    with pytest.raises(UserError, match=r"at least 61\.6 MB .* train\.batch of at most 40;"):
+    with pytest.raises(UserError, match=r"at least 60\.8 MB .* train\.batch of at most 40;"):
         check(80, 100)
     check(80, 100, precision="bfloat16")
     # where no batch is small enough
     with pytest.raises(
-        UserError, match=r"30\.8 MB: set a smaller data\.crop of at most 447; doctor"
+        UserError, match=r"30\.4 MB: set a smaller data\.crop of at most 447; doctor"
     ):
         check(2, 1000)
 

@@ -117,7 +117,7 @@ def check_shared_memory(dataset: Dataset[tuple[Tensor, ...]], batch: int, worker
     if room < needed:
         fitting = room // (_AHEAD * batch_bytes)
         raise UserError(
-            f"{SHARED} has {amount(room)} free, and {workers} workers need {amount(needed)} there: "
+            f"{SHARED} has {amount(room)} free, and the data workers need {amount(needed)} there: "
             f"set data.workers={fitting}, or give the container more (docker run --shm-size=2g)"
         )
 

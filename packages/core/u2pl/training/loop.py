@@ -145,7 +145,7 @@ def make_accelerator(cpu: bool = False, precision: str = "auto") -> Accelerator:
     Raises:
         UserError: Processes do not connect, or the device does not have the precision.
     """
-    distributed.announced()  # raises if the launcher's words are not whole
+    announced = distributed.announced()
     mixed = MIXED.get(precision)
     if mixed is None and "ACCELERATE_MIXED_PRECISION" not in os.environ and not cpu:
         mixed = "bf16" if fast_bf16() else None
@@ -161,7 +161,6 @@ def make_accelerator(cpu: bool = False, precision: str = "auto") -> Accelerator:
     )
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise no_float16()
-    announced = distributed.announced()
     if announced > accelerator.num_processes:
         raise UserError(
             f"the launcher started {announced} processes but they are not connected; on CPUs start "

@@ -52,12 +52,13 @@ def memory_of(device: torch.device) -> int:
 
 def kept_bytes(network: nn.Module, image_3HW: Tensor) -> int:
     """Bytes that autograd keeps of an image's forward pass, for the backward one."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    own = (*network.parameters(), *network.buffers())
+    held = {tensor.untyped_storage().data_ptr() for tensor in own}
     kept: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
+        if storage.data_ptr() not in held:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 

@@ -16,16 +16,16 @@ from u2pl.training.run_lock import LOCK
 CONFIG, JOURNAL, SUMMARY = "config.json", "journal.jsonl", "summary.json"
 #: Folders of the network that was scored last, and of the best one.
 LAST, BEST = "last", "best"
+#: The entry that lists what the data was before, each with the step until which it held.
+CHANGES = "data_changes"
 #: Entries that may change when a run is resumed; all others must be equal. What a run began with
 #: (`origin`) is in its state.
 FREE = (
-    *("command", "origin", "cpu", "deterministic", "track", "method_file", "data_changes"),
+    *("command", "origin", "cpu", "deterministic", "track", "method_file", CHANGES),
     *("workers", "log_every", "checkpoint_every"),
 )
-#: Entries that follow from what the data holds, and what may follow from their number.
+#: Entries that follow from what the data holds.
 OF_DATA = ("data_fingerprint", "tags_fingerprint", "split", "boxes")
-#: The entry that lists what these were before, each with the step until which it held.
-CHANGES = "data_changes"
 #: Types of entries that are computed with, where a config has them.
 _TYPES: dict[str, type] = {
     **dict.fromkeys(("app", "method_name", "preset", "split", "data_fingerprint"), str),
@@ -76,6 +76,7 @@ def check_same(folder: Path, config: dict[str, object], data_may_differ: bool = 
         raise UserError(f"--resume: {folder} holds no run; leave --resume out to start one there")
     there = read_config(folder)
     changed = differences(there, config)
+    # the steps of a run may follow from the number of images
     if changed and all(name in (*OF_DATA, "steps") for name in changed):
         if data_may_differ:
             return changed
