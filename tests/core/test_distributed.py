@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from u2pl import distributed
-from u2pl.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -55,26 +54,6 @@ def test_averages_of_all_tensors_are_written_into_them_after_one_exchange(connec
 def test_nothing_to_average_is_no_exchange(connected, monkeypatch):
     monkeypatch.setattr(distributed, "total", lambda value: pytest.fail("exchanged"))
     connected.run(lambda rank: distributed.average_all([]))
-
-
-@pytest.mark.parametrize(
-    ("environment", "says"),
-    [
-        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2, and RANK, MASTER_ADDR, MASTER_PORT not set: start"),
-        ({"WORLD_SIZE": "x"}, "WORLD_SIZE=x, and RANK"),
-        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a"}, "and MASTER_PORT not set"),
-    ],
-)
-def test_half_of_what_a_launcher_says_is_one_line(
-    environment: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    assert distributed.announced() == 1
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=says):
-        distributed.announced()
 
 
 @pytest.mark.parametrize("world", [1, 2])

@@ -6,14 +6,11 @@ so callers need not branch on the number of processes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-from u2pl.errors import UserError
 
 
 def world_size() -> int:
@@ -35,19 +32,6 @@ def is_peer_lost(error: RuntimeError) -> bool:
 def device() -> torch.device:
     """Device that collectives work on: the GPU with the NCCL backend, else the CPU."""
     return torch.device("cuda" if world_size() > 1 and dist.get_backend() == "nccl" else "cpu")
-
-
-def announced() -> int:
-    """How many processes a launcher says there are; UserError if it does not say all of it."""
-    text = os.environ.get("WORLD_SIZE", "1")
-    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
-    if not text.isdecimal() or (int(text) > 1 and missing):
-        lacks = f", and {', '.join(missing)} not set" if missing else ""
-        raise UserError(
-            f"the environment has WORLD_SIZE={text}{lacks}: start with accelerate launch, or unset "
-            "WORLD_SIZE"
-        )
-    return int(text)
 
 
 def total(value: Tensor) -> Tensor:

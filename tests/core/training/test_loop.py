@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -284,6 +285,28 @@ def test_precision_is_the_options_the_launchers_or_the_devices(
     assert given["mixed_precision"] == expected
     make_accelerator(cpu=True)
     assert given["mixed_precision"] is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"WORLD_SIZE": "x"}, "invalid literal"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, "MASTER_ADDR"),
+    ],
+)
+def test_half_of_what_a_launcher_says_is_one_line(
+    environment: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    try:
+        with pytest.raises(UserError, match=f"{says}.*; start with accelerate launch, or unset"):
+            make_accelerator(cpu=True)
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_a_precision_that_the_device_has_not_is_one_line() -> None:

@@ -145,20 +145,28 @@ def make_accelerator(cpu: bool = False, precision: str = "auto") -> Accelerator:
     Raises:
         UserError: Processes do not connect, or the device does not have the precision.
     """
-    announced = distributed.announced()
     mixed = MIXED.get(precision)
     if mixed is None and "ACCELERATE_MIXED_PRECISION" not in os.environ and not cpu:
         mixed = "bf16" if fast_bf16() else None
     # another run of this process may have had another precision or device
     AcceleratorState._reset_state(reset_partial_state=distributed.world_size() == 1)
-    accelerator = Accelerator(
-        cpu=cpu,
-        mixed_precision=mixed,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False),
-            InitProcessGroupKwargs(timeout=LONGEST_WAIT),
-        ],
-    )
+    try:
+        announced = int(os.environ.get("WORLD_SIZE", "1"))
+        accelerator = Accelerator(
+            cpu=cpu,
+            mixed_precision=mixed,
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False),
+                InitProcessGroupKwargs(timeout=LONGEST_WAIT),
+            ],
+        )
+    except ValueError as error:
+        if "WORLD_SIZE" not in os.environ:
+            raise
+        raise UserError(
+            f"the environment says of several processes (WORLD_SIZE), but not how they meet: "
+            f"{error}; start with accelerate launch, or unset WORLD_SIZE"
+        ) from None
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise no_float16()
     if announced > accelerator.num_processes:
