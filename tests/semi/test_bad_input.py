@@ -76,6 +76,7 @@ def run(finished: tuple[Path, list[Any]], tmp_path: Path) -> tuple[Path, list[An
 #: What is typed behind the rest of a command, and words of the complaint.
 WORDS = {
     "unknown method": ("u2plus", ["no method 'u2plus'", "did you mean u2plplus?", "suponly"]),
+    "a folder for a method": (".", ["no method '.', but a folder", "--data ."]),
     "unknown preset": ("--preset ligth", ["no preset 'ligth'", "mean light?", "cityscapes"]),
     "unknown option": (
         "--set train.l=1",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from PIL import Image
 
 from harness.commands import faults
 from harness.tiny import Tiny
+from u2pl.data.sources.folder import Folder
 
 Command = Callable[..., Any]
 
@@ -90,6 +92,13 @@ def test_the_proposed_classes_can_be_pasted(photos: Path, tiny: Tiny, command: C
     result = command(*words)
     assert all("doctor proposes lines" in fault for fault in faults(result)[:4])
     assert "blocks" not in result.stdout and "the masks are painted in 4 colours:" in result.stdout
+    # a paste would replace the names
+    names = (photos / "classes.txt").read_text().split()
+    assert f"write behind each name in {photos / 'classes.txt'} its colour" in result.stdout
+    assert re.search(rf"such as `{names[0]} \d+ \d+ \d+`", result.stdout)
+    assert "cat > " not in result.stdout
+    (photos / "classes.txt").unlink()
+    result = command(*words)
     proposal = result.stdout[result.stdout.index("cat > ") :]
     subprocess.run(["sh", "-c", proposal[: proposal.index("END\n", 90) + 4]], check=True)
     lines = (photos / "classes.txt").read_text().splitlines()
@@ -131,6 +140,31 @@ def test_masks_that_keep_a_split_from_being_drawn_are_all_listed(
         Image.fromarray(np.full((36, 40), 7, np.uint8)).save(photos / "masks" / f"{id}.png")
     found = faults(command("doctor", "--data", photos, "--labeled", "3", *tiny("u2plplus")))
     assert sorted(line.split("masks/")[1][:5] for line in found) == ["4.png", "6.png"]
+
+
+def test_a_class_with_a_single_mask_and_one_that_val_lacks_are_said(
+    photos: Path, tiny: Tiny, command: Command
+) -> None:
+    """Class 3 is in a single mask, which is not held out to score on."""
+    for file in (photos / "splits").iterdir():
+        file.unlink()
+    source = Folder(photos)
+    shown = next(id for id in source.masks if id not in source.held_out)
+    names = (photos / "classes.txt").read_text().split()
+    for mask in (photos / "masks").iterdir():
+        ids = np.asarray(Image.open(mask)).copy()
+        ids[ids == 3] = 0
+        ids[:4] = 3 if mask.stem == shown else 0
+        Image.fromarray(ids).save(mask)
+    result = command("doctor --method suponly --data", photos, *tiny("suponly"))
+    assert result.exit_code == 0, result.output
+    lacking, taught = (
+        next(line for line in result.stdout.splitlines() if line.startswith(f"warning: {begin}"))
+        for begin in ("none of", "only one of")
+    )
+    assert f"val masks shows {names[3]}:" in lacking
+    assert lacking.endswith("; name images that show all classes in splits/val.txt")
+    assert f"labelled masks shows {names[3]}: add masks" in taught
 
 
 def test_data_without_val_is_a_fault(photos: Path, tiny: Tiny, command: Command) -> None:

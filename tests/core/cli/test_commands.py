@@ -242,12 +242,12 @@ def test_the_last_line_says_which_network_was_kept_and_why() -> None:
     )
     lower = kept_words(summary({"evaluate": "teacher"}, teacher=61.78, student=63.97))
     assert lower == (
-        "kept: the teacher, in last/ and best/; the student scored 63.97, higher than 61.78, but "
-        "method.evaluate=teacher says which one is kept before there is a score, since choosing by "
-        "scores flatters; --set method.evaluate=student keeps the other"
+        "kept: the teacher, in last/ and best/, as method.evaluate says. The student scored "
+        "higher, 63.97 to 61.78: to choose by scores flatters; with --set method.evaluate=student "
+        "it would have been kept"
     )
     ruled = kept_words(summary({}, teacher=61.78, student=63.97))
-    assert "but the method mine says which one is kept" in ruled and "--set" not in ruled
+    assert "as the method mine says. The student" in ruled and "--set" not in ruled
     assert kept_words({"network": "student", "options": {"method": {}}}) == (
         "kept: the student, in last/"
     )

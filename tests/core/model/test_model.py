@@ -225,6 +225,24 @@ def test_a_prediction_keeps_its_image(model: Model) -> None:
     assert prediction.image.any()
 
 
+def test_what_is_no_file_is_said_in_the_words_of_a_prediction(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder, not an image: predict takes one"):
+        model.predict(tmp_path)
+    with pytest.raises(UserError, match=r"none\.jpg': there is no such file"):
+        model.predict(str(tmp_path / "none.jpg"))
+
+
+def test_a_notebook_shows_them_in_a_line(model: Model) -> None:
+    network = model.card.network
+    words = f"{network.encoder} {network.decoder}, {len(model.classes)} classes, on cpu"
+    assert repr(model) == f"Model({words})"
+    prediction = model.predict(pixels())
+    name, share = next(iter(prediction.shares().items()))
+    height, width = prediction.ids.shape
+    assert f"{width}x{height} pixels: {name} {100 * share:.1f} %" in repr(prediction)
+    assert len(repr(prediction)) < 200 and "\n" not in repr(prediction)
+
+
 def test_a_truncated_image_is_one_line(model: Model, tmp_path: Path) -> None:
     path = tmp_path / "cut.png"
     Image.fromarray(pixels()).save(path)

@@ -157,6 +157,16 @@ def test_names_keep_subfolders_and_tell_suffixes_apart(tmp_path):
     }
 
 
+def test_of_a_folder_of_data_the_masks_are_no_photos(tmp_path):
+    for name in ("images/a.jpg", "images/day/b.jpg", "masks/a.png", "classes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert sorted(find_images([tmp_path], tmp_path / "out")) == ["a", "day/b"]
+    (tmp_path / "classes.txt").unlink()
+    expected = ["images/a", "images/day/b", "masks/a"]
+    assert sorted(find_images([tmp_path], tmp_path / "out")) == expected
+
+
 def test_linked_folders_are_searched_and_thumbnails_are_not(tmp_path):
     for name in ("store/a.jfif", "store/b.jp2", "in/@eaDir/c.jpg", "in/._d.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

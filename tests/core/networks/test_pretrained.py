@@ -328,13 +328,15 @@ def test_hub_out_of_reach_is_one_line_that_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with refused("--set network.encoder_weights=FILE"):
+    with refused(
+        "--set network.encoder_weights=FILE.*: model.safetensors of timm/resnet10t.c3_in1k on the"
+    ):
         hub_weights("resnet10t")
     with refused("no ImageNet weights"):
         hub_weights("resnet50t")
     with refused(
         "ImageNet weights of mit_b5 are not in the cache and the hub is out of reach"
-        ".*--set network.encoder_weights=FILE"
+        ".*--set network.encoder_weights=FILE.*: model.safetensors of smp-hub/mit_b5.imagenet on"
     ):
         hub_weights("mit_b5")
 

@@ -10,8 +10,9 @@ import pytest
 
 from core.toy.app import APP, ToyRequest
 from u2pl.errors import UserError
+from u2pl.evaluate.confusion import Score
 from u2pl.run.app import APPS, App, find_app
-from u2pl.run.baseline import RECORDED, baseline_request, find_baseline
+from u2pl.run.baseline import RECORDED, Baseline, baseline_request, find_baseline
 from u2pl.run.run import Run
 from u2pl.run.train import train
 from u2pl.training.run_folder import read_config
@@ -55,6 +56,20 @@ def method_folder(plain: Run, tmp_path: Path) -> Path:
 
 def test_a_baseline_that_is_there_is_not_trained_again(plain: Run) -> None:
     assert baseline_request(APP, other(plain.folder.parent / "mine")) is None
+
+
+def test_networks_are_compared_with_those_of_their_role() -> None:
+    """Each role by itself, and with the better network of the baseline."""
+
+    def score(miou: float) -> Score:
+        return Score([miou], miou, miou)
+
+    found = Baseline("here", "plain", "ema", {"student": score(50), "ema": score(60)})
+    assert (found.miou, found.per_class_iou) == (60, [60])
+    ours = {"student": score(48), "teacher": score(67)}
+    assert found.like_with_like(ours) == {"student": -2, "teacher": 7}
+    assert found.like_with_like({"one": score(55)}) == {"one": 5}
+    assert found.like_with_like_words({}) == ""
 
 
 def test_damaged_neighbours_are_no_fault_of_a_run(plain: Run, tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def test_a_request_has_the_preset_of_its_data() -> None:
         ("plain", "lite", [], r"no preset 'lite' \(did you mean light\?\); .* demo, large, light"),
         ("plain", "light", ["train.lr"], r"--set train\.lr: write it as section\.key=value"),
         ("plain", "light", ["train.ler=1"], r"--set train\.ler: .*\(did you mean train\.lr\?\)"),
+        ("plain", "light", ["crop=1"], r"\(did you mean data\.crop or evaluate\.crop\?\)"),
         ("plain", "light", ["method.warmstart=1"], r"did you mean method\.warm_start\?"),
         ("other", "light", ["method.warm_start=1"], r"--set method\.warm_start: there is no such"),
         ("plain", "light", ["method.warm_start=2"], r"^method\.warm_start: .*, not 2$"),

@@ -137,7 +137,27 @@ def test_the_terminal_says_what_the_method_adds(run: Run) -> None:
     as_method(method, "plain", "two")
     better = max(score.miou for score in method.scores.values())
     gain = method.summary["miou_last"] - better
-    assert gain_words(APP, method).startswith(f"{gain:+.2f} mIoU over plain (")
+    words = gain_words(APP, method)
+    assert words.startswith(f"{gain:+.2f} mIoU over plain, by its better network (")
+    # the networks are those of the baseline itself
+    assert words.endswith("; like with like, as compare counts: student +0.00, ema +0.00")
+    found = as_method(method, "other")
+    assert words.partition("; like")[2] in page(found).text
+
+
+@pytest.mark.parametrize(("shown", "said"), [(1, True), (2, True), (3, False), (4, False)])
+def test_a_class_that_resamples_of_few_images_miss_is_named(
+    run: Run, shown: int, said: bool
+) -> None:
+    """Of 4 images: 0.75^4, 0.5^4, 0.25^4 and 0 of the resamples lack it."""
+    held = load_counts(run.folder / COUNTS)
+    images = held.networks["student"].images[:4].clone()
+    images[:, 1] = images[:, 1].clamp(min=1)
+    images[shown:, 1, 2] = 0
+    four = {name: Counts(each.confusion, images) for name, each in held.networks.items()}
+    save_counts(run.folder / COUNTS, held.ids[:4], four)
+    name = run.summary["classes"][2]
+    assert (f"Few of the scored images show {name}:" in page(run).text) == said
 
 
 def test_the_gallery_begins_with_the_worst_images(trained: Run) -> None:

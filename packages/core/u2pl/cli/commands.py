@@ -97,12 +97,11 @@ def kept_words(summary: Mapping[str, Any]) -> str:
     if score["miou"] <= scores[kept]["miou"]:
         return words
     chosen = "evaluate" in summary["options"]["method"]
-    rule = f"method.evaluate={kept}" if chosen else f"the method {summary['method']}"
-    other = f"; --set method.evaluate={name} keeps the other" if chosen else ""
+    rule = "method.evaluate" if chosen else f"the method {summary['method']}"
+    other = f"; with --set method.evaluate={name} it would have been kept" if chosen else ""
     return (
-        f"{words}; the {name} scored {score['miou']:.2f}, higher than {scores[kept]['miou']:.2f}, "
-        f"but {rule} says which one is kept before there is a score, since choosing by scores "
-        f"flatters{other}"
+        f"{words}, as {rule} says. The {name} scored higher, {score['miou']:.2f} to "
+        f"{scores[kept]['miou']:.2f}: to choose by scores flatters{other}"
     )
 
 
@@ -160,10 +159,11 @@ def gain_words(app: App, run: Run) -> str:
             f"{resume_command(app.name, run.folder)} --baseline"
         )
     gain = summary["miou_last"] - found.miou
-    return (
-        f"{gain:+.2f} mIoU over {app.baseline} ({found.network} {found.miou:.2f}; same data, seed "
-        f"and steps; {found.where})"
+    words = (
+        f"{gain:+.2f} mIoU over {app.baseline}, by its better network ({found.network} "
+        f"{found.miou:.2f}; same data, seed and steps; {found.where})"
     )
+    return "; ".join(filter(None, [words, found.like_with_like_words(run.scores)]))
 
 
 def doubt_words(run: Run) -> str:

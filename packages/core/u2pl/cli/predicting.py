@@ -11,7 +11,13 @@ from u2pl.data.content import count_turned
 from u2pl.evaluate.crf import load_crf
 from u2pl.model.formats import find_format
 from u2pl.model.model import choose_device, load
-from u2pl.model.predict_files import TABLE, Output, Predicted, predict_files
+from u2pl.model.predict_files import (
+    TABLE,
+    Output,
+    Predicted,
+    is_data_folder,
+    predict_files,
+)
 from u2pl.model.prediction_page import PAGE
 from u2pl.training.threads import choose_threads
 
@@ -57,6 +63,11 @@ def result_lines(request: PredictRequest, done: Predicted) -> list[str]:
     lines = [
         f"{len(done.found)} images in {out}{before}: ids/, colour/, overlay/, confidence/, and "
         "classes.png, which colour is which class"
+    ]
+    lines[:0] = [
+        f"{path} is a folder of data: its images/ were predicted, not its masks"
+        for path in request.images
+        if is_data_folder(path)
     ]
     if done.found:
         first = done.found[0]

@@ -7,7 +7,7 @@ import inspect
 import platform
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 from typer.core import TyperGroup
@@ -26,7 +26,7 @@ from u2pl.cli.requests import (
     SweepRequest,
     sweep_request,
 )
-from u2pl.errors import synonym
+from u2pl.errors import UserError, synonym
 from u2pl.output import outlive_output
 from u2pl.run.app import App
 from u2pl.run.request import TRAIN_ONLY, Request, default_of, parameters
@@ -76,7 +76,13 @@ def new_program(app: App) -> typer.Typer:
     def common(
         version: Annotated[
             bool,
-            typer.Option("--version", callback=show_version, is_eager=True, help="of what runs"),
+            typer.Option(
+                "--version",
+                callback=show_version,
+                is_eager=True,
+                metavar="",
+                help="print the versions of u2pl, torch and Python",
+            ),
         ] = False,
     ) -> None:
         pass
@@ -100,7 +106,11 @@ def new_program(app: App) -> typer.Typer:
         """Check whether this data and this recipe will work, before they cost hours."""
         from u2pl.run.early import check_early
 
-        check_early(app, request)
+        try:
+            check_early(app, request)
+        except UserError as error:
+            if not error.proposal:  # which is shown below
+                raise
         begin(f"{app.name} doctor")
         from u2pl.cli.commands import doctor as body
 
@@ -275,6 +285,10 @@ def _in_our_words(error: typer.TyperException) -> str | None:
 
 def _hints(request: type) -> dict[str, object]:
     hints = get_type_hints(request, include_extras=True)
+    for hint in hints.values():
+        kind, *options = get_args(hint) or (hint,)
+        for option in options if kind is bool else []:
+            option.metavar = ""  # a switch takes no value, and --help should not name one
     return {name: hints[name] for name in parameters(request)}
 
 

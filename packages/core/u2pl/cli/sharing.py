@@ -12,7 +12,7 @@ from u2pl.files import Content
 from u2pl.model.folder import CONFIG, README, WEIGHTS, locate, save_folder
 from u2pl.model.model import load
 from u2pl.model.onnx_file import OnnxCheck, load_onnx, to_onnx
-from u2pl.model.publish import publish
+from u2pl.model.publish import publish, without_paths
 from u2pl.run.app import App
 from u2pl.run.resumption import typed
 from u2pl.training.threads import choose_threads
@@ -35,7 +35,7 @@ def export(app: App, request: ExportRequest) -> None:
     if request.onnx:
         more[ONNX], check = to_onnx(model.network, model.card)
         reporter.say(check_words(check))
-    save_folder(request.to, model.network, model.card, more)
+    save_folder(request.to, model.network, without_paths(model.card), more)
     files = ", ".join((WEIGHTS, CONFIG, README, *more))
     reporter.say(f"{found.name} written to {request.to}: {files}")
     for line in next_lines(app, str(request.to)):

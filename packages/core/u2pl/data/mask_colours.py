@@ -78,16 +78,21 @@ def propose_classes(files: Sequence[Path | bytes], path: Path, names: Sequence[s
     else:
         lines = [f"class-{id} {r} {g} {b}" for id, (r, g, b) in enumerate(colours)][:IGNORE]
         how = "put the names of the classes for class-0 and so on"
-        if names:
-            how += f" ({', '.join(names)})"
     table = "\n".join(
         f"  {r} {g} {b}: {100 * shares[r, g, b].share:.1f} % of the pixels, in "
         f"{shares[r, g, b].masks} of the masks looked at"
         for r, g, b in colours
     )
+    said = f"the masks are painted in {len(found)} colours:\n{table}\n"
+    if names and not set(colours) <= set(usual):  # which is whose, a person has to say
+        first = " ".join(map(str, colours[0])) if colours else "0 0 0"
+        return (
+            f"{said}to have them read, write behind each name in {path} its colour, such as "
+            f"`{names[0]} {first}`, and a line for each colour without a name"
+        )
     content = "\n".join(lines)
     return (
-        f"the masks are painted in {len(found)} colours:\n{table}\n"
+        f"{said}"
         f"to have them read, write them into {path.name} ({how}):\n"
         f"cat > {shlex.quote(str(path))} <<'END'\n{content}\nEND"
     )

@@ -309,6 +309,8 @@ def _header(file: Path | bytes, name: str) -> Image.Image:
         image = open_image(file)
     except FileNotFoundError:
         raise _missing(name) from None
+    except UserError:
+        raise
     except _DAMAGED as error:
         raise _broken(name, error) from None
     width, height = image.size

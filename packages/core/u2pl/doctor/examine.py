@@ -147,12 +147,29 @@ def _warn_of_absent(
     for part in parts:
         result = found[part.role]
         white = only_black_and_white(part.source) in result.problems  # says more
-        if not part.masked or not result.absent or white:
+        if not part.masked or white:
+            continue
+        once = [
+            name
+            for name, images in zip(part.source.classes, result.images, strict=True)
+            if images == 1 and result.masked > 1
+        ]
+        if once and part is not scored:
+            diagnosis.warn(
+                f"only one of {result.masked} {part.role} masks shows {listed(once)}: add masks, "
+                "for what it looks like elsewhere is hardly learnt"
+            )
+        if not result.absent:
             continue
         names = listed(result.absent)
         masks = f"none of {result.masked} {part.role} masks shows {names}"
         if part is scored:
-            diagnosis.warn(f"{masks}: a class that occurs in none is left out of the mIoU")
+            other = (
+                "; name images that show all classes in splits/val.txt"
+                if part.source.held_out
+                else ""
+            )
+            diagnosis.warn(f"{masks}: a class that occurs in none is left out of the mIoU{other}")
         else:
             diagnosis.warn(f"{masks}: it cannot be learnt; choose other images")
 

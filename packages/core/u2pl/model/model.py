@@ -67,6 +67,14 @@ class Prediction:
     mean_doubt: float  # mean entropy relative to that of even odds, in [0, 1]
     probabilities: np.ndarray | None = None  # float32 [C, H, W], if asked for
 
+    def __repr__(self) -> str:
+        height, width = self.ids.shape
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in self.shares().items())
+        return (
+            f"Prediction({width}x{height} pixels: {shares}; mean confidence "
+            f"{self.mean_confidence:.2f})"
+        )
+
     def colours(self) -> Image.Image:
         """The mask in the classes' colours."""
         return Image.fromarray(colour_mask(self.ids, self.palette))
@@ -93,6 +101,13 @@ class Model:
     def __init__(self, network: Segmentor, card: Card) -> None:
         self.network = network
         self.card = card
+
+    def __repr__(self) -> str:
+        network = self.card.network
+        return (
+            f"Model({network.encoder} {network.decoder}, {len(self.classes)} classes, on "
+            f"{self.device})"
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -170,6 +185,9 @@ class Model:
 
         Raises UserError if the image cannot be read or a change makes no sense.
         """
+        if isinstance(image, (str, Path)) and not Path(image).is_file():
+            kind = "is a folder, not an image: predict takes one" if Path(image).is_dir() else ""
+            raise UserError(f"{str(image)!r}: {kind or 'there is no such file'}")
         shown = (
             open_regions(Path(image), stored_pixels)
             if isinstance(image, (str, Path))

@@ -20,6 +20,7 @@ from u2pl.data.ids import IMAGE_SUFFIXES
 from u2pl.data.outlines import outlines
 from u2pl.data.reading import read_ids, read_size
 from u2pl.data.regions import Regions, open_regions
+from u2pl.data.sources.folder import CLASSES, IMAGES
 from u2pl.data.walking import files_below
 from u2pl.errors import UserError, one_line, out_of_memory
 from u2pl.evaluate.bands import Segmented
@@ -314,7 +315,8 @@ def write_table(found: Iterable[Found], classes: Sequence[str], ignored: bool, p
 def find_images(inputs: Sequence[Path], out: Path, written: Iterable[str] = ()) -> dict[str, Path]:
     """The images that `inputs` mean, by the name of their prediction: their path without suffix.
 
-    The path is that below the given folder. In folders, files count if they have a photo's suffix
+    The path is that below the given folder; of a folder of data, the photos are those in images/,
+    and masks are none. In folders, files count if they have a photo's suffix
     and `files_below` does not skip them; earlier predictions in `out` do not count. `a.jpg`
     beside `a.png` become `a_jpg` and `a_png`; raises UserError if names still clash.
 
@@ -326,7 +328,8 @@ def find_images(inputs: Sequence[Path], out: Path, written: Iterable[str] = ()) 
     own = {os.path.join(out.resolve(), file) for file in (*written, KEY)}
     # resolved -> (as typed, below its input): a file that is named twice is predicted once
     found: dict[Path, tuple[Path, Path]] = {}
-    for given in inputs:
+    for typed in inputs:
+        given = typed / IMAGES if is_data_folder(typed) else typed
         if given.is_dir():
             below = _images_below(given, [(out / folder).resolve() for folder in FOLDERS], own)
         elif given.is_file():
@@ -352,6 +355,11 @@ def find_images(inputs: Sequence[Path], out: Path, written: Iterable[str] = ()) 
             raise UserError(f"{name!r} has letters that no text file can hold: rename the image")
         named[name] = path
     return named
+
+
+def is_data_folder(path: Path) -> bool:
+    """Whether a folder holds photos in images/ and what training needs beside them."""
+    return (path / CLASSES).is_file() and (path / IMAGES).is_dir()
 
 
 def _images_below(folder: Path, skipped: list[Path], own: set[str]) -> list[Path]:

@@ -44,6 +44,7 @@ def readme(card: Card, name: str = "FOLDER") -> str:
         _table(card.scores) or "Not evaluated.",
         "Protocol: " + _line(card.evaluation or "not stated"),
         "## Use",
+        "In an environment where the package `u2pl` is installed:",
         f"```\n{card.app} predict {name} IMAGE --out DIR\n```",
         f'```python\nimport u2pl\n\nmodel = u2pl.load("{name}")\n'
         'prediction = model.predict("IMAGE")  # .ids, .overlay()\n```',

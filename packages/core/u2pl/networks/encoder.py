@@ -83,6 +83,11 @@ class Encoder(nn.Module, ABC):
         return name
 
     @classmethod
+    def hub_repository(cls, name: str) -> str | None:
+        """Where on the hub `hub_weights` finds model.safetensors; None: nowhere, or not known."""
+        return None
+
+    @classmethod
     def hub_license(cls, name: str) -> str | None:
         """The licence of what `hub_weights` gives, as the hub names it; None: not known."""
         return None

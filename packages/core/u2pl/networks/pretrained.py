@@ -233,9 +233,11 @@ def hub_weights(name: str) -> dict[str, Tensor]:
     except UserError as error:
         raise UserError(f"{error}; {advice}") from None
     except Exception as error:  # whatever a network, a proxy or a cache can raise
+        repository = family_of(name).hub_repository(name)
+        file = f": model.safetensors of {repository} on the hub is one" if repository else ""
         raise UserError(
             f"ImageNet weights of {name} are not in the cache and the hub is out of reach "
-            f"({type(error).__name__}); {advice}"
+            f"({type(error).__name__}); {advice}{file}"
         ) from error
 
 

@@ -28,6 +28,11 @@ class TimmEncoder(Encoder):
         return f"{found.architecture}.{found.tag}" if found and found.tag else name
 
     @classmethod
+    def hub_repository(cls, name: str) -> str | None:
+        found = timm.get_pretrained_cfg(name)
+        return found.hf_hub_id if found else None
+
+    @classmethod
     def hub_license(cls, name: str) -> str | None:
         found = timm.get_pretrained_cfg(name)
         return found.license if found else None

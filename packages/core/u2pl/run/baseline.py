@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score
 from u2pl.methods.discovery import load_method
 from u2pl.run.app import App
+from u2pl.run.compare.finished import ROLES, network_of
 from u2pl.run.recipe import Recipe, flat_keys
 from u2pl.run.request import Request
 from u2pl.run.run import Run
@@ -29,8 +31,40 @@ class Baseline(NamedTuple):
     where: str  # a folder's name, or the device that a recorded run was made on
     method: str
     network: str  # the one with the highest mIoU: the harder one to beat
-    miou: float
-    per_class_iou: list[float | None]
+    scores: dict[str, Score]  # of all its networks
+
+    @property
+    def miou(self) -> float:
+        """Of the better network."""
+        return self.scores[self.network].miou
+
+    @property
+    def per_class_iou(self) -> list[float | None]:
+        """Of the better network."""
+        return self.scores[self.network].per_class_iou
+
+    def like_with_like(self, scores: Mapping[str, Score]) -> dict[str, float]:
+        """What each network gains over the one of the same role, as `compare` counts.
+
+        A method whose average is kept, beaten by a baseline's student, can gain by both counts of
+        compare and lose by that of the better network: each answers another question.
+
+        Args:
+            scores: of the run's networks.
+
+        Returns: differences in mIoU, by the name of the run's network.
+        """
+        found = {}
+        for role in ROLES:
+            ours, theirs = network_of(role, scores), network_of(role, self.scores)
+            if ours is not None and theirs is not None:
+                found[ours] = scores[ours].miou - self.scores[theirs].miou
+        return found
+
+    def like_with_like_words(self, scores: Mapping[str, Score]) -> str:
+        """The same for a person; empty if no network has a partner."""
+        gains = [f"{name} {gain:+.2f}" for name, gain in self.like_with_like(scores).items()]
+        return f"like with like, as compare counts: {', '.join(gains)}" if gains else ""
 
 
 def find_baseline(app: App, folder: Path) -> Baseline | None:
@@ -134,8 +168,7 @@ def _better(where: str, method: str, scores: dict[str, Score]) -> Baseline | Non
     """The baseline by the network with the highest mIoU."""
     if not scores:
         return None
-    name, score = max(scores.items(), key=lambda item: item[1].miou)
-    return Baseline(where, method, name, score.miou, score.per_class_iou)
+    return Baseline(where, method, max(scores, key=lambda name: scores[name].miou), scores)
 
 
 def _changed(one: dict[str, object], other: dict[str, object]) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from u2pl.errors import UserError
 from u2pl.methods.discovery import check_file, check_name, known_methods
 from u2pl.run.app import App
 from u2pl.run.presets import read_recipe, recipe_path, split_assignment
@@ -28,7 +31,7 @@ def check_early(app: App, request: Request) -> None:
     if request.method_file is not None:
         check_file(app.methods, request.method_file)
     else:
-        check_name(app.methods, request.method)
+        _check_method(app, request)
     if request.preset is not None:
         read_recipe(recipe_path(app.recipes, request.preset))
     from u2pl.data.opening import open_source  # loads NumPy
@@ -37,3 +40,15 @@ def check_early(app: App, request: Request) -> None:
         place = str(getattr(request, name))
         if place.partition(":")[0] != _SLOW:
             open_source(place)
+
+
+def _check_method(app: App, request: Request) -> None:
+    """UserError if there is no such method; the name of a folder was meant as data."""
+    name = request.method
+    if name not in known_methods(app.methods) and Path(name).is_dir():
+        option = request.SOURCES[0]
+        raise UserError(
+            f"no method {name!r}, but a folder: if it holds the data, type --{option} {name}; if a "
+            f"run, --resume {name}"
+        )
+    check_name(app.methods, name)

@@ -320,8 +320,13 @@ def _assign(values: Nested, assignments: Sequence[str], known: Sequence[str]) ->
     for assignment in assignments:
         key, text = split_assignment(assignment)
         if key not in known:
-            inside = [name for name in known if name.startswith(f"{key}.")]
-            near = f" (did you mean {inside[0]}?)" if inside else did_you_mean(key, known, 0.75)
+            inside = [name for name in known if name.startswith(f"{key}.")][:1]
+            meant = inside or [name for name in known if name.endswith(f".{key}")]
+            near = (
+                f" (did you mean {' or '.join(meant[:3])}?)"
+                if meant
+                else did_you_mean(key, known, 0.75)
+            )
             raise UserError(f"--set {key}: there is no such option{near}; `show` lists them all")
         nested: Any = _value(text)
         for part in reversed(key.split(".")):

@@ -116,13 +116,18 @@ class MixTransformer(Encoder):
     @classmethod
     def hub_weights(cls, name: str) -> dict[str, Tensor]:
         """Weights released by SegFormer's authors: NVIDIA's, not for commercial use."""
-        repository, revision = f"smp-hub/{name}.imagenet", VARIANTS[name].revision
-        file = huggingface_hub.hf_hub_download(repository, "model.safetensors", revision=revision)
+        file = huggingface_hub.hf_hub_download(
+            cls.hub_repository(name), "model.safetensors", revision=VARIANTS[name].revision
+        )
         return safetensors.torch.load_file(file)
 
     @classmethod
     def hub_name(cls, name: str) -> str:
         return f"{name}.imagenet at {VARIANTS[name].revision[:12]}"
+
+    @classmethod
+    def hub_repository(cls, name: str) -> str:
+        return f"smp-hub/{name}.imagenet"
 
     @classmethod
     def hub_license(cls, name: str) -> str:

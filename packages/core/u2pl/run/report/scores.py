@@ -8,14 +8,18 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from u2pl.data.classes import listed
 from u2pl.evaluate.confusion import Score
-from u2pl.evaluate.statistics import FEW, bootstrap_interval, scored_words
+from u2pl.evaluate.statistics import FEW, LEAST, bootstrap_interval, scored_words
 from u2pl.report.charts import matrix_chart
 from u2pl.report.page import Tile
 from u2pl.run.report.finding import Finding
+from u2pl.run.run import Run
 
 #: Classes of a confusion matrix that is drawn, at most; shares of a row that are put into words.
 MATRIX, WORTH = 40, 0.05
+#: Share of the resamples that a class is missing from, from which on it is said.
+OFTEN = 0.05
 
 
 class ScoreRow(NamedTuple):
@@ -68,12 +72,16 @@ def tiles(run: Finding) -> list[Tile]:
                 )
         if run.baseline is not None and run.summary:
             gain = miou - run.baseline.miou
+            words = (
+                f"same data, seed and steps; its {run.baseline.network}, the better network, has "
+                f"{run.baseline.miou:.2f} ({run.baseline.where})"
+            )
+            pairs = run.baseline.like_with_like_words(Run(run.folder).scores)
             found.append(
                 Tile(
                     f"over {run.baseline.method}",
                     f"{gain:+.2f}",
-                    f"same data, seed and steps; its {run.baseline.network} has "
-                    f"{run.baseline.miou:.2f} ({run.baseline.where})",
+                    "; ".join(filter(None, [words, pairs])),
                     "up" if gain > 0 else "down",
                 )
             )
@@ -103,6 +111,18 @@ def notes(run: Finding) -> list[str]:
             f"{words}, so {'the interval is wide' if known else 'there is no interval'}, and a "
             "difference of a few points between two runs says nothing."
         )
+    if counts is not None and run.model is not None and len(counts.images) >= LEAST:
+        shown, number = (counts.images[:, 1] > 0).sum(0).tolist(), len(counts.images)
+        rare = [
+            run.model.classes[c]
+            for c, images in enumerate(shown)
+            if images and (1 - images / number) ** number >= OFTEN
+        ]
+        if rare:
+            found.append(
+                f"Few of the scored images show {listed(rare)}: when they are drawn anew, such a "
+                "class is often missing and then not counted, so the interval leans to one side."
+            )
     if run.summary and run.baseline is None and run.config["method_name"] != run.app.baseline:
         found.append(
             f"No run of {run.app.baseline} with the same data, seed and steps lies beside this "
