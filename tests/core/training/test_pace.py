@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from u2pl.training.pace import Pace
+from u2pl.training.pace import LATER, Pace
 
 
 @pytest.fixture
@@ -34,6 +34,16 @@ def test_scoring_that_is_to_come_counts_estimated_then_measured(clock: list[floa
     assert pace.left(10) == 10 * 2.0 + 30
     walk(pace, clock, 10, 2.0)
     assert pace.left(20) == 0
+
+
+def test_steps_of_a_phase_to_come_are_expected_to_take_longer(clock: list[float]) -> None:
+    pace = Pace(20, {20}, scoring=0.0, phases={8})
+    walk(pace, clock, 5, 1.0)
+    assert pace.left(5) == pytest.approx(3 * 1.0 + 12 * LATER * 1.0)
+    walk(pace, clock, 3, 1.0)
+    pace.restart()
+    walk(pace, clock, 2, 2.5)
+    assert pace.left(10) == 10 * 2.5
 
 
 def test_steps_of_another_phase_take_another_time(clock: list[float]) -> None:

@@ -224,7 +224,7 @@ def fit(
     guard, begin = FiniteGuard(), time.monotonic() - history.seconds
     skipped = _Skipped(job.skipped, reporter)
     evaluations = _evaluation_steps(job)
-    pace = Pace(job.total, evaluations, job.scoring_steps)
+    pace = Pace(job.total, evaluations, job.scoring_steps, job.phases)
 
     def check() -> None:
         guard.check()

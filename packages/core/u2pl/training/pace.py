@@ -5,6 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
+#: A step of a later phase, in steps of the present one, until one has been timed: the student sees
+#: unlabelled images beside the labelled ones, forward and backward, and the teacher forward alone.
+LATER = (2 * 3 + 1) / 3
+
 
 class Pace:
     """Times steps and evaluations as they happen.
@@ -13,10 +17,18 @@ class Pace:
         total: steps of the run.
         evaluations: after how many steps networks are scored.
         scoring: what an evaluation costs, in steps, until one has been timed.
+        phases: after how many steps another phase begins, such as the end of a warm start.
     """
 
-    def __init__(self, total: int, evaluations: Collection[int], scoring: float) -> None:
+    def __init__(
+        self,
+        total: int,
+        evaluations: Collection[int],
+        scoring: float,
+        phases: Collection[int] = (),
+    ) -> None:
         self.total, self.evaluations, self.scoring = total, evaluations, scoring
+        self.phases = phases
         self.begin = time.monotonic()
         self.steps, self.seconds = 0, 0.0  # timed in this phase
         self.step_seconds: float | None = None
@@ -48,4 +60,6 @@ class Pace:
         each = self.scoring_seconds
         if each is None:
             each = self.scoring * self.step_seconds
-        return (self.total - step) * self.step_seconds + to_come * each
+        change = min((phase for phase in self.phases if phase > step), default=self.total)
+        steps = change - step + LATER * (self.total - change)
+        return steps * self.step_seconds + to_come * each

@@ -60,6 +60,15 @@ def test_scores_that_do_not_mean_the_same_are_refused(
     assert "run-0" in line or "is a run of" in line
 
 
+def test_runs_of_several_kinds_end_with_the_command_for_the_most_of_them(tmp_path: Path) -> None:
+    """The first run is of another kind, as a demo is beside runs on photos."""
+    other = {"summary": {"evaluation": "photos val, whole image, single scale"}}
+    with pytest.raises(UserError) as refused:
+        check_comparable("u2pl-toy", runs_of(tmp_path, {}, other, {"seed": 1, **other}))
+    words = f"of one kind are: u2pl-toy compare {tmp_path / 'run-1'} {tmp_path / 'run-2'}"
+    assert str(refused.value).endswith(words)
+
+
 def test_other_training_data_may_be_compared_on_equal_images(tmp_path: Path) -> None:
     two = [{"config": {"data_fingerprint": f"{first} 0123"}} for first in ("aa", "bb")]
     check_comparable("u2pl-toy", runs_of(tmp_path / "b", *two))

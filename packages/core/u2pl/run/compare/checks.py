@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from u2pl.errors import UserError
 from u2pl.run.compare.finished import Finished, Found
 from u2pl.run.compare.variants import Variant, split_words, value_words, weights_words
 from u2pl.run.recipe import flat_values
+from u2pl.run.resumption import typed
 from u2pl.training.run_folder import FREE
 
 #: Names in a list, and values of a line, before the rest is counted.
@@ -36,7 +38,7 @@ def check_comparable(app_name: str, runs: Sequence[Finished]) -> None:
             if value(run) != value(first):
                 raise UserError(
                     f"{first.folder} and {run.folder} cannot be compared: {what} {value(first)} "
-                    f"there, {value(run)} here; name runs of one kind"
+                    f"there, {value(run)} here; {_one_kind(app_name, runs)}"
                 )
     for run in runs[1:]:
         for a, b in zip(first.summary["classes"], run.summary["classes"], strict=True):
@@ -54,6 +56,18 @@ def check_comparable(app_name: str, runs: Sequence[Finished]) -> None:
                 f"other images, {len(there)} there and {len(here)} here, {len(there & here)} of "
                 "them in both"
             )
+
+
+def _one_kind(app_name: str, runs: Sequence[Finished]) -> str:
+    """What to type for those of the runs that can be compared, the most of them."""
+    kinds: dict[str, list[Finished]] = {}
+    for run in runs:
+        kinds.setdefault(str([value(run) for _, value in _MUST_BE_EQUAL]), []).append(run)
+    most = max(kinds.values(), key=len)
+    if len(most) < 2:
+        return "name runs of one kind"
+    folders = (str(run.folder) for run in most)
+    return f"of one kind are: {shlex.join([*typed(app_name), 'compare', *folders])}"
 
 
 def _evaluation(run: Finished) -> tuple[str, str]:
