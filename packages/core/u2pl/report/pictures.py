@@ -11,7 +11,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from u2pl.report.overlays import colour_mask, overlay
+from u2pl.report.overlays import colour_mask
 
 #: Long side of a picture in pixels, at most.
 SIDE = 256
@@ -42,15 +42,6 @@ def mask(ids_HW: np.ndarray, palette: np.ndarray) -> str:
     """
     small = _fitted(Image.fromarray(ids_HW), Image.Resampling.NEAREST)
     return _png(colour_mask(np.asarray(small), palette))
-
-
-def overlaid(
-    image_HW3: np.ndarray, ids_HW: np.ndarray, palette: np.ndarray, background: bool
-) -> str:
-    """The image under its classes' colours, as a JPEG; see `overlay`."""
-    small = np.asarray(_fitted(Image.fromarray(image_HW3), Image.Resampling.LANCZOS))
-    ids = Image.fromarray(ids_HW).resize((small.shape[1], small.shape[0]), Image.Resampling.NEAREST)
-    return _jpeg(Image.fromarray(overlay(small, np.asarray(ids), palette, background=background)))
 
 
 def heat(share_HW: np.ndarray) -> str:

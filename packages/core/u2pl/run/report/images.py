@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from u2pl.counting import OnProgress
-from u2pl.data.classes import is_background
 from u2pl.data.opening import open_source
 from u2pl.errors import UserError
 from u2pl.evaluate.inference import evaluating, predict_probabilities
@@ -101,17 +100,14 @@ def gallery(run: Finding, progress: OnProgress | None) -> tuple[list[Shown], str
 def _pictures(
     image: np.ndarray, truth: np.ndarray, prob_CHW: Tensor, model: Model, id: str
 ) -> list[Picture]:
-    palette, background = model.palette, is_background(0, model.classes[0])
+    palette = model.palette
     ids = prob_CHW.argmax(0).to(torch.uint8).numpy()
     confidence, entropy = prob_CHW.amax(0).numpy(), doubt(prob_CHW[None])[0].numpy()
     return [
         Picture(pictures.photo(image), "image", f"{id}, the image"),
         Picture(pictures.mask(truth, palette), "truth", f"{id}, its true mask"),
-        Picture(
-            pictures.overlaid(image, ids, palette, background),
-            "prediction",
-            f"{id}, the predicted classes",
-        ),
+        # not over the image, which would change the colours: they are compared with the truth's
+        Picture(pictures.mask(ids, palette), "prediction", f"{id}, the predicted classes"),
         Picture(pictures.heat(confidence), "confidence", f"{id}, the network's confidence"),
         Picture(pictures.heat(entropy), "entropy", f"{id}, the network's doubt"),
     ]
