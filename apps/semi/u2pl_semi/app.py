@@ -27,8 +27,8 @@ APP = App(
     text="Train a segmenter from many images and few masks, with U2PL, U2PL+ and their "
     "baselines.\n\n"
     "Start with [bold]u2pl-semi train[/bold]: no arguments, a built-in demo, under four minutes on "
-    "two cores. Then [bold]u2pl-semi doctor --data FOLDER[/bold] tells whether your own images and "
-    "masks will do.",
+    "two idle cores. Then [bold]u2pl-semi doctor --data FOLDER[/bold] tells whether your own "
+    "images and masks will do.",
     presets={"voc": "voc", "cityscapes": "cityscapes"},
 )
 

@@ -21,8 +21,8 @@ APP = App(
     text="Train a segmenter from image tags alone, with U2PL+ on AFA or on plain class activation "
     "maps.\n\n"
     "Start with [bold]u2pl-ws train[/bold]: no arguments, a built-in demo, under four minutes on "
-    "two cores. Then [bold]u2pl-ws doctor --data FOLDER --tags FILE[/bold] tells whether your own "
-    "images and tags will do.",
+    "two idle cores. Then [bold]u2pl-ws doctor --data FOLDER --tags FILE[/bold] tells whether your "
+    "own images and tags will do.",
     presets={"voc": "voc"},
     views=({}, MULTI_SCALE, MULTI_SCALE | {"crf": True}),
 )
