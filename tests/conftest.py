@@ -21,6 +21,7 @@ PACKAGES = ("packages/core", "apps/semi", "apps/domain_adapt", "apps/weak")
 # Before torch is imported, and inherited by every subprocess a test starts.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("COLUMNS", None)  # set for the processes that share out the tests
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [*(str(ROOT / part) for part in PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
 )

@@ -60,15 +60,15 @@ def test_what_is_exported_is_what_a_model_saves(run: Path, model: Model, tmp_pat
 def test_what_is_exported_tells_no_one_where_files_lie(run: Path, tmp_path: Path) -> None:
     found = load(run / "last")
     network = found.card.network.model_copy(
-        update={"encoder_weights": "/home/me/lite0.safetensors"}
+        update={"encoder_weights": "/photos-of-me/lite0.safetensors"}
     )
-    card = found.card.model_copy(update={"network": network, "source": "/home/me/photos"})
+    card = found.card.model_copy(update={"network": network, "source": "/photos-of-me/photos"})
     Model(found.network, card).save(run / "last")
     result = typed("export", run, "--to", tmp_path / "shared")
     assert result.exit_code == 0, result.output
     for name in ("config.json", "README.md"):
         text = (tmp_path / "shared" / name).read_text()
-        assert "/home/me" not in text and "lite0.safetensors" in text
+        assert "/photos-of-me" not in text and "lite0.safetensors" in text
 
 
 def test_the_lines_that_are_printed_can_be_typed(run: Path, model: Model, tmp_path: Path) -> None:
