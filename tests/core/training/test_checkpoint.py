@@ -20,6 +20,7 @@ from u2pl.training.checkpoint import (
     FILE,
     FIRST,
     FORMAT,
+    SECOND,
     Loaded,
     load_checkpoint,
     save_checkpoint,
@@ -103,6 +104,49 @@ def test_a_state_of_an_older_version_is_loaded_with_a_note(tmp_path: Path) -> No
     assert_equal(one, other)
 
 
+class Shared(Line):
+    """The trained layer has a second name, as a frozen encoder has in a teacher."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = self.student
+
+
+def shared(seed: int) -> Run:
+    torch.manual_seed(seed)
+    method = Shared()
+    update = MAKE["sgd"](method.parameters())
+    step((method, update))
+    return method, update
+
+
+def test_a_tensor_of_two_names_is_written_once(tmp_path: Path) -> None:
+    one, other = shared(0), shared(1)
+    save_checkpoint(tmp_path, *one, {"step": 1})
+    held = load_file(tmp_path / FILE)
+    assert {"method.again.weight", "method.student.weight"} <= {
+        f"method.{name}" for name in one[0].state_dict()
+    }
+    assert len({"method.again.weight", "method.student.weight"} & held.keys()) == 1
+    load_checkpoint(tmp_path, *other)
+    assert_equal(one, other)
+
+    def as_before(tensors: dict[str, Tensor]) -> None:
+        tensors |= {f"method.{name}": value for name, value in one[0].state_dict().items()}
+
+    one, other = shared(0), shared(1)
+    rewrite(tmp_path / FILE, as_before, checked=True, format=SECOND)
+    load_checkpoint(tmp_path, *other)
+    assert_equal(one, other)
+
+
+@pytest.mark.parametrize("said", ["{", "[1]", '{"method.x": 3}', '{"method.x": "method.y"}'])
+def test_a_second_name_of_nothing_is_one_line(tmp_path: Path, said: str) -> None:
+    save_checkpoint(tmp_path, *trained(0), {"step": 1})
+    rewrite(tmp_path / FILE, lambda _: None, checked=True, shared=said)
+    refuse(tmp_path, "damaged")
+
+
 WEIGHT, AVERAGE = "method.student.weight", "optimizer.0.exp_avg"
 
 CHANGES: dict[str, tuple[Change, str]] = {
@@ -159,7 +203,7 @@ def test_a_state_with_other_tensors_is_one_line_and_nothing_is_loaded(
     ("facts", "says"),
     [
         ({"format": FORMAT}, "damaged .*its digest is missing"),
-        ({"format": "u2pl-resume-3"}, r"not a state of this version of u2pl \(u2pl-resume-2\)"),
+        ({"format": "u2pl-resume-4"}, r"not a state of this version of u2pl \(u2pl-resume-3\)"),
         ({"facts": "{"}, "damaged .JSONDecodeError"),
         ({"facts": "[" * 100_000}, "damaged .*nested too deep"),
         ({"facts": "[1]"}, "damaged .*its facts are none"),

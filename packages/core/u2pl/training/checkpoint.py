@@ -16,6 +16,7 @@ from u2pl.methods.method import AnyMethod
 from u2pl.tensor_file import (
     UNCHECKED,
     Damaged,
+    Held,
     Kind,
     differing,
     not_finite,
@@ -25,8 +26,8 @@ from u2pl.tensor_file import (
 )
 
 FILE = "resume.safetensors"
-#: The first format had no digest.
-FORMAT, FIRST = "u2pl-resume-2", "u2pl-resume-1"
+#: The first format had no digest, the second holds tensors of two names twice.
+FORMAT, SECOND, FIRST = "u2pl-resume-3", "u2pl-resume-2", "u2pl-resume-1"
 _AGAIN = "start again with another --out"
 
 
@@ -55,11 +56,14 @@ def save_checkpoint(
 ) -> None:
     """Write what a run needs to resume: networks, memories, optimizer, `facts` (step, scores, ...).
 
-    Learning rate, sampling and random draws follow from the step and are not saved.
+    Learning rate, sampling and random draws follow from the step and are not saved. A tensor of two
+    names, such as those of a frozen encoder that student and teacher share, is written once.
     """
     tensors = {f"method.{name}": value for name, value in method.state_dict().items()}
+    shared = _shared(tensors)
+    tensors = {name: value for name, value in tensors.items() if name not in shared}
     tensors |= _optimizer_tensors(optimizer)
-    metadata = {"format": FORMAT, "facts": json.dumps(facts)}
+    metadata = {"format": FORMAT, "facts": json.dumps(facts), "shared": json.dumps(shared)}
     replace_file(folder / FILE, tensor_file(tensors, metadata))
 
 
@@ -74,15 +78,15 @@ def load_checkpoint(folder: Path, method: AnyMethod, optimizer: torch.optim.Opti
     except Damaged as error:
         raise UserError(f"{path} cannot be read ({error}); {_AGAIN}") from error
     version = held.facts.get("format")
-    if version not in (FORMAT, FIRST):
+    if version not in (FORMAT, SECOND, FIRST):
         raise UserError(f"{path} is not a state of this version of u2pl ({FORMAT}); {_AGAIN}")
     try:
-        if version == FORMAT and not held.checked:
+        if version != FIRST and not held.checked:
             raise ValueError("its digest is missing")
         facts = parse_json(held.facts["facts"])
         if not isinstance(facts, dict):
             raise ValueError("its facts are none")
-        own, theirs = _parts(held.tensors)
+        own, theirs = _parts(held.tensors | (_again(held) if version == FORMAT else {}))
         _check_method(method, own)
         state = _optimizer_state(optimizer, theirs)
     except (KeyError, ValueError) as error:
@@ -92,6 +96,26 @@ def load_checkpoint(folder: Path, method: AnyMethod, optimizer: torch.optim.Opti
     method.load_state_dict(own)
     _load_optimizer(optimizer, state)
     return Loaded(facts, "" if held.checked else f"{path} {UNCHECKED}")
+
+
+def _shared(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Names of tensors that are, number for number in memory, one of an earlier name: that name."""
+    first: dict[tuple[object, ...], str] = {}
+    found = {}
+    for name, value in tensors.items():
+        place = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
+        earlier = first.setdefault(place, name)
+        if earlier != name and value.numel():
+            found[name] = earlier
+    return found
+
+
+def _again(held: Held) -> dict[str, Tensor]:
+    """The tensors that are written under another name; ValueError if one is not."""
+    shared = parse_json(held.facts["shared"])
+    if not isinstance(shared, dict) or not held.tensors.keys() >= {*map(str, shared.values())}:
+        raise ValueError("a tensor of two names is under none")
+    return {name: held.tensors[str(first)] for name, first in shared.items()}
 
 
 class _Other(Exception):
