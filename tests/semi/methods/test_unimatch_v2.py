@@ -54,7 +54,7 @@ class Watched:
         found = []
         for before, after in zip(self.encoded[0][1], self.decoded[0][0], strict=True):
             ratio = (after.detach() / before.detach()).flatten(2).nanmedian(dim=2).values
-            found.append(torch.stack(ratio.chunk(2)))
+            found.append(torch.stack(ratio.chunk(3)[1:]))
         return found
 
 
@@ -74,12 +74,13 @@ def test_the_loss_equals_the_loop(below: float, build: Build) -> None:
     (clean, output), *more = watch.labeled
     assert not more and torch.equal(clean, batch.image_u)
     prob = enlarged(output.logits, size).softmax(dim=1)
-    strong, labeled = (enlarged(output.logits, size) for _, output in watch.decoded)
+    ((_, student),) = watch.decoded
+    labeled, *strong = enlarged(student.logits, size).chunk(3)
     known = batch.label_l != 255
     sup = confident_loss(labeled, batch.label_l, torch.ones(known.shape), known, 0.0)
     s1, s2 = (
         confident_loss(logits, *view.maps[:2], view.valid_BHW, confidence)
-        for logits, (_, view) in zip(strong.chunk(2), watch.views, strict=True)
+        for logits, (_, view) in zip(strong, watch.views, strict=True)
     )
     found = {key.removeprefix("loss/"): value.item() for key, value in result.scalars.items()}
     for name, value in {"sup": sup, "s1": s1, "s2": s2}.items():
@@ -114,15 +115,18 @@ def test_both_views_are_strong_and_carry_the_labels_of_the_clean_images(build: B
             assert wrong.float().mean() < 0.02  # where both images have the same colour
 
 
-def test_both_views_pass_together_and_labelled_images_alone(build: Build) -> None:
+def test_labelled_images_keep_what_is_dropped_from_the_views(build: Build) -> None:
+    """All pass together, so that BatchNorm is scored by what it has normalised by."""
     method, batch = build("unimatch_v2")
     watch = Watched(method)
     method(batch, Progress(STEP, TOTAL))
-    (strong, _), (labeled, _) = watch.encoded
+    ((seen, maps),) = watch.encoded
+    ((decoded, _),) = watch.decoded
     views = [view.image_B3HW for _, view in watch.views]
-    assert torch.equal(strong, torch.cat(views)) and torch.equal(labeled, batch.image_l)
-    for before, after in zip(watch.encoded[1][1], watch.decoded[1][0], strict=True):
-        assert torch.equal(before, after)  # of these nothing is dropped
+    assert torch.equal(seen, torch.cat([batch.image_l / 255, *views]))
+    for before, after in zip(maps, decoded, strict=True):
+        kept = [torch.equal(b, a) for b, a in zip(before.chunk(3), after.chunk(3), strict=True)]
+        assert kept == [True, False, False]
 
 
 ENCODERS = {

@@ -88,14 +88,18 @@ class UniMatchV2(SelfTraining):
             for _ in range(2)
         ]
 
-        # 3. the student predicts both from complementary channels, and labelled images from all
-        maps = self.student.encode(torch.cat([view.image_B3HW for view in views]))
-        maps = drop_complementary(maps, config.whole, generator)
-        logits_s = upsample(self.student.decode(maps, size, embed=False).logits, size).chunk(2)
-        labeled = self.student(batch.image_l, embed=False)
+        # 3. the student predicts labelled images from all channels, both views from complementary
+        # ones; in one pass, so that BatchNorm knows what it has normalised by when it is scored
+        images = len(batch.image_l)
+        strong = [view.image_B3HW for view in views]
+        maps = self.student.encode(torch.cat([batch.image_l / 255, *strong]))
+        dropped = drop_complementary([each[images:] for each in maps], config.whole, generator)
+        maps = [torch.cat([each[:images], d]) for each, d in zip(maps, dropped, strict=True)]
+        student = self.student.decode(maps, size, embed=False)
+        logits_s = upsample(student.logits[images:], size).chunk(2)
 
         # 4. L = (L_s + lambda_u (L_s1 + L_s2) / 2) / 2; L_s1 and L_s2 divide by all valid pixels
-        sup = self.supervised_loss(labeled, batch.label_l)
+        sup = self.supervised_loss(student, batch.label_l)
         s1, s2 = (
             self.pixel_weight.confident_loss(logits, view, config.confidence)
             for logits, view in zip(logits_s, views, strict=True)
