@@ -205,7 +205,7 @@ class AdaptTask(Task):
 
 def make_task(app: App, request: AdaptRequest, recipe: Recipe, counting: Counting) -> AdaptTask:
     """Open both domains; UserError for whatever cannot work."""
-    source, (target, labelled) = _source(request), _target(request)
+    source, (target, labelled) = _source(request, counting), _target(request, counting)
     if source.source.classes != target.source.classes:
         raise UserError(_other_classes(source.source, target.source))
     recipe = _with_things(recipe, source.source, target.source)
@@ -222,9 +222,9 @@ def parts_without_task(request: Request) -> list[Part]:
     return []
 
 
-def _target(request: AdaptRequest) -> tuple[Part, Part | None]:
+def _target(request: AdaptRequest, counting: Counting) -> tuple[Part, Part | None]:
     """The images to adapt to, and those of them whose masks are learnt from."""
-    data, which = open_source(request.target), request.target_labeled
+    data, which = open_source(request.target, counting), request.target_labeled
     split = request.target_split or data.train_split
     if which is None:
         return Part("target", request.target, data, split, data.split(split), masked=False), None
@@ -241,9 +241,9 @@ def _target(request: AdaptRequest) -> tuple[Part, Part | None]:
     return Part("target", request.target, data, words, chosen.unlabeled, masked=False), labelled
 
 
-def _source(request: AdaptRequest) -> Part:
+def _source(request: AdaptRequest, counting: Counting) -> Part:
     """The listed images; without a list all that have a mask, since none need be held out."""
-    data = open_source(request.source)
+    data = open_source(request.source, counting)
     split = request.source_split or data.train_split
     ids = data.split(split)
     if request.source_split is None:

@@ -128,7 +128,7 @@ class SemiTask(Task):
 
 def make_task(app: App, request: SemiRequest, recipe: Recipe, counting: Counting) -> SemiTask:
     """Open and split the data; UserError for whatever cannot work."""
-    source = open_source(request.data)
+    source = open_source(request.data, counting)
     split = choose_labeled(source, request.labeled, request.seed)
     if recipe.kind.uses_unlabeled and not split.unlabeled:
         raise UserError(

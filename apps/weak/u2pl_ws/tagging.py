@@ -14,8 +14,8 @@ def tag_from_masks(request: TagsRequest) -> None:
 
     Raises UserError if an image has no mask, or the file exists.
     """
-    source, out = open_source(request.data), request.out
     reporter = ConsoleReporter(standard_output())
+    source, out = open_source(request.data, reporter.counting), request.out
     ids = source.split(request.split or source.train_split)
     if out.exists():
         raise UserError(f"{out} is there already: remove it, or write another file with --out")

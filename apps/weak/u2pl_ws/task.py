@@ -116,7 +116,7 @@ class WeakTask(Task):
 
 def make_task(app: App, request: WeakRequest, recipe: Recipe, counting: Counting) -> WeakTask:
     """Open the data and read its tags; UserError for whatever cannot work."""
-    source = open_source(request.data)
+    source = open_source(request.data, counting)
     ids = source.split(source.train_split)
     tags, tagged_by = find_tags(source, request.data, request.tags, ids, counting)
     options = recipe.options

@@ -60,14 +60,16 @@ def store_cached(name: str, key: str, tensors: Mapping[str, Tensor]) -> None:
         pass
 
 
-def _file(name: str, key: str) -> Path | None:
-    """None if the user has no home folder."""
+def cache_folder() -> Path | None:
+    """The folder; None if the user has no home folder."""
     try:
         if os.environ.get("U2PL_CACHE"):
-            folder = expanded(os.environ["U2PL_CACHE"])
-        else:
-            home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-            folder = expanded(home) / "u2pl"
+            return expanded(os.environ["U2PL_CACHE"])
+        return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "u2pl"
     except UserError:
         return None
-    return folder / f"{name}-{key}.safetensors"
+
+
+def _file(name: str, key: str) -> Path | None:
+    folder = cache_folder()
+    return None if folder is None else folder / f"{name}-{key}.safetensors"

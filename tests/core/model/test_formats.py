@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from harness.filling import filled
-from u2pl.data.coco_instances import region
+from u2pl.data.shapes.coco import region_of
 from u2pl.model.card import Card
 from u2pl.model.formats import format_names
 from u2pl.model.formats.labelme import place_of
@@ -87,7 +87,10 @@ def coco(out: Path) -> Shapes:
         inside = filled((size["height"], size["width"]), [ring])
         assert abs(each["area"] - inside.sum()) <= 2  # of polygons that may be simplified
         # our own reader of COCO sees the same
-        np.testing.assert_array_equal(region(each["segmentation"], inside.shape), inside)
+        (patch,) = region_of(each["segmentation"], "").patches(inside.shape)
+        seen = np.zeros(inside.shape, bool)
+        patch.paint(seen, True)
+        np.testing.assert_array_equal(seen, inside)
         shapes[files[each["image_id"]]].append((names[each["category_id"]], ring))
     return shapes
 

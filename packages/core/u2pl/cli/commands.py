@@ -190,7 +190,8 @@ def evaluate(app: App, request: EvaluateRequest) -> dict[str, Score]:
         raise UserError(
             f"{request.checkpoint} does not say which data it was trained on: add --data"
         )
-    source, ids = model.open_scored(request.data, request.split)
+    counting = ConsoleReporter(console).counting
+    source, ids = model.open_scored(request.data, request.split, counting)
     split = request.split or model.usual_split(request.data)
     view = request.view
     asked = view["scales"] or view["flip"] or view["crf"]

@@ -101,7 +101,7 @@ def read_class_file(path: Path) -> ClassFile:
             raise UserError(
                 f"{path}, line {number} is blank: line k names class k, so no line may be left out"
             )
-        named.append(_Line(number, *_name_and_colour(line)))
+        named.append(_Line(f"line {number}", *_name_and_colour(line)))
     return _class_file(path, named, note)
 
 
@@ -123,14 +123,21 @@ def read_labelmap(path: Path) -> ClassFile:
                 f"{path}, line {number} is {line!r}: write 'name:r,g,b::', as CVAT does, or a "
                 "classes.txt instead of this file"
             )
-        named.append(_Line(number, name.strip(), list(map(int, colour)) or None))
+        named.append(_Line(f"line {number}", name.strip(), list(map(int, colour)) or None))
     return _class_file(path, named)
 
 
 class _Line(NamedTuple):
-    number: int
+    place: str  # where its file says it
     name: str
     colour: list[int] | None
+
+
+def class_list(where: Path, names: Sequence[str]) -> ClassFile:
+    """Classes that something else than a list of classes names; UserError as `read_class_file`."""
+    return _class_file(
+        where, [_Line(f"label {place}", name, None) for place, name in enumerate(names, 1)]
+    )
 
 
 def _class_file(path: Path, named: list[_Line], note: str = "") -> ClassFile:
@@ -145,18 +152,18 @@ def _class_file(path: Path, named: list[_Line], note: str = "") -> ClassFile:
         if line.colour is not None:
             if max(line.colour) > 255:
                 raise UserError(
-                    f"{path}, line {line.number}: colour {line.colour} must be three numbers from "
+                    f"{path}, {line.place}: colour {line.colour} must be three numbers from "
                     "0 to 255"
                 )
             palette[id] = line.colour
         if len(line.name) > LONGEST_NAME:
             raise UserError(
-                f"{path}, line {line.number}: a class's name has at most {LONGEST_NAME} "
+                f"{path}, {line.place}: a class's name has at most {LONGEST_NAME} "
                 f"characters, not {len(line.name)}"
             )
         if one_line(line.name) != line.name:
             raise UserError(
-                f"{path}, line {line.number} holds a control character: {line.name!r}: remove it"
+                f"{path}, {line.place} holds a control character: {line.name!r}: remove it"
             )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

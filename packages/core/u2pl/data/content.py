@@ -8,7 +8,7 @@ from pathlib import Path
 from u2pl.data.ids import few
 from u2pl.data.mask_checks import is_blended
 from u2pl.data.orientation import STORED, UPRIGHT
-from u2pl.data.reading import read_facing, read_photo_header, read_size
+from u2pl.data.reading import read_facing, read_photo_header
 from u2pl.data.source import Source
 from u2pl.errors import UserError
 
@@ -46,16 +46,15 @@ def _photo_notes(source: Source, ids: Sequence[str]) -> Iterator[str]:
         files = source.files(id)
         if files is None:
             return
-        image, mask = files
         try:
-            header = read_photo_header(image)
-            size = None if mask is None else read_size(mask)
+            header = read_photo_header(files[0])
         except UserError:
             continue
         deep += header.deep
         if header.facing.tag == 1:
             continue
         turned += 1
+        size = source.mask_size(id)
         if size is not None:
             ways = {header.facing.drawn_upright(size, rule) for rule in (UPRIGHT, STORED)}
             upright += ways == {True}

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from u2pl.data.ids import check_ids, composed
-from u2pl.data.reading import check_range, check_size, drawn_upright, read_ids, read_rgb
+from u2pl.data.orientation import Size
+from u2pl.data.reading import check_range, check_size, read_ids, read_rgb, size_of_mask
 from u2pl.data.source import Source
 from u2pl.data.walking import files_below
 from u2pl.errors import UserError
@@ -49,14 +50,20 @@ class FileSource(Source):
         return self.images.keys()
 
     def image(self, id: str) -> Image.Image:
-        """Decode an image to RGB, the way up that its mask was drawn (see `Facing.drawn_upright`).
+        """Decode an image to RGB, the way up that its mask was drawn (see `mask_size`).
 
         Raises UserError if it is missing or broken.
         """
-        file, mask = self._image_file(id), self.masks.get(id)
-        return read_rgb(file, upright=lambda facing: drawn_upright(facing, mask, self.exif))
+        return read_rgb(
+            self.files(id)[0],
+            str(self._image_file(id)),
+            upright=lambda facing: facing.drawn_upright(self.mask_size(id), self.exif),
+        )
 
-    def files(self, id: str) -> tuple[Path, Path | None]:
+    def mask_size(self, id: str) -> Size | None:
+        return size_of_mask(self.masks.get(id))
+
+    def files(self, id: str) -> tuple[Path | bytes, Path | bytes | None]:
         return self._image_file(id), self.masks.get(id)
 
     def has_mask(self, id: str) -> bool:

@@ -22,6 +22,13 @@ IMAGE_SUFFIXES = (
 #: Characters of a line: more than two paths may have.
 LONGEST = 10_000
 
+# Words for the splits in the names of files and folders.
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
 
 def read_lines(path: Path, keep_blank: bool = False) -> list[str]:
     """Read a text file's lines, stripped, without blank ones.
@@ -110,6 +117,12 @@ def check_ids(lines: list[str], known: Collection[str], where: str, ending: str 
             f"{where} lists images more than once: {first_three(repeated)}: keep each id once"
         )
     return ids
+
+
+def split_of(name: str) -> str | None:
+    """The split that a word of a file's or folder's name says: train, val or test; else None."""
+    words = re.findall(r"[a-z]+", name.lower())
+    return next((_SPLITS[word] for word in words if word in _SPLITS), None)
 
 
 def first_three(items: list[str]) -> str:

@@ -79,6 +79,15 @@ def find_masks(root: Path, images: Mapping[str, Path], lossy: bool = False) -> F
     return FoundMasks({})
 
 
+def has_masks(root: Path) -> bool:
+    """Whether a folder has image files in a folder that is called as those of masks are."""
+    return any(
+        _masks_below(root / name)
+        for name in sorted(os.listdir(root))
+        if name.lower() in OTHER_NAMES and not is_clutter(name)
+    )
+
+
 def split_beside(images: Mapping[str, Path], folder: str) -> tuple[dict[str, Path], FoundMasks]:
     """Tell masks from photos where both are in one folder, such as a_mask.png beside a.jpg.
 

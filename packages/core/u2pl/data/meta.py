@@ -15,10 +15,11 @@ from u2pl.files import parse_toml
 #: How masks stand for classes: by ids, by colours, or as 0 and anything else.
 IDS, COLOURS, BINARY = "ids", "colours", "binary"
 
-_KEYS = (
-    *("things", "void_top", "void_bottom"),
-    *("masks", "reduce_zero_label", "merge", "ignore", "exif"),
-)
+#: What pixels in no shape are, and images in which nothing is drawn.
+BACKGROUND, IGNORED, UNLABELLED = "background", "ignored", "unlabelled"
+
+_MASK_KEYS, _SHAPE_KEYS = ("masks", "reduce_zero_label"), ("outside", "empty")
+_SCENE_KEYS, _KEYS = ("things", "void_top", "void_bottom"), ("merge", "ignore", "exif")
 
 
 class Meta(NamedTuple):
@@ -31,6 +32,8 @@ class Meta(NamedTuple):
     merge: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # new class -> those it is made of
     ignore: tuple[str, ...] = ()  # classes whose pixels are ignored
     exif: str = UPRIGHT  # or stored: how photos lie whose masks do not tell
+    outside: str = ""  # background or ignored: pixels in no shape; empty: as the classes tell
+    empty: str = ""  # background or unlabelled: images without shapes; empty: as the format says
 
     def remaining(self, classes: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """The classes after merging and ignoring, and for each of `classes` its new id or -1.
@@ -50,11 +53,20 @@ class Meta(NamedTuple):
         return tuple(kept), tuple(moved)
 
 
-def read_meta(path: Path, classes: tuple[str, ...], listed: str = "classes.txt") -> Meta:
-    """Read meta.toml, which knows `classes` by name; `listed` is the file that names them.
+def read_meta(
+    path: Path, classes: tuple[str, ...], listed: str = "classes.txt", drawn: bool = False
+) -> Meta:
+    """Read meta.toml; without the file the defaults hold.
 
-    Without the file the defaults hold. Raises UserError if it is not valid TOML, or has an unknown
-    key or class, or a value that makes no sense.
+    Args:
+        path: of the file.
+        classes: names that it knows.
+        listed: the file that names them.
+        drawn: whether masks are drawn as shapes, instead of being files.
+
+    Raises:
+        UserError: It is not valid TOML, or has an unknown key or class, or a value that makes no
+            sense.
     """
     if not path.exists():
         return Meta()
@@ -65,13 +77,7 @@ def read_meta(path: Path, classes: tuple[str, ...], listed: str = "classes.txt")
             f'{path} cannot be read as TOML ({error}): write lines such as things = ["car"] and '
             "void_top = 0.03"
         ) from None
-    unknown = sorted(found.keys() - set(_KEYS))
-    if unknown:
-        near = did_you_mean(unknown[0], _KEYS)
-        raise UserError(
-            f"{path} has an unknown key {unknown[0]!r}{near}: it may hold {', '.join(_KEYS[:-1])} "
-            f"and {_KEYS[-1]}"
-        )
+    _check_keys(path, found, drawn)
     top, bottom = (_share(path, key, found.get(key, 0.0)) for key in ("void_top", "void_bottom"))
     if top + bottom >= 1:
         raise UserError(
@@ -87,10 +93,25 @@ def read_meta(path: Path, classes: tuple[str, ...], listed: str = "classes.txt")
         _merged(path, found.get("merge", {}), classes, f"{listed} does not have"),
         _known(path, "ignore", found.get("ignore", []), classes, f"{listed} does not have"),
         _one_of(path, "exif", found, (UPRIGHT, STORED), UPRIGHT),
+        _one_of(path, "outside", found, (BACKGROUND, IGNORED), ""),
+        _one_of(path, "empty", found, (BACKGROUND, UNLABELLED), ""),
     )
     remaining = _check_remaining(path, meta, classes)
     lacking = f"{listed} does not have" if remaining == classes else "do not remain"
     return meta._replace(things=_known(path, "things", found.get("things", []), remaining, lacking))
+
+
+def _check_keys(path: Path, found: Mapping[str, object], drawn: bool) -> None:
+    keys, others = (_SHAPE_KEYS, _MASK_KEYS) if drawn else (_MASK_KEYS, _SHAPE_KEYS)
+    known = (*_SCENE_KEYS, *keys, *_KEYS)
+    for key in sorted(found.keys() - set(known)):
+        if key in others:
+            about = "mask files, and here shapes are read" if drawn else "shapes, and here are none"
+            raise UserError(f"{path}: {key} is about {about}: leave it out")
+        raise UserError(
+            f"{path} has an unknown key {key!r}{did_you_mean(key, known)}: it may hold "
+            f"{', '.join(known[:-1])} and {known[-1]}"
+        )
 
 
 def _share(path: Path, key: str, value: object) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from u2pl.data.bit_depth import raw_mode, swapped, to_eight_bits
-from u2pl.data.orientation import Facing, facing, turned
+from u2pl.data.orientation import Facing, Size, facing, turned
 from u2pl.errors import UserError
 from u2pl.notation import IGNORE
 
@@ -240,7 +240,7 @@ def check_range(
     return ids
 
 
-def read_size(image: Path | bytes, where: str = "") -> tuple[int, int]:
+def read_size(image: Path | bytes, where: str = "") -> Size:
     """Width and height from an image's header; UserError if the file is missing or not an image."""
     with _header(image, _name(image, where)) as header:
         return header.size
@@ -266,13 +266,12 @@ def read_photo_header(image: Path | bytes, where: str = "") -> PhotoHeader:
         return PhotoHeader(facing(header), deep)
 
 
-def drawn_upright(facing: Facing, mask: Path | bytes | None, undecided: str) -> bool:
-    """As `Facing.drawn_upright`, of a mask file (or its bytes); a broken one counts as missing."""
+def size_of_mask(mask: Path | bytes | None) -> Size | None:
+    """Width and height of a mask file (or its bytes); None if there is none, or it is broken."""
     try:
-        size = None if mask is None else read_size(mask)
+        return None if mask is None else read_size(mask)
     except UserError:  # whoever needs the mask will say so
-        size = None
-    return facing.drawn_upright(size, undecided)
+        return None
 
 
 def check_size(ids: np.ndarray, image: Path | bytes, mask_name: str, image_name: str) -> np.ndarray:

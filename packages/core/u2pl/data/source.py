@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from u2pl.data.ids import check_ids, read_lines
-from u2pl.data.orientation import STORED
+from u2pl.data.orientation import STORED, Size
 from u2pl.errors import UserError
 
 
@@ -75,6 +75,13 @@ class Source(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """12 hex digits over classes, ids and file sizes, to identify the data; decodes nothing."""
+
+    def mask_size(self, id: str) -> Size | None:
+        """Width and height of a mask, without decoding it; None if there is none, or it is broken.
+
+        They tell which way up a photo is read that EXIF turns (`Facing.drawn_upright`).
+        """
+        return None
 
     def files(self, id: str) -> tuple[Path | bytes, Path | bytes | None] | None:
         """An image and its mask as they are stored; None if the source draws them."""

@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from u2pl.counting import OnProgress
+from u2pl.counting import Counting, OnProgress, silently
 from u2pl.data.classes import is_background
 from u2pl.data.opening import open_source
 from u2pl.data.reading import read_rgb, to_rgb
@@ -261,12 +261,14 @@ class Model:
         source, ids = self.open_scored(None if data is None else str(data), split)
         return self.score(source, ids, self.protocol(**view), progress)
 
-    def open_scored(self, data: str | None, split: str | None) -> tuple[Source, list[str]]:
+    def open_scored(
+        self, data: str | None, split: str | None, counting: Counting = silently
+    ) -> tuple[Source, list[str]]:
         """The data to score on, and the ids of a split of it; UserError if they do not fit."""
         text = data or self.card.source
         if not text:
             raise UserError("the model does not name its training data: say which data to score on")
-        source = open_source(text)
+        source = open_source(text, counting)
         if tuple(source.classes) != self.classes:
             theirs, ours = (
                 f"{len(names)} classes ({', '.join(names[:4])}{', ...' if names[4:] else ''})"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from u2pl.counting import OnProgress
 from u2pl.errors import UserError
 from u2pl.methods.discovery import check_file, check_name, known_methods
 from u2pl.run.app import App
@@ -39,7 +42,8 @@ def check_early(app: App, request: Request) -> None:
     for name in request.SOURCES:
         place = str(getattr(request, name))
         if place.partition(":")[0] != _SLOW:
-            open_source(place)
+            with suppress(_Later):
+                open_source(place, _not_now)
 
 
 def _check_method(app: App, request: Request) -> None:
@@ -52,3 +56,14 @@ def _check_method(app: App, request: Request) -> None:
             f"run, --resume {name}"
         )
     check_name(app.methods, name)
+
+
+class _Later(Exception):
+    """Opening the data takes a while, and would be done twice."""
+
+
+@contextmanager
+def _not_now(what: str) -> Iterator[OnProgress]:
+    """Counts nothing, for whatever is worth counting is left to `train`."""
+    raise _Later(what)
+    yield

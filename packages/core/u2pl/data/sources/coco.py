@@ -1,16 +1,23 @@
-"""COCO 2017 for semantic segmentation: 80 things, with or without the 91 kinds of stuff."""
+"""COCO 2017, 80 things with or without the 91 kinds of stuff; and own files in COCO's format."""
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from u2pl.counting import Counting, silently
 from u2pl.data.classes import clear_palette
-from u2pl.data.coco_instances import Instances, instances
 from u2pl.data.file_source import FileSource, IdList, files_by_id
 from u2pl.data.reading import read_ids, read_size
+from u2pl.data.recognition import coco_files
+from u2pl.data.shapes.coco import Instances, instances
+from u2pl.data.shapes.coco_files import read_files, root_of
+from u2pl.data.shapes.drawing import Drawing, paint
+from u2pl.data.shapes.source import Drawn
+from u2pl.data.source import Source
 from u2pl.errors import UserError
 from u2pl.files import expanded
 from u2pl.notation import IGNORE
@@ -44,9 +51,9 @@ STUFF = (
     *("wall-wood", "water-other", "waterdrops", "window-blind", "window-other", "wood"),
 )
 _CATEGORIES = [number for number in range(1, 183) if number not in _LEFT_OUT]
-# category -> name, and the class of each thing beside the background
+# category -> name, and the class of each thing behind the background
 _NAMES = dict(zip(_CATEGORIES, THINGS, strict=False))
-_CLASS = {category: number + 1 for number, category in enumerate(_NAMES)}
+_CLASS = {name: number for number, name in enumerate(THINGS, 1)}
 # a pixel of stuffthingmaps, which is its category less one -> class
 _STUFF_CLASS = np.full(IGNORE + 1, IGNORE, np.uint8)
 _STUFF_CLASS[np.array(_CATEGORIES) - 1] = np.arange(len(_CATEGORIES))
@@ -66,7 +73,10 @@ class Coco(FileSource):
     of twelve digits. Raises UserError if there are no images or no such labels.
     """
 
-    def __init__(self, path: str | Path, labels: str = "instances") -> None:
+    def __init__(
+        self, path: str | Path, labels: str = "instances", counting: Counting = silently
+    ) -> None:
+        self.counting = counting
         if labels not in _PLACES:
             known = " or ".join(f"?labels={name}" for name in _PLACES)
             raise UserError(f"coco labels={labels!r} are unknown: write {known}")
@@ -77,6 +87,7 @@ class Coco(FileSource):
         self.labels, self.place = labels, root / _PLACES[labels]
         self.images, self.lists = {}, {}
         self.annotations: list[Path] = []
+        self._rows: dict[Path, tuple[Instances, dict[str, int]]] = {}
         for split in ("train", "val"):
             folder = _images(root, f"{split}2017")
             images = files_by_id(folder, (".jpg", ".jpeg"))
@@ -93,7 +104,7 @@ class Coco(FileSource):
         self.masks = {id: file for id, file in masks.items() if id in self.images}
 
     def has_mask(self, id: str) -> bool:
-        return super().has_mask(id) or self._annotated(id) is not None
+        return super().has_mask(id) or self._row(id) is not None
 
     def mask(self, id: str) -> np.ndarray:
         """Class ids, uint8 [H, W], 255 = ignore.
@@ -101,11 +112,16 @@ class Coco(FileSource):
         Of overlapping instances the smaller one is seen; a crowd is of the class of its members.
         Raises UserError if there is no mask or it is broken.
         """
-        found = self._annotated(id)
-        if found is None:
+        drawing = self._drawing(id)
+        if drawing is None:
             return super().mask(id)
-        width, height = read_size(self._image_file(id))
-        return found.mask(id, (height, width), _CLASS)
+        size, stated = read_size(self._image_file(id)), drawing.size
+        if stated not in (None, size):
+            raise UserError(
+                f"{drawing.where} is said to be {stated[0]}x{stated[1]}, but it is "
+                f"{size[0]}x{size[1]}: restore the image as published"
+            )
+        return paint(drawing, size[::-1], _CLASS, 0, largest_first=True)
 
     def decode_mask(self, file: Path) -> np.ndarray:
         if self.labels == "masks":
@@ -129,10 +145,93 @@ class Coco(FileSource):
         kinds = " or ".join(f"?labels={name}" for name in _PLACES if name != self.labels)
         return f"{self.place} holds no labels of COCO; unpack them there, or write {kinds}"
 
-    def _annotated(self, id: str) -> Instances | None:
-        """The annotations that list an image."""
-        each = (instances(file, _NAMES) for file in self.annotations)
-        return next((found for found in each if id in found.rows), None)
+    def __getstate__(self) -> dict[str, object]:
+        # other processes read the annotations from where they are kept, and report nothing
+        return {**self.__dict__, "counting": silently, "_rows": {}}
+
+    def _row(self, id: str) -> tuple[Instances, int] | None:
+        """The annotations that list an image, and its number in them."""
+        for file in self.annotations:
+            if file not in self._rows:
+                found = instances(file, self.counting)
+                _check_categories(found)
+                rows = {PurePosixPath(name).stem: row for row, name in enumerate(found.names)}
+                self._rows[file] = found, rows
+            found, rows = self._rows[file]
+            if id in rows:
+                return found, rows[id]
+        return None
+
+    def _drawing(self, id: str) -> Drawing | None:
+        listed = self._row(id)
+        return None if listed is None else listed[0].drawing(listed[1])
+
+
+class CocoFiles(Drawn):
+    """Own annotations in COCO's format; later objects lie on top of earlier ones.
+
+    Polygons and runs, and boxes of objects that have neither. The classes are the categories in the
+    order of their numbers, behind a background; val and test are files or folders of these names.
+
+    Args:
+        root: folder of the images, or of images/.
+        files: that belong together.
+        images: folder of the images, if they are elsewhere.
+        outside: as in `Drawn`.
+        empty: as in `Drawn`.
+        counting: told how far reading is.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        files: Sequence[Path],
+        images: str | None = None,
+        outside: str | None = None,
+        empty: str | None = None,
+        counting: Counting = silently,
+    ) -> None:
+        super().__init__(root, read_files(root, files, images, counting), outside, empty)
+
+
+def open_scheme(
+    path: str | Path,
+    labels: str | None = None,
+    images: str | None = None,
+    outside: str | None = None,
+    empty: str | None = None,
+    counting: Counting = silently,
+) -> Source:
+    """COCO 2017 if a folder is laid out so, else the files of annotations that a path names.
+
+    Raises UserError if there is neither.
+    """
+    place = expanded(path)
+    own = images or outside or empty
+    if place.is_file():
+        files, root = [place], root_of(place)
+    else:
+        published = (
+            labels or not (files := coco_files(place)) or _images(place, "train2017").is_dir()
+        )
+        if published and not own:
+            return Coco(place, labels or "instances", counting)
+        root = place
+    if labels:
+        raise UserError(f"{place}: labels={labels} is about COCO 2017: leave it out")
+    if not files:
+        raise UserError(f"{place} holds no annotations in COCO's format: write coco:FILE")
+    return CocoFiles(root, files, images, outside, empty, counting)
+
+
+def _check_categories(found: Instances) -> None:
+    """UserError if a file calls its categories otherwise than COCO does."""
+    other = next((c for c, name in found.categories.items() if _NAMES.get(c) != name), None)
+    if other is not None:
+        raise UserError(
+            f"{found.file} calls category {other} {found.categories[other]!r}, which COCO calls "
+            f"{_NAMES.get(other)!r}: write coco:{found.file} to read annotations of your own"
+        )
 
 
 def _images(root: Path, name: str) -> Path:

@@ -11,23 +11,24 @@ import numpy as np
 
 from u2pl.data.classes import ClassFile, read_class_file, read_labelmap
 from u2pl.data.encoding_choice import choose_encoding
-from u2pl.data.file_source import FileSource, IdList, index_files
-from u2pl.data.ids import IMAGE_SUFFIXES, hold_out, match_id, read_lines
+from u2pl.data.file_source import IdList, index_files
+from u2pl.data.ids import IMAGE_SUFFIXES, read_lines, split_of
 from u2pl.data.mask_colours import propose_classes
 from u2pl.data.mask_files import find_masks, split_beside
 from u2pl.data.meta import BINARY, COLOURS, read_meta
-from u2pl.data.orientation import STORED, UPRIGHT
-from u2pl.data.walking import files_below, is_clutter
+from u2pl.data.orientation import UPRIGHT
+from u2pl.data.own_photos import CLASSES, META, OwnPhotos
+from u2pl.data.walking import files_below
 from u2pl.errors import UserError
 from u2pl.files import expanded
 
-IMAGES, CLASSES, LABELMAP, META = "images", "classes.txt", "labelmap.txt", "meta.toml"
+IMAGES, LABELMAP = "images", "labelmap.txt"
 
 # Beside images, these are no photos that somebody may miss.
 _BESIDE = (".txt", ".csv", ".json", ".xml", ".md", ".yaml", ".yml", ".ini", ".log", ".xmp", ".aae")
 
 
-class Folder(FileSource):
+class Folder(OwnPhotos):
     """`images/` (may have sub-folders), `masks/` (of the same names) and `classes.txt`.
 
     Masks of other names are found by one habit that all of them share (`find_masks`), and hold ids,
@@ -41,38 +42,36 @@ class Folder(FileSource):
     - `meta.toml`: how masks are read, thing classes and void rows. What changes labels or images
       counts in the fingerprint, the rest does not.
 
+    Args:
+        path: the folder.
+        images: another folder of the images than images/.
+
     Raises UserError if images/ or classes.txt is missing or invalid, or meta.toml is invalid.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, images: str | None = None) -> None:
         root = expanded(path)
         self.root = root
         self.name = root.resolve().name
-        folder = _images_folder(root)
+        folder = _images_folder(root) if images is None else expanded(images)
         if _known(root) and not any((root / name).exists() for name in (CLASSES, LABELMAP)):
             raise UserError(f"{root} has no {CLASSES}{_known(root)}")
         below = files_below(folder)
-        images = index_files(folder, below, IMAGE_SUFFIXES)
-        if not images:
+        photos = index_files(folder, below, IMAGE_SUFFIXES)
+        if not photos:
             raise UserError(
                 f"{folder} holds no images: put {', '.join(IMAGE_SUFFIXES)} files there"
                 f"{_left_out(folder, below, ': ')}"
             )
-        listed = _class_file(root, images)
+        listed = _class_file(root, photos)
         meta = read_meta(root / META, listed.names, listed.path.name)
         self.classes, moved = meta.remaining(listed.names)
         self.palette = listed.palette[[moved.index(id) for id in range(len(self.classes))]]
-        self.things, self.void_rows, self.exif = meta.things, meta.void_rows, meta.exif
-        self.exif_switch = f'exif = "{STORED}" in {META} reads such photos as they are stored'
-        if self.exif == STORED:
-            self.exif_switch = f"without exif in {META} such photos are read upright"
-        self.tags = next(
-            (file for file in (root / "tags.csv", root / "tags.json") if file.is_file()), None
-        )
-        masks = find_masks(root, images, lossy=meta.masks in (COLOURS, BINARY))
+        self.take_facts(meta)
+        masks = find_masks(root, photos, lossy=meta.masks in (COLOURS, BINARY))
         if not masks.masks and not masks.strays:
-            images, masks = split_beside(images, folder.name)
-        self.images, self.masks, self.strays = images, masks.masks, masks.strays
+            photos, masks = split_beside(photos, folder.name)
+        self.images, self.masks, self.strays = photos, masks.masks, masks.strays
         changed = moved if moved != tuple(range(len(moved))) else ()
         self.encoding, said = choose_encoding(meta, listed, changed, list(self.masks.values()))
         self.notes += tuple(
@@ -80,12 +79,7 @@ class Folder(FileSource):
             for note in (_left_out(folder, below), listed.note, masks.note, masks.strays, said)
             if note
         )
-        self.lists = {
-            file.stem: IdList(str(file), read_lines(file))
-            for file in sorted((root / "splits").glob("*.txt"))
-            if not is_clutter(file.name)
-        }
-        self._complete_lists(str(folder))
+        self.take_lists(str(folder), _subsets(root) if listed.path.name == LABELMAP else None)
 
     def decode_mask(self, file: Path) -> np.ndarray:
         """Class ids, uint8 [H, W], of a mask in the folder's encoding."""
@@ -113,30 +107,6 @@ class Folder(FileSource):
             return ""
         return propose_classes(
             [self.masks[id] for id in ids if id in self.masks], self.root / CLASSES, self.classes
-        )
-
-    def _complete_lists(self, where: str) -> None:
-        if "val" not in self.lists:
-            listed = {
-                match_id(line, self.images)
-                for name in self.lists
-                for line in self.lists[name].lines
-            }
-            held = hold_out(self.masks, [id for id in self.masks if id not in listed])
-            if held:
-                self.lists["val"] = IdList(where, held)
-                self.held_out = tuple(held)
-        if "train" not in self.lists:
-            scored = [name for name in self.lists if name.startswith(("val", "test"))]
-            outside = {
-                match_id(line, self.images) for name in scored for line in self.lists[name].lines
-            }
-            self.lists["train"] = IdList(where, [id for id in self.images if id not in outside])
-
-    def unknown_split(self, name: str) -> UserError:
-        """The error for a split that does not exist, with how to make one."""
-        return UserError(
-            f"{super().unknown_split(name)}; write the ids, one per line, into splits/{name}.txt"
         )
 
 
@@ -173,6 +143,17 @@ def _class_file(root: Path, images: dict[str, Path]) -> ClassFile:
             masks = find_masks(root, images, lossy=True).masks
             error.proposal = propose_classes(list(masks.values()), root / CLASSES)
         raise
+
+
+def _subsets(root: Path) -> dict[str, IdList]:
+    """Lists to score on in what CVAT exports of a project; all other images train."""
+    files = sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))
+    splits = {split_of(file.stem): file for file in files}
+    return {
+        name: IdList(str(splits[name]), read_lines(splits[name]))
+        for name in ("val", "test")
+        if name in splits
+    }
 
 
 def _left_out(folder: Path, below: Sequence[str], begin: str = "") -> str:

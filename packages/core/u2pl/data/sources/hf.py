@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import logging
-import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -16,11 +15,11 @@ from PIL import Image
 
 from u2pl.data.classes import ClassFile, clear_palette, read_class_file
 from u2pl.data.encoding_choice import PEEKED, choose_encoding
-from u2pl.data.ids import few, hold_out
+from u2pl.data.ids import few, hold_out, split_of
 from u2pl.data.mask_colours import LOOKED_AT, propose_classes
 from u2pl.data.meta import Meta
-from u2pl.data.orientation import UPRIGHT
-from u2pl.data.reading import check_size, drawn_upright, read_rgb
+from u2pl.data.orientation import UPRIGHT, Size
+from u2pl.data.reading import check_size, read_rgb, size_of_mask
 from u2pl.data.source import Source
 from u2pl.data.walking import files_below
 from u2pl.errors import UserError
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
 
 _IMAGE = "image"
 _MASKS = ("mask", "label", "annotation", "segmentation_mask")
-# What the splits are called in the names of files.
-_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_SPLITS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 
 
 class Hub(Source):
@@ -100,12 +96,14 @@ class Hub(Source):
 
     def image(self, id: str) -> Image.Image:
         """Decode an image to RGB, the way up that its mask was drawn."""
-        image, mask = self.files(id)
         return read_rgb(
-            image,
+            self._file(id, _IMAGE),
             self._where(id, _IMAGE),
-            upright=lambda facing: drawn_upright(facing, mask, self.exif),
+            upright=lambda facing: facing.drawn_upright(self.mask_size(id), self.exif),
         )
+
+    def mask_size(self, id: str) -> Size | None:
+        return size_of_mask(self.files(id)[1])
 
     def files(self, id: str) -> tuple[Path | bytes, Path | bytes | None]:
         mask = self._file(id, self._mask_column) if id in self._masked else None
@@ -218,9 +216,7 @@ def _parquet_files(folder: Path) -> dict[str, list[str]]:
     files: dict[str, list[str]] = defaultdict(list)
     for file in files_below(folder):
         if file.endswith(".parquet"):
-            words = re.findall(r"[a-z]+", file.lower())
-            split = next((_SPLITS[word] for word in words if word in _SPLITS), "train")
-            files[split].append(glob.escape(str(folder / file)))
+            files[split_of(file) or "train"].append(glob.escape(str(folder / file)))
     return dict(files)
 
 

@@ -1,0 +1,111 @@
+"""What a path of people's own data holds: photos with masks, or what a labelling program wrote."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from u2pl.data.ids import few
+from u2pl.data.mask_files import has_masks
+from u2pl.data.shapes.coco_files import ASIDE, BESIDE
+from u2pl.data.shapes.yolo import DATA
+from u2pl.data.walking import files_below, is_clutter
+from u2pl.errors import UserError
+
+#: Schemes of labelling programs.
+DRAWN = ("cvat", "coco", "yolo", "labelme")
+
+# Bytes at the beginning of a file that tell what it is.
+_HEAD = 65_536
+# JSON files of a folder that are looked at.
+_LOOKED_AT = 8
+# Files of these beginnings hold COCO's other annotations.
+_OTHERS = ("captions", "person_keypoints", "panoptic", "stuff")
+
+
+def recognise(path: Path) -> str | None:
+    """The scheme of what a labelling program wrote at a path; None if it is something else.
+
+    A folder that holds masks is one of photos, whatever else it holds.
+
+    Raises:
+        UserError: A folder holds what several programs wrote.
+    """
+    if path.is_file():
+        return _of_file(path)
+    if not path.is_dir() or has_masks(path):
+        return None
+    found = {
+        "yolo": yolo_file(path),
+        "cvat": next(iter(cvat_files(path)), None),
+        "coco": next(iter(coco_files(path)), None),
+    }
+    known = {scheme: file for scheme, file in found.items() if file is not None}
+    if len(known) > 1:
+        (one, first), (other, second), *_ = known.items()
+        raise UserError(
+            f"{path} holds {first.name} and {second.name}, and either could be it: write "
+            f"{one}:{first} or {other}:{second}"
+        )
+    if known:
+        return next(iter(known))
+    return "labelme" if _holds_labelme(path) else None
+
+
+def yolo_file(folder: Path) -> Path | None:
+    """The data.yaml of a folder."""
+    for name in DATA:
+        if (folder / name).is_file() and re.search(rb"(?m)^names\s*:", _head(folder / name)):
+            return folder / name
+    return None
+
+
+def cvat_files(folder: Path) -> list[Path]:
+    """CVAT's XML files of images in a folder, or in annotations/."""
+    return [file for file in _files(folder, ".xml") if _of_file(file) == "cvat"]
+
+
+def coco_files(folder: Path) -> list[Path]:
+    """COCO's JSON files in a folder, in annotations/, or beside the images of each split."""
+    beside = sorted(file for file in folder.glob(f"*/{BESIDE}") if not is_clutter(file.parent.name))
+    files = [file for file in (*_files(folder, ".json"), *beside)]
+    return [
+        file for file in files if not file.name.startswith(_OTHERS) and _of_file(file) == "coco"
+    ]
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    places = (folder, *(folder / name for name in ASIDE))
+    return sorted(
+        file
+        for place in places
+        for file in place.glob(f"*{suffix}")
+        if file.is_file() and not is_clutter(file.name)
+    )
+
+
+def _holds_labelme(folder: Path) -> bool:
+    files = [name for name in files_below(folder) if name.lower().endswith(".json")]
+    return any(_of_file(folder / name) == "labelme" for name in few(files, _LOOKED_AT))
+
+
+def _of_file(file: Path) -> str | None:
+    """The scheme of a file, by its beginning."""
+    head, suffix = _head(file), file.suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        return "yolo" if re.search(rb"(?m)^names\s*:", head) else None
+    if suffix == ".xml":
+        return "cvat" if b"<annotations" in head else None
+    if suffix != ".json":
+        return None
+    if re.search(rb'"(shapes|imagePath)"\s*:', head):
+        return "labelme"
+    return "coco" if re.search(rb'"(images|annotations|categories)"\s*:\s*\[', head) else None
+
+
+def _head(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(_HEAD)
+    except OSError:  # whoever reads it will say so
+        return b""

@@ -1,0 +1,69 @@
+"""A task of CVAT with its images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from u2pl.counting import Counting
+from u2pl.data.file_source import IdList
+from u2pl.data.ids import split_of
+from u2pl.data.meta import UNLABELLED
+from u2pl.data.shapes.cvat import Photo, read_task
+from u2pl.data.shapes.photos import Photos, base_of, inside
+from u2pl.data.shapes.source import Annotations
+
+
+def read_file(root: Path, file: Path, images: str | None, counting: Counting) -> Annotations:
+    """Read a file, and find its images.
+
+    Args:
+        root: folder of the images, or of images/.
+        file: annotations.xml.
+        images: another folder that the images are in.
+        counting: told how far it is.
+
+    Raises:
+        UserError: The file is broken, or images are not there.
+    """
+    task = read_task(file, counting)
+    names = [_name(photo, str(file)) for photo in task.photos]
+    if images is None:
+        photos = Photos(base_of(names, (root / "images", root)))
+    else:
+        photos = Photos(Path(images).expanduser())
+    advice = "put them there, or write cvat:FILE?images=FOLDER to say where they are"
+    ids = photos.all_of(names, str(file), advice)
+    drawings = {id: photo.drawing for id, photo in zip(ids, task.photos, strict=True)}
+    return Annotations(
+        kind=f"CVAT's {file.name}",
+        where=file,
+        labels=task.labels,
+        used=Counter(shape.label for each in drawings.values() for shape in each.shapes),
+        images=photos.images,
+        drawings=drawings,
+        files=dict.fromkeys(ids, file),
+        empty=frozenset(id for id, drawing in drawings.items() if not drawing.shapes),
+        empty_is=UNLABELLED,
+        digest=task.digest,
+        lists=_lists(task.photos, ids, file),
+        boxes=task.boxes,
+        left_out=task.left_out,
+    )
+
+
+def _name(photo: Photo, where: str) -> str:
+    """Where an image lies: images of a project are in a folder for each subset."""
+    name = inside(photo.name, where)
+    return f"{photo.subset}/{name}" if photo.subset else name
+
+
+def _lists(photos: Sequence[Photo], ids: Sequence[str], file: Path) -> dict[str, IdList]:
+    """Subsets to score on, which a project may have; all other images train."""
+    splits = [split_of(photo.subset) for photo in photos]
+    return {
+        name: IdList(f"{file}: subset {name}", own)
+        for name in ("val", "test")
+        if (own := [id for id, split in zip(ids, splits, strict=True) if split == name])
+    }
