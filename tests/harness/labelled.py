@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def coco_content() -> dict[str, Any]:
             for number, name in ((11, "a"), (12, "b"))
         ],
         "annotations": [
-            {"id": 1, "image_id": 11, "category_id": 1, "segmentation": [sum(CAT, [])]},
-            {"id": 2, "image_id": 11, "category_id": 3, "segmentation": [sum(DOG, [])]},
+            {"id": 1, "image_id": 11, "category_id": 1, "segmentation": [list(chain(*CAT))]},
+            {"id": 2, "image_id": 11, "category_id": 3, "segmentation": [list(chain(*DOG))]},
         ],
     }
 

@@ -9,6 +9,7 @@ into the folder removes it.
 from __future__ import annotations
 
 import errno
+import glob
 import io
 import json
 import math
@@ -32,6 +33,8 @@ Content = bytes | Callable[[BinaryIO], object]
 #: How the names of unfinished files end.
 PART = ".part"
 _PART = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(PART)}")
+#: What the name of an unfinished folder has behind that of the locked file beside it.
+_FOLDER = ".d"
 #: New, for this process alone, and never through a link.
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
@@ -205,6 +208,42 @@ def replace_folder(folder: Path, files: Mapping[str, Content]) -> None:
             "unchanged"
         ) from error
     _remove(old)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, beside `folder`, which gets that name at the end.
+
+    If filling it fails, nothing is left of it; what a kill has left of it goes the next time. A
+    locked file beside it tells that somebody is filling it.
+
+    Raises OSError if the folder above is not writable, or `folder` is there by then.
+    """
+    with _beside(folder) as (mark, _):
+        part = mark.with_name(mark.name + _FOLDER)
+        try:
+            _tidy_folders(folder)
+            part.mkdir()
+            yield part
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _tidy_folders(folder: Path) -> None:
+    """Remove what kills have left of a folder that was being filled."""
+    for part in folder.parent.glob(f".{glob.escape(folder.name)}.*{PART}{_FOLDER}"):
+        mark = part.with_name(part.name.removesuffix(_FOLDER))
+        if not _PART.fullmatch(mark.name) or part.is_symlink():
+            continue
+        with suppress(OSError):
+            if not mark.exists():
+                shutil.rmtree(part, ignore_errors=True)
+                continue
+            with mark.open("r+b") as file:
+                if lock(file.fileno()):
+                    shutil.rmtree(part, ignore_errors=True)
+                    mark.unlink()
 
 
 def whole_folder(folder: Path) -> Path:

@@ -95,6 +95,6 @@ def _open(text: str, scheme: str, rest: str, counting: Counting) -> Source:
         possible = "?" + "&".join(f"{option}=…" for option in allowed) if allowed else "no options"
         problem = f"unknown option {wrong[0]!r}" if wrong else "no path"
         raise UserError(f"data source {text!r}: {problem}; write {scheme}:PATH, {possible}")
-    if scheme in DRAWN:
+    if scheme in (PLAIN, *DRAWN):
         location = str(unpacked(expanded(location), counting))
     return kind(location, **options, **counted)

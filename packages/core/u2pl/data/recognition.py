@@ -7,7 +7,8 @@ from pathlib import Path
 
 from u2pl.data.ids import few
 from u2pl.data.mask_files import has_masks
-from u2pl.data.shapes.coco_files import ASIDE, BESIDE
+from u2pl.data.shapes.coco_files import BESIDE
+from u2pl.data.shapes.photos import ASIDE
 from u2pl.data.shapes.yolo import DATA
 from u2pl.data.walking import files_below, is_clutter
 from u2pl.errors import UserError
@@ -29,10 +30,15 @@ def recognise(path: Path) -> str | None:
     A folder that holds masks is one of photos, whatever else it holds.
 
     Raises:
-        UserError: A folder holds what several programs wrote.
+        UserError: A folder holds what several programs wrote, or a file is none of theirs.
     """
     if path.is_file():
-        return _of_file(path)
+        if (scheme := _of_file(path)) is None:
+            raise UserError(
+                f"{path} is no file of a labelling program that is known: give COCO's .json, "
+                "CVAT's .xml, YOLO's data.yaml, a .zip of any of them, or a folder"
+            )
+        return scheme
     if not path.is_dir() or has_masks(path):
         return None
     found = {

@@ -13,6 +13,7 @@ from pathlib import Path
 from u2pl.counting import Counting, OnProgress
 from u2pl.data.walking import is_clutter
 from u2pl.errors import DiskError, UserError
+from u2pl.files import make_folder, new_folder
 
 # What zipfile raises for archives that are damaged, locked, or packed in a way it does not know.
 _BROKEN = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, ValueError)
@@ -36,19 +37,16 @@ def unpacked(path: Path, counting: Counting) -> Path:
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     folder = cache / f"unpacked-{key}" / path.stem
     if not folder.is_dir():
-        part = folder.parent.with_name(f".unpacked-{key}-{os.getpid()}")
         try:
-            part.mkdir(parents=True, exist_ok=True)
-            with counting(f"unpacking {path.name}") as progress:
+            make_folder(cache)
+            with new_folder(folder.parent) as part, counting(f"unpacking {path.name}") as progress:
                 _unpack(path, part / path.stem, progress)
-            _settle(part, folder.parent)
         except OSError as error:
-            raise DiskError(
-                f"{path} cannot be unpacked into {cache} ({error.strerror or error}): free some "
-                "space, set U2PL_CACHE to another folder, or unpack it yourself"
-            ) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+            if not folder.is_dir():  # else another process was faster
+                raise DiskError(
+                    f"{path} cannot be unpacked into {cache} ({error.strerror or error}): free "
+                    "some space, set U2PL_CACHE to another folder, or unpack it yourself"
+                ) from error
     held = [name for name in os.listdir(folder) if not is_clutter(name)]
     only = folder / held[0] if len(held) == 1 else folder
     return only if only.is_dir() else folder
@@ -90,12 +88,3 @@ def _check(members: list[zipfile.ZipInfo], path: Path, folder: Path) -> None:
 
 def _parts(name: str) -> list[str]:
     return [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
-
-
-def _settle(part: Path, folder: Path) -> None:
-    """Give a folder its name, unless another process was faster."""
-    try:
-        part.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise

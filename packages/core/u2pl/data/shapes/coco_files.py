@@ -13,19 +13,13 @@ from u2pl.data.ids import split_of
 from u2pl.data.meta import UNLABELLED
 from u2pl.data.shapes.coco import Instances, class_names, instances
 from u2pl.data.shapes.drawing import Drawing
-from u2pl.data.shapes.photos import Photos, base_of, inside
+from u2pl.data.shapes.photos import ASIDE, Photos, base_of, inside
 from u2pl.data.shapes.source import Annotations
 from u2pl.errors import UserError
+from u2pl.files import expanded
 
 #: What Roboflow calls the file beside the images of a split.
 BESIDE = "_annotations.coco.json"
-#: Folders of annotations that lie beside the images' folder.
-ASIDE = ("annotations", "labels")
-
-
-def root_of(file: Path) -> Path:
-    """The folder that an annotation file belongs to."""
-    return file.parent.parent if file.parent.name.lower() in ASIDE else file.parent
 
 
 def read_files(
@@ -48,7 +42,7 @@ def read_files(
     if images is None:
         photos = Photos(base_of(every, (root / "images", root)))
     else:
-        photos = Photos(Path(images).expanduser())
+        photos = Photos(expanded(images))
     drawings = Drawings(found)
     lists: dict[str, IdList] = {}
     empty: list[str] = []
@@ -120,4 +114,4 @@ def _names(found: Instances, root: Path) -> list[str]:
     folder = found.file.parent
     own = folder == root or folder.name.lower() in ASIDE
     prefix = "" if own else f"{folder.name}/"
-    return [prefix + inside(name, str(found.file)) for name in found.names]
+    return [prefix + inside(name) for name in found.names]

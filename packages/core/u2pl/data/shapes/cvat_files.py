@@ -13,6 +13,7 @@ from u2pl.data.meta import UNLABELLED
 from u2pl.data.shapes.cvat import Photo, read_task
 from u2pl.data.shapes.photos import Photos, base_of, inside
 from u2pl.data.shapes.source import Annotations
+from u2pl.files import expanded
 
 
 def read_file(root: Path, file: Path, images: str | None, counting: Counting) -> Annotations:
@@ -28,11 +29,11 @@ def read_file(root: Path, file: Path, images: str | None, counting: Counting) ->
         UserError: The file is broken, or images are not there.
     """
     task = read_task(file, counting)
-    names = [_name(photo, str(file)) for photo in task.photos]
+    names = [_name(photo) for photo in task.photos]
     if images is None:
         photos = Photos(base_of(names, (root / "images", root)))
     else:
-        photos = Photos(Path(images).expanduser())
+        photos = Photos(expanded(images))
     advice = "put them there, or write cvat:FILE?images=FOLDER to say where they are"
     ids = photos.all_of(names, str(file), advice)
     drawings = {id: photo.drawing for id, photo in zip(ids, task.photos, strict=True)}
@@ -53,9 +54,9 @@ def read_file(root: Path, file: Path, images: str | None, counting: Counting) ->
     )
 
 
-def _name(photo: Photo, where: str) -> str:
+def _name(photo: Photo) -> str:
     """Where an image lies: images of a project are in a folder for each subset."""
-    name = inside(photo.name, where)
+    name = inside(photo.name)
     return f"{photo.subset}/{name}" if photo.subset else name
 
 

@@ -18,11 +18,11 @@ from u2pl.data.meta import BACKGROUND
 from u2pl.data.orientation import Size
 from u2pl.data.shapes.drawing import Drawing, Picture, Polygons, Shape, ellipse, rectangle
 from u2pl.data.shapes.fields import entries, fields, points, shown, whole, word
-from u2pl.data.shapes.photos import Photos, inside
+from u2pl.data.shapes.photos import Photos
 from u2pl.data.shapes.source import Annotations
 from u2pl.data.walking import files_below
 from u2pl.errors import UserError
-from u2pl.files import parse_json
+from u2pl.files import expanded, parse_json
 
 #: Shapes that have no area.
 LINES = ("line", "linestrip", "point", "points")
@@ -197,7 +197,7 @@ def _content(mask: object, where: str) -> bytes:
 
 def _photos(root: Path, below: list[str], images: str | None) -> Photos:
     if images is not None:
-        return Photos(Path(images).expanduser())
+        return Photos(expanded(images))
     pictures = [name for name in below if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
     if pictures and all(name.startswith("images/") for name in pictures):
         return Photos(root / "images")
@@ -209,20 +209,19 @@ def _image_of(root: Path, name: str, page: Page, photos: Photos, elsewhere: bool
 
     It is where the file says, or else beside the file, under the name that it says or its own.
     """
-    where, said = page.drawing.where, page.image.replace("\\", "/")
+    said = page.image.replace("\\", "/")
     here = PurePosixPath(name).parent
     if said and (id := photos.at((root / name).parent / said)) is not None:
         return id
     names = (PurePosixPath(said).name, PurePosixPath(name).stem)
     for place in (str(here / each) for each in names if each):
-        id = photos.find(place, where) if elsewhere else photos.at(root / place)
+        id = photos.find(place) if elsewhere else photos.at(root / place)
         if id is not None:
             return id
     if page.embedded:
         return None
-    if not elsewhere:
-        inside(str(here / said), where)  # raises if it is outside
     raise UserError(
-        f"{where}: imagePath is {page.image!r}, and there is no such image in {photos.base}: put "
-        "it beside the file, or write labelme:FOLDER?images=FOLDER to say where the images are"
+        f"{page.drawing.where}: imagePath is {page.image!r}, and there is no such image in "
+        f"{photos.base}: put it beside the file, or write labelme:FOLDER?images=FOLDER to say "
+        "where the images are"
     )

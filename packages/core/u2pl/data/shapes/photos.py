@@ -14,7 +14,10 @@ from u2pl.data.ids import IMAGE_SUFFIXES, composed, few, first_three
 from u2pl.data.walking import files_below
 from u2pl.errors import UserError
 
-#: Names of images that are tried, to find out which folder they are in.
+#: Folders of annotations that lie beside the images' folder.
+ASIDE = ("annotations", "labels")
+
+# Names of images that are tried, to find out which folder they are in.
 _TRIED = 8
 
 
@@ -35,19 +38,15 @@ class Photos:
         for id in self.images:
             self.called[PurePosixPath(id).name].append(id)
 
-    def find(self, name: str, where: str) -> str | None:
+    def find(self, name: str) -> str | None:
         """The id of the image that a path means, of which a beginning may belong to elsewhere.
 
         Args:
             name: a path, as it was written on any machine.
-            where: what names it, in errors.
 
         Returns: None if there is no such image, or several in different folders.
-
-        Raises:
-            UserError: The path leads out of the folder by its `..`.
         """
-        parts = _without_suffix(inside(name, where)).split("/")
+        parts = _without_suffix(inside(name)).split("/")
         for start in range(len(parts)):
             if (id := "/".join(parts[start:])) in self.images:
                 return id
@@ -71,7 +70,7 @@ class Photos:
         Raises:
             UserError: Some are not there, or two names mean the same image.
         """
-        found = [self.find(name, where) for name in names]
+        found = [self.find(name) for name in names]
         missing = [name for name, id in zip(names, found, strict=True) if id is None]
         if missing:
             raise UserError(
@@ -88,20 +87,19 @@ class Photos:
         return ids
 
 
-def inside(name: str, where: str) -> str:
-    """A path with `/`, without `..` and whatever an absolute one begins with.
+def root_of(file: Path) -> Path:
+    """The folder that a file of annotations belongs to."""
+    return file.parent.parent if file.parent.name.lower() in ASIDE else file.parent
 
-    Raises UserError if it leads out of its folder.
+
+def inside(name: str) -> str:
+    """A path with `/` that leads out of no folder: without `..` and the beginning of absolute ones.
+
+    Both say where the folder was on the machine on which the path was written.
     """
     path = composed(name).replace("\\", "/")
-    path = re.sub(r"^([A-Za-z]:)?/+", "", path)
-    path = posixpath.normpath(path)
-    if path.split("/")[0] == "..":
-        raise UserError(
-            f"{where} names the image {name!r}, which leads out of the data folder: name the "
-            "folder of the images with ?images=FOLDER, or correct the name"
-        )
-    return path
+    path = posixpath.normpath(re.sub(r"^([A-Za-z]:)?/+", "", path))
+    return re.sub(r"^(\.\./|\.\.$)+", "", path)
 
 
 def base_of(names: Sequence[str], folders: Sequence[Path]) -> Path:

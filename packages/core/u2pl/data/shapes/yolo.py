@@ -6,7 +6,6 @@ A line is the number of a class, then x and y of corners as shares of the image'
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -19,11 +18,12 @@ from u2pl.data.file_source import IdList
 from u2pl.data.ids import IMAGE_SUFFIXES, read_lines, split_of
 from u2pl.data.meta import BACKGROUND
 from u2pl.data.shapes.drawing import Drawing, Shape, Shares, rectangle
-from u2pl.data.shapes.fields import fields, number, shown, whole, word
+from u2pl.data.shapes.fields import entries, fields, number, shown, whole, word
 from u2pl.data.shapes.photos import Photos, inside
 from u2pl.data.shapes.source import Annotations
 from u2pl.data.walking import files_below
 from u2pl.errors import UserError
+from u2pl.files import expanded
 
 #: What the file that names classes and folders may be called.
 DATA = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -97,7 +97,7 @@ def read_folder(place: Path, images: str | None, counting: Counting) -> Annotati
         labels = dict(_labels_of(photos))
         _check_strays(photos, labels)
     else:
-        photos = Photos(Path(images).expanduser())
+        photos = Photos(expanded(images))
         labels, splits = _labels_below(top, photos)
     if not labels:
         raise UserError(
@@ -129,14 +129,7 @@ def read_folder(place: Path, images: str | None, counting: Counting) -> Annotati
 
 
 def _numbers(words: list[str], where: str) -> np.ndarray:
-    try:
-        values = np.array(words, np.float64)
-    except ValueError:
-        for text in words:
-            number(text, f"{where}: a value")
-        raise
-    if not np.isfinite(values).all():
-        raise UserError(f"{where} holds a number that is not finite: correct it")
+    values = np.array([number(text, f"{where}: value {i}") for i, text in enumerate(words, 1)])
     if len(values) != 5 and (len(values) < 7 or len(values) % 2 == 0):
         raise UserError(
             f"{where} holds {len(values)} numbers: a polygon is a class, then x and y of at least "
@@ -214,17 +207,17 @@ def _photos_of(
     """The images that data.yaml speaks of, and the ids of each split."""
     files: dict[str, list[str]] = {}
     for split in ("train", "val", "test"):
-        entries = said.get(split) or []
-        for entry in [entries] if isinstance(entries, str) else entries:
-            place = _inside(word(entry, f"{data}: {split}"), top, f"{data}: {split}")
+        value, where = said.get(split) or [], f"{data}: {split}"
+        for entry in [value] if isinstance(value, str) else entries(value, where):
+            place = _inside(word(entry, where), top)
             if place is None and split == "test":
                 continue  # named even if there are none
             if place is None:
                 raise UserError(
-                    f"{data}: {split} is {entry!r}, and there is no such folder or list in {top}: "
+                    f"{where} is {entry!r}, and there is no such folder or list in {top}: "
                     "correct it, or write yolo:FOLDER?images=FOLDER"
                 )
-            files.setdefault(split, []).extend(_files(top, place, f"{data}: {split}"))
+            files.setdefault(split, []).extend(_files(top, place))
     if "train" not in files:
         raise UserError(f"{data} does not say where the images are: write train: images/train")
     every = list(dict.fromkeys(name for names in files.values() for name in names))
@@ -236,21 +229,17 @@ def _photos_of(
     return photos, {split: [ids[top / name] for name in names] for split, names in files.items()}
 
 
-def _inside(entry: str, top: Path, where: str) -> str | None:
-    """A folder or list below `top`, or without the `../` that Roboflow writes; None if none."""
-    path = entry.replace("\\", "/")
-    bare = path
-    while bare.startswith("../"):
-        bare = bare[3:]
-    if Path(path).is_absolute():
-        bare = os.path.relpath(path, top)
-    if bare != path and not (top / bare).exists():
-        inside(path, where)  # raises if it is outside
-    place = inside(bare, where)
-    return place if (top / place).exists() else None
+def _inside(entry: str, top: Path) -> str | None:
+    """A folder or list below `top`, of whose path a beginning may belong to elsewhere; else None.
+
+    Roboflow writes `../` in front of it, other programs write where it was on their machine.
+    """
+    parts = inside(entry).split("/")
+    tails = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((tail for tail in tails if tail and (top / tail).exists()), None)
 
 
-def _files(top: Path, place: str, where: str) -> list[str]:
+def _files(top: Path, place: str) -> list[str]:
     """The images of a folder or list, relative to `top`."""
     if (top / place).is_dir():
         prefix = "" if place == "." else f"{place}/"
@@ -304,7 +293,7 @@ def _labels_below(top: Path, photos: Photos) -> tuple[dict[str, Path], dict[str,
             continue
         if path.name.lower() in _NO_LABELS:
             continue
-        id = photos.find(str(path.with_suffix("")), str(top / name))
+        id = photos.find(str(path.with_suffix("")))
         if id is None:
             raise UserError(
                 f"{top / name} has no image of its name in {photos.base}: put it there, or take "

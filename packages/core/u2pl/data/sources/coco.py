@@ -14,8 +14,9 @@ from u2pl.data.file_source import FileSource, IdList, files_by_id
 from u2pl.data.reading import read_ids, read_size
 from u2pl.data.recognition import coco_files
 from u2pl.data.shapes.coco import Instances, instances
-from u2pl.data.shapes.coco_files import read_files, root_of
+from u2pl.data.shapes.coco_files import read_files
 from u2pl.data.shapes.drawing import Drawing, paint
+from u2pl.data.shapes.photos import root_of
 from u2pl.data.shapes.source import Drawn
 from u2pl.data.source import Source
 from u2pl.errors import UserError

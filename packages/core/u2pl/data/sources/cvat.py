@@ -6,12 +6,13 @@ from pathlib import Path
 
 from u2pl.counting import Counting, silently
 from u2pl.data.recognition import cvat_files
-from u2pl.data.shapes.coco_files import root_of
 from u2pl.data.shapes.cvat_files import read_file
+from u2pl.data.shapes.photos import root_of
 from u2pl.data.shapes.source import Drawn
 from u2pl.data.source import Source
 from u2pl.data.sources.folder import LABELMAP, Folder
 from u2pl.errors import UserError
+from u2pl.files import expanded
 
 
 class Cvat(Drawn):
@@ -37,7 +38,7 @@ class Cvat(Drawn):
         empty: str | None = None,
         counting: Counting = silently,
     ) -> None:
-        file = Path(path).expanduser()
+        file = expanded(path)
         root = root_of(file)
         super().__init__(root, read_file(root, file, images, counting), outside, empty)
 
@@ -53,7 +54,7 @@ def open_scheme(
 
     Raises UserError if it is neither.
     """
-    place = Path(path).expanduser()
+    place = expanded(path)
     if not place.is_dir():
         return Cvat(place, images, outside, empty, counting)
     files = cvat_files(place)

@@ -7,6 +7,7 @@ from pathlib import Path
 from u2pl.counting import Counting, silently
 from u2pl.data.shapes.labelme import embedded_image, read_folder
 from u2pl.data.shapes.source import Drawn
+from u2pl.files import expanded
 
 
 class Labelme(Drawn):
@@ -31,7 +32,7 @@ class Labelme(Drawn):
         empty: str | None = None,
         counting: Counting = silently,
     ) -> None:
-        root = Path(path).expanduser()
+        root = expanded(path)
         super().__init__(root, read_folder(root, images, counting), outside, empty)
 
     def files(self, id: str) -> tuple[Path | bytes, Path | bytes | None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from u2pl.counting import Counting, silently
 from u2pl.data.shapes.source import Drawn
 from u2pl.data.shapes.yolo import read_folder
+from u2pl.files import expanded
 
 
 class Yolo(Drawn):
@@ -30,6 +31,6 @@ class Yolo(Drawn):
         empty: str | None = None,
         counting: Counting = silently,
     ) -> None:
-        place = Path(path).expanduser()
+        place = expanded(path)
         root = place if place.is_dir() else place.parent
         super().__init__(root, read_folder(place, images, counting), outside, empty)
