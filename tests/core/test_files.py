@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from u2pl.files import (
     expanded,
     in_memory,
     make_folder,
+    new_folder,
     parse_json,
     parse_toml,
     plain,
@@ -144,6 +146,54 @@ def test_what_was_taken_for_abandoned_before_it_was_locked_is_made_again(
     replace_file(tmp_path / "file", b"new")
     assert len(taken) == 1 and list(tmp_path.iterdir()) == [tmp_path / "file"]
     assert (tmp_path / "file").read_bytes() == b"new"
+
+
+FILLING = """
+import sys, time
+from pathlib import Path
+from u2pl.files import new_folder
+
+with new_folder(Path(sys.argv[1])) as part:
+    (part / "half").write_text("1")
+    print(flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_new_folder_is_there_when_it_is_filled_and_not_before(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    with new_folder(folder) as part:
+        (part / "a").write_text("1")
+        assert part.parent == tmp_path and not folder.exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "a"]
+    with pytest.raises(OSError), new_folder(folder) as part:  # it is there
+        (part / "b").write_text("2")
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "other"):
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "a"]
+
+
+def test_what_a_kill_has_left_of_a_folder_goes_and_what_is_being_filled_stays(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "a[1]"  # whose name is a pattern
+    killed = subprocess.Popen([sys.executable, "-c", FILLING, str(folder)], stdout=subprocess.PIPE)
+    assert killed.stdout is not None
+    with killed:
+        killed.stdout.readline()
+        with new_folder(folder) as part:
+            (part / "whole").touch()
+        (other,) = (path for path in tmp_path.iterdir() if path.is_dir() and path != folder)
+        assert (other / "half").exists()
+        killed.kill()
+    shutil.rmtree(folder)
+    for name in (".a[1].of me.part.d", ".b.01234567.part.d"):
+        (tmp_path / name).mkdir()
+    with new_folder(folder) as part:
+        (part / "whole").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".a[1].of me.part.d", ".b.01234567.part.d", "a[1]"
+    ]  # fmt: skip
 
 
 @pytest.mark.skipif(

@@ -7,6 +7,7 @@ was not labelled.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from u2pl.model.formats import Image as Labelled
+from u2pl.model.formats import Shape, find_format
 
 CLASSES = ("background", "cat", "dog")
 #: Of a.png.
@@ -119,6 +123,38 @@ def cvat(root: Path) -> str:
     text = cvat_text(polygon("cat", CAT), polygon("dog", DOG), more=more)
     (root / "annotations.xml").write_text(text)
     return f"cvat:{root / 'annotations.xml'}"
+
+
+def blocks(root: Path, program: str) -> str:
+    """Ten photos of 64x48 pixels with blocks of cats and dogs, of which seven are labelled.
+
+    As a program opens the labels that `predict` writes for it. Returns what is typed.
+    """
+    draw = np.random.default_rng(5)
+    folder, labelled = root / "photos", []
+    folder.mkdir(parents=True)
+    shapes: dict[str, list[Shape]] = {}
+    for number in range(10):
+        pixels = draw.integers(60, size=(48, 64, 3), dtype=np.uint8)
+        name = f"{number:02d}"
+        shapes[name] = []
+        for label in (0, 1):
+            left, top = draw.integers(0, 32), draw.integers(0, 24)
+            pixels[top : top + 20, left : left + 28, label] = 200
+            right, bottom = left + 28, top + 20
+            ring = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+            shapes[name].append(Shape(CLASSES[1 + label], label, 560, ring))
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+        if number < 7:
+            labelled.append(Labelled(name, folder / f"{name}.png", 64, 48))
+    form = find_format(program)
+    form.write(root, CLASSES[1:], labelled, lambda image: shapes[image.name])
+    if program == "yolo":
+        for number in (7, 8, 9):
+            shutil.copy(folder / f"{number:02d}.png", root / "yolo" / "images" / "train")
+    place = {"yolo": "yolo", "labelme": "labelme"}.get(program, form.PLACE)
+    images = "" if program == "yolo" else f"?images={folder}"
+    return f"{program}:{root / place}{images}"
 
 
 #: Writes the photos and their labels into a folder, and says what to type.

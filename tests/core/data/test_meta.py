@@ -65,6 +65,8 @@ def test_a_merged_class_stands_where_its_first_part_stood() -> None:
             r"unknown key 'void_rows' .*: it may hold things, void_top, void_bottom, masks, "
             "reduce_zero_label, merge, ignore and exif",
         ),
+        (b"outside = 'ignored'", "outside is about shapes, and here are none: leave it out"),
+        (b"empty = 'background'", "empty is about shapes, and here are none: leave it out"),
         (b"mask = 'ids'", r"unknown key 'mask' \(did you mean masks\?\)"),
         (b"masks = 'rgb'", 'masks is \'rgb\': write masks = "ids" or masks = "colours" or masks'),
         (b"masks = ['ids']", r"masks is \['ids'\]: write masks = \"ids\""),
@@ -118,3 +120,32 @@ def test_mistakes_are_one_line(tmp_path: Path, text: bytes, message: str) -> Non
     with pytest.raises(UserError, match=message) as error:
         read_meta(tmp_path / "meta.toml", CLASSES)
     assert "\n" not in str(error.value) and "meta.toml" in str(error.value)
+
+
+def test_what_shapes_leave_open_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "meta.toml"
+    file.write_text('outside = "ignored"\nempty = "unlabelled"\nthings = ["car"]\n')
+    meta = read_meta(file, CLASSES, drawn=True)
+    assert (meta.outside, meta.empty, meta.things) == ("ignored", "unlabelled", ("car",))
+    file.write_text("void_top = 0.1\n")
+    meta = read_meta(file, CLASSES, drawn=True)
+    assert (meta.outside, meta.empty) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("masks = 'ids'", "masks is about mask files, and here shapes are read: leave it out"),
+        ("reduce_zero_label = true", "reduce_zero_label is about mask files, and here shapes are"),
+        ("outside = 'void'", 'outside is \'void\': write outside = "background" or outside = "ig'),
+        ("empty = false", 'empty is False: write empty = "background" or empty = "unlabelled"'),
+        (
+            "emtpy = 'background'",
+            r"unknown key 'emtpy' \(did you mean empty\?\): it may hold",
+        ),
+    ],
+)
+def test_mistakes_about_shapes_are_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "meta.toml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_meta(tmp_path / "meta.toml", CLASSES, drawn=True)

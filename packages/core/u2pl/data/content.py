@@ -26,6 +26,8 @@ def photo_notes(source: Source, ids: Sequence[str]) -> list[str]:
 
 def mask_doubts(source: Source, ids: Sequence[str]) -> list[str]:
     """Warnings of masks that lost their ids; broken ones are left to those who need them."""
+    if source.from_shapes:
+        return []
     return list(_mask_doubts(source, few([id for id in ids if source.has_mask(id)], MASKS)))
 
 

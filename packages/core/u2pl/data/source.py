@@ -49,6 +49,8 @@ class Source(ABC):
     exif: str = STORED
     #: How to have them read the other way, in words; empty if that cannot be said.
     exif_switch: str = ""
+    #: Whether masks are painted from shapes that a person drew, so that each id was meant.
+    from_shapes: bool = False
     #: Name -> classes, for each subset of the classes that benchmarks report an mIoU of as well.
     subsets: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 

@@ -15,7 +15,9 @@ from u2pl.data.walking import is_clutter
 from u2pl.errors import DiskError, UserError
 from u2pl.files import make_folder, new_folder
 
-# What zipfile raises for archives that are damaged, locked, or packed in a way it does not know.
+# The bit of a member's flags that says that it takes a password.
+_LOCKED = 1
+# What zipfile raises for archives that are damaged, or packed in a way it does not know.
 _BROKEN = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, ValueError)
 
 
@@ -77,6 +79,10 @@ def _check(members: list[zipfile.ZipInfo], path: Path, folder: Path) -> None:
         if outside or not parts:
             raise UserError(
                 f"{path} holds {member.filename!r}, which leads out of the archive: make it anew"
+            )
+        if member.flag_bits & _LOCKED:
+            raise UserError(
+                f"{path} is locked with a password: unpack it yourself, and give the folder"
             )
     size, free = sum(member.file_size for member in members), shutil.disk_usage(folder).free
     if size > free:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from harness import labelled
+from harness.spoiling import complaints, outcome
 from u2pl.data.shapes import coco
 from u2pl.data.shapes.coco import class_names, instances
 from u2pl.data.shapes.drawing import paint
@@ -298,25 +299,25 @@ def test_broken_segmentations_are_named_with_image_and_annotation(
     assert str(caught.value).startswith(f"{file}: image 000000000007.jpg: annotation 12")
 
 
-def test_random_changes_of_a_file_end_in_one_line_or_in_a_mask(
-    write: Callable[[Any], Path],
-) -> None:
-    draw = np.random.default_rng(0)
-    text = json.dumps(content())
-    outcomes = set()
-    for _ in range(150):
-        spoilt = list(text)
-        for place in draw.integers(len(text), size=draw.integers(1, 4)):
-            spoilt[place] = chr(draw.integers(32, 127))
-        file = write("".join(spoilt))
-        try:
-            found = instances(file)
-            for row in range(len(found.names)):
-                drawing = found.drawing(row)
-                ids = dict.fromkeys((shape.label for shape in drawing.shapes), 1)
-                assert paint(drawing, (4, 6), ids, 0).shape == (4, 6)
-            outcomes.add("mask")
-        except UserError as error:
-            assert "\n" not in str(error)
-            outcomes.add("error")
-    assert outcomes == {"mask", "error"}
+@pytest.mark.parametrize(
+    "name", ["a\x00.jpg", "a" * 5000, "a\x1b[2J.jpg", "..", "/", "C:\\", "\ud800.jpg"]
+)
+def test_names_that_no_image_can_have_are_not_found(name: str, tmp_path: Path) -> None:
+    file = Path(labelled.coco(tmp_path).removeprefix("coco:"))
+    found = labelled.coco_content()
+    found["images"][0]["file_name"] = name
+    file.write_text(json.dumps(found))
+    assert outcome(f"coco:{file}").startswith(f"{file} names images that are not in {tmp_path}: ")
+
+
+def test_control_characters_in_a_category_are_refused(tmp_path: Path) -> None:
+    text = labelled.coco(tmp_path)
+    file = tmp_path / "instances.json"
+    file.write_text(file.read_text().replace('"cat"', '"c\\u001bt"'))
+    assert "label 2 holds a control character: 'c\\x1bt': remove it" in outcome(text)
+
+
+def test_random_changes_end_in_one_line_or_in_masks(tmp_path: Path) -> None:
+    text = labelled.coco(tmp_path)
+    file = tmp_path / "instances.json"
+    assert complaints(text, file, file.read_text()) == {"masks", "error"}

@@ -170,6 +170,6 @@ def _check_within(left: int, top: int, width: int, height: int, size: tuple[int,
     right, bottom = left + width, top + height
     if min(left, top) < 0 or min(width, height) < 1 or right > size[1] or bottom > size[0]:
         raise ValueError(
-            f"its mask of {width}x{height} pixels at x={left}, y={top} leaves the image of "
+            f"its mask of {width}x{height} pixels at x={left:g}, y={top:g} leaves the image of "
             f"{size[1]}x{size[0]}"
         )

@@ -117,7 +117,7 @@ def _is_below(folder: Path, name: str) -> bool:
     if ".." in parts:
         return False
     tails = ("/".join(parts[start:]).lstrip("/") for start in range(len(parts)))
-    return any(tail and (folder / tail).is_file() for tail in tails)
+    return any(tail and os.path.isfile(folder / tail) for tail in tails)
 
 
 def _without_suffix(path: str) -> str:

@@ -79,6 +79,8 @@ class Drawn(OwnPhotos):
     Raises UserError if shapes have unknown labels, or one of these files is invalid.
     """
 
+    from_shapes = True
+
     def __init__(
         self,
         root: Path,

@@ -6,6 +6,7 @@ A line is the number of a class, then x and y of corners as shares of the image'
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -170,7 +171,8 @@ def _parsed(data: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{data} cannot be read ({error.strerror}): restore the file") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split()) or "it is nested too deep"
+        deep = isinstance(error, RecursionError)
+        reason = "it is nested too deep" if deep else " ".join(str(error).split())
         raise UserError(f"{data} cannot be read as YAML ({reason}): write it anew") from None
     return fields(found, str(data))
 
@@ -196,9 +198,9 @@ def _top(path: object, data: Path) -> Path:
         return data.parent
     asked = Path(path.strip().replace("\\", "/"))
     if asked.is_absolute():
-        return asked if asked.is_dir() else data.parent
+        return asked if os.path.isdir(asked) else data.parent
     below = data.parent / asked
-    return below if ".." not in asked.parts and below.is_dir() else data.parent
+    return below if ".." not in asked.parts and os.path.isdir(below) else data.parent
 
 
 def _photos_of(
@@ -214,7 +216,7 @@ def _photos_of(
                 continue  # named even if there are none
             if place is None:
                 raise UserError(
-                    f"{where} is {entry!r}, and there is no such folder or list in {top}: "
+                    f"{where} is {shown(entry)}, and there is no such folder or list in {top}: "
                     "correct it, or write yolo:FOLDER?images=FOLDER"
                 )
             files.setdefault(split, []).extend(_files(top, place))
@@ -236,7 +238,7 @@ def _inside(entry: str, top: Path) -> str | None:
     """
     parts = inside(entry).split("/")
     tails = ("/".join(parts[start:]) for start in range(len(parts)))
-    return next((tail for tail in tails if tail and (top / tail).exists()), None)
+    return next((tail for tail in tails if tail and os.path.exists(top / tail)), None)
 
 
 def _files(top: Path, place: str) -> list[str]:
