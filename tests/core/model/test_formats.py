@@ -16,7 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from harness.filling import filled
+from u2pl.data.opening import open_source
 from u2pl.data.shapes.coco import region_of
+from u2pl.data.source import Source
 from u2pl.model.card import Card
 from u2pl.model.formats import format_names
 from u2pl.model.formats.labelme import place_of
@@ -168,6 +170,71 @@ def test_polygons_give_the_masks_back(name: str, model: Model, photos: Path) -> 
         np.testing.assert_array_equal(again, ids)
     written = {label for shapes in found.values() for label, _ in shapes}
     assert written == set(model.classes) - {"background"}
+
+
+#: What is typed to open the polygons of `out`, of the images in `photos`.
+OPENED = {
+    "coco": "coco:{out}/coco.json?images={photos}&empty=background",
+    "cvat": "cvat:{out}/cvat.xml?images={photos}&empty=background",
+    "labelme": "labelme:{out}/labelme?images={photos}",
+    "yolo": "yolo:{out}/yolo",
+}
+
+
+def opened_again(name: str, photos: Path, out: Path, classes: tuple[str, ...]) -> Source:
+    """Polygons as a source; labelme does not say in which order its classes are."""
+    if name == "labelme":
+        (out / "labelme" / "classes.txt").write_text("".join(f"{each}\n" for each in classes))
+    return open_source(OPENED[name].format(out=out, photos=photos))
+
+
+def share_changed(source: Source, out: Path) -> float:
+    """Share of the predicted pixels that are of another class in a source of their polygons."""
+    changed = total = 0
+    for file in (out / "ids").rglob("*.png"):
+        ids, id = np.array(Image.open(file)), file.relative_to(out / "ids").with_suffix("")
+        again = source.mask(f"train/{id}" if source.name == "yolo" else str(id))
+        changed, total = changed + int((again != ids).sum()), total + ids.size
+    return changed / total
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_our_own_sources_give_the_masks_back(name: str, photos: Path) -> None:
+    out = photos.parent / "out"
+    output = Output(formats=(name,), min_area=0, tolerance=0)
+    assert not predict_files(MODEL, [photos], out, output=output).failures
+    source = opened_again(name, photos, out, CLASSES)
+    assert source.classes == CLASSES
+    assert share_changed(source, out) == 0
+
+
+class Scene(nn.Module):
+    """The class that an image is painted in: its red divided by 30."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, image: Tensor, embed: bool = True) -> SegOutput:
+        painted = (image[:, 0, ::4, ::4] * 255 / 30).round().long()
+        return SegOutput(nn.functional.one_hot(painted, 7).permute(0, 3, 1, 2).float() * self.one)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_few_pixels_change_with_the_usual_options(name: str, tmp_path: Path) -> None:
+    """The share that docs/predict.md states."""
+    demo = open_source("demo")
+    (tmp_path / "photos").mkdir()
+    for id in demo.split("val")[:20]:
+        pixels = np.zeros((96, 96, 3), np.uint8)
+        pixels[..., 0] = 30 * demo.mask(id)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{id}.png")
+    model = Model(Scene(), Card(network=NetworkConfig(), classes=demo.classes))
+    out = tmp_path / "out"
+    done = predict_files(model, [tmp_path / "photos"], out, output=Output(formats=(name,)))
+    assert not done.failures
+    source = opened_again(name, tmp_path / "photos", out, demo.classes)
+    assert 0 < share_changed(source, out) < 0.01
 
 
 def test_formats_can_be_had_later_without_predicting_again(
