@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from u2pl.cli.console import ConsoleReporter, standard_output
+from u2pl.counting import Counting, silently
 from u2pl.data.opening import open_source
 from u2pl.data.source import Source
 from u2pl.data.splits import choose_labeled
@@ -40,7 +41,7 @@ def suggest(request: SuggestRequest) -> None:
         raise UserError(f"--out {request.out} exists: choose another file, or move it away")
     choose_threads()
     model = load(request.checkpoint, choose_device(request.cpu))
-    pool = find_pool(request, model)
+    pool = find_pool(request, model, reporter.counting)
     found = choose(
         model, pool.source, pool.candidates, pool.labeled, request.count, reporter.counting
     )
@@ -60,8 +61,13 @@ def suggest(request: SuggestRequest) -> None:
         reporter.say(f"when they have masks: {shlex.join([*typed('u2pl-semi'), *words])}")
 
 
-def find_pool(request: SuggestRequest, model: Model) -> Pool:
+def find_pool(request: SuggestRequest, model: Model, counting: Counting = silently) -> Pool:
     """The data of a run, as far as it was labelled, and what there is to choose from.
+
+    Args:
+        request: what was asked for.
+        model: of the run.
+        counting: told how far opening the data is.
 
     Raises UserError if it is not known which data that is, or its classes are others.
     """
@@ -74,7 +80,7 @@ def find_pool(request: SuggestRequest, model: Model) -> Pool:
         raise UserError(
             f"{request.checkpoint} does not say which data it is of: add --data and --labeled"
         )
-    source = open_source(text)
+    source = open_source(text, counting)
     if tuple(source.classes) != model.classes:
         raise UserError(
             f"{source.name} has other classes than the network: give the data that it was trained "

@@ -44,13 +44,14 @@ def score_maps(request: MapsRequest) -> None:
             "run "
             "of u2pl-ws"
         )
-    source, ids = model.open_scored(request.data, None)
+    counting = ConsoleReporter(console).counting
+    source, ids = model.open_scored(request.data, None, counting)
     split = request.split or source.train_split
     ids = [id for id in source.split(split) if source.has_mask(id)]
     if not ids:
         advice = source.where_masks_lack("there is nothing to score with")
         raise UserError(f"{source.name}: no image of {split} has a mask: {advice}")
-    text, counting = request.data or model.card.source or "", ConsoleReporter(console).counting
+    text = request.data or model.card.source or ""
     tags, _ = find_tags(source, text, request.tags, ids, counting)
     try:
         options = ActivationConfig.model_validate(model.card.options.get("cam"))

@@ -18,7 +18,7 @@ from torchvision.models.detection import FasterRCNN
 
 from u2pl import distributed
 from u2pl.cli.console import ConsoleReporter, option_table, standard_output
-from u2pl.counting import Counting
+from u2pl.counting import Counting, silently
 from u2pl.data.boxes import FoundBoxes, component_boxes, thing_classes, write_boxes
 from u2pl.data.demo.scenes import DEMOS
 from u2pl.data.opening import open_source
@@ -96,9 +96,15 @@ class DetectorRun:
     Args:
         request: what was asked for.
         begun: the run that goes on; None for a new one.
+        counting: told how far opening the data is.
     """
 
-    def __init__(self, request: SemiRequest, begun: Resumption | None = None) -> None:
+    def __init__(
+        self,
+        request: SemiRequest,
+        begun: Resumption | None = None,
+        counting: Counting = silently,
+    ) -> None:
         self.request, self.begun = request, begun
         if begun is not None:
             self.preset = begun.config["preset"]
@@ -112,7 +118,7 @@ class DetectorRun:
             path, self.preset = recipe_path(RECIPES, chosen), preset_name(chosen)
             found, _ = resolve(path, MethodConfig, request.set, extra, DetectorSections)
             self.sections = found
-        self.source = open_source(request.data)
+        self.source = open_source(request.data, counting)
         self.split = choose_labeled(self.source, request.labeled, request.seed)
         self.things = thing_classes(self.source)
 
@@ -197,7 +203,7 @@ def train(request: SemiRequest) -> int:
     if begun is not None:
         assert isinstance(begun.request, SemiRequest)
         request = begun.request
-    run = DetectorRun(request, begun)
+    run = DetectorRun(request, begun, ConsoleReporter(console).counting)
     train_config = run.sections.train
     accelerator = make_accelerator(request.cpu, train_config.precision)
     main = accelerator.is_main_process
@@ -307,12 +313,13 @@ def predict(request: BoxesRequest) -> None:
     """Find boxes in all images and write them into a file."""
     console = standard_output()
     choose_threads()
-    network, card, source = opened(request.detector, request.data, request.cpu)
+    counting = ConsoleReporter(console).counting
+    network, card, source = opened(request.detector, request.data, request.cpu, counting)
     splits = [request.split] if request.split else [source.train_split]
     ids = sorted({id for name in splits for id in source.split(name)})
     out = request.out or request.detector / f"boxes-{source.fingerprint()}.json"
     make_folder(out.parent)
-    with ConsoleReporter(console).counting("finding boxes") as count:
+    with counting("finding boxes") as count:
         found = find_boxes(network, card, source, ids, count)
     kept = {id: boxes[boxes[:, 5] >= request.threshold] for id, boxes in found.items()}
     write_boxes(out, FoundBoxes(source.fingerprint(), source.classes, kept, request.threshold))
@@ -334,7 +341,8 @@ def evaluate(request: PrecisionRequest) -> None:
     """Print the precision of each class and, with a run, how right confident pixels are."""
     console = standard_output()
     choose_threads()
-    network, card, source = opened(request.detector, request.data, request.cpu)
+    counting = ConsoleReporter(console).counting
+    network, card, source = opened(request.detector, request.data, request.cpu, counting)
     ids = masked(source, request.split)
     if not ids:
         advice = source.where_masks_lack("there is nothing to score with")
@@ -343,7 +351,6 @@ def evaluate(request: PrecisionRequest) -> None:
         ids = [
             ids[int(place)] for place in np.linspace(0, len(ids) - 1, min(request.limit, len(ids)))
         ]
-    counting: Counting = ConsoleReporter(console).counting
     with counting("finding boxes") as count:
         found = find_boxes(network, card, source, ids, count)
     scores = precisions(found, card, source, ids, request.threshold)
@@ -366,10 +373,12 @@ def evaluate(request: PrecisionRequest) -> None:
     write_json(request.detector / f"precision-{source.name}-{request.split}.json", result)
 
 
-def opened(path: Path, data: str | None, cpu: bool) -> tuple[FasterRCNN, DetectorCard, Source]:
+def opened(
+    path: Path, data: str | None, cpu: bool, counting: Counting
+) -> tuple[FasterRCNN, DetectorCard, Source]:
     """A detector on its device, its card, and the data; UserError if their classes differ."""
     network, card = load_detector(path)
-    source = open_source(data or card.source)
+    source = open_source(data or card.source, counting)
     if source.classes != card.classes:
         raise UserError(
             f"{path} was trained on other classes than {source.name} has: give the data that it "
