@@ -1,6 +1,6 @@
 """Results that take a while, kept in the user's cache folder for the next run.
 
-The folder is $U2PL_CACHE, else $XDG_CACHE_HOME/u2pl, else ~/.cache/u2pl. A file that is damaged, of
+The folder is that of `cache_folder`. A file that is damaged, of
 another key or not there counts as absent, and one that cannot be written is not missed: the work is
 then done again.
 """
@@ -8,7 +8,6 @@ then done again.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from u2pl.errors import UserError
-from u2pl.files import expanded, replace_file
+from u2pl.files import cache_folder, replace_file
 from u2pl.tensor_file import Damaged, read_tensors, tensor_file
 
 
@@ -58,16 +57,6 @@ def store_cached(name: str, key: str, tensors: Mapping[str, Tensor]) -> None:
         replace_file(file, tensor_file(tensors, {"key": key}))
     except (OSError, UserError):
         pass
-
-
-def cache_folder() -> Path | None:
-    """The folder; None if the user has no home folder."""
-    try:
-        if os.environ.get("U2PL_CACHE"):
-            return expanded(os.environ["U2PL_CACHE"])
-        return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "u2pl"
-    except UserError:
-        return None
 
 
 def _file(name: str, key: str) -> Path | None:

@@ -61,6 +61,19 @@ def expanded(path: str | Path) -> Path:
     return found
 
 
+def cache_folder() -> Path | None:
+    """Where results are kept that can be had again; None if the user has no home folder.
+
+    $U2PL_CACHE, else $XDG_CACHE_HOME/u2pl, else ~/.cache/u2pl.
+    """
+    try:
+        if os.environ.get("U2PL_CACHE"):
+            return expanded(os.environ["U2PL_CACHE"])
+        return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "u2pl"
+    except UserError:
+        return None
+
+
 def replace_file(path: Path, content: Content) -> None:
     """Write a file beside `path`, then rename it to `path`.
 

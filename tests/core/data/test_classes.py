@@ -7,6 +7,7 @@ import pytest
 
 from u2pl.data.classes import (
     bit_palette,
+    class_lines,
     clear_palette,
     listed,
     read_class_file,
@@ -21,6 +22,19 @@ def test_palette_is_vocs() -> None:
     assert palette[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
     assert palette[[15, 20, 255]].tolist() == [[192, 128, 128], [0, 64, 128], [224, 224, 192]]
     assert len({tuple(colour) for colour in palette.tolist()}) == 256
+
+
+@pytest.mark.parametrize(
+    "name", ["cat", "traffic light", "lane 1 2 3", "a,b", "a;1,2,3", "9", "two  blanks", "comma,"]
+)
+def test_lines_of_classes_are_read_as_they_were(name: str, tmp_path: Path) -> None:
+    """Colours too, unless the name would become another one."""
+    file, names = tmp_path / "classes.txt", ("sky", name)
+    file.write_text(class_lines(names, bit_palette(2)))
+    found = read_class_file(file)
+    assert found.names == names and found.coloured[0]
+    assert found.coloured[1] == (name not in ("two  blanks", "comma,"))
+    assert not found.coloured[1] or found.palette.tolist() == bit_palette(2).tolist()
 
 
 @pytest.mark.parametrize(

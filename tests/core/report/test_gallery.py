@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from u2pl.data.classes import IGNORE_COLOUR
 from u2pl.report.gallery import Row, gallery
-from u2pl.report.overlays import IGNORE_COLOUR
 
 CLASSES = ("background", "fish", "star", "never seen")
 PALETTE = np.array([[30, 30, 40], [240, 120, 20], [20, 120, 240], [1, 255, 1]], np.uint8)

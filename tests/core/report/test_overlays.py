@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from u2pl.data.classes import IGNORE_COLOUR
 from u2pl.errors import UserError
 from u2pl.report.overlays import (
-    IGNORE_COLOUR,
     colour_key,
     colour_mask,
     overlay,

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from u2pl.cli.errors import begin, guarded, say_error, say_starting
 from u2pl.cli.requests import (
     CompareRequest,
+    ConvertRequest,
     EvaluateRequest,
     ExportRequest,
     ImportRequest,
@@ -115,6 +116,14 @@ def new_program(app: App) -> typer.Typer:
         from u2pl.cli.commands import doctor as body
 
         return body(app, request)
+
+    @command(program, ConvertRequest)
+    def convert(request: ConvertRequest) -> None:
+        """Write any data as a plain folder: images/, masks/, classes.txt, splits/."""
+        say_starting()
+        from u2pl.cli.converting import convert as body
+
+        body(app, request)
 
     @command(program, EvaluateRequest)
     def evaluate(request: EvaluateRequest) -> None:

@@ -1,4 +1,4 @@
-"""What the commands for a trained network can be asked."""
+"""What the commands besides train and doctor can be asked."""
 
 from __future__ import annotations
 
@@ -140,6 +140,22 @@ class PredictRequest(ModelRequest):
             "--stored-pixels",
             help="predict photos as they are stored; by default EXIF turns them, as viewers do",
         ),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertRequest:
+    """What `convert` can be asked."""
+
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="any data: a folder, what a labelling program wrote, SCHEME:PATH, or a demo"
+        ),
+    ]
+    to: Annotated[Path, typer.Option(help="folder to make; must not exist")]
+    copy: Annotated[
+        bool, typer.Option("--copy", help="copy the images; by default they are links")
     ] = False
 
 

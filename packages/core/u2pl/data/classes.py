@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from u2pl.data.ids import read_lines
 from u2pl.errors import UserError, one_line
 from u2pl.notation import IGNORE
 
+#: Colour of pixels that belong to no class.
+IGNORE_COLOUR = (224, 224, 216)
 #: Characters of a class's name, which stands in tables, pages and cards.
 LONGEST_NAME = 200
 
@@ -53,6 +56,20 @@ def clear_palette(names: Sequence[str]) -> np.ndarray:
         colour = colorsys.hsv_to_rgb(hue, (0.85, 1.0, 0.65)[id % 3], value)
         palette[id] = (32, 34, 40) if is_background(id, name) else [round(255 * v) for v in colour]
     return palette
+
+
+def with_ignored(palette: np.ndarray) -> np.ndarray:
+    """The colours of the classes, uint8 [C, 3], then `IGNORE_COLOUR`: uint8 [256, 3]."""
+    full = np.full((IGNORE + 1, 3), IGNORE_COLOUR, dtype=np.uint8)
+    full[: len(palette)] = palette
+    return full
+
+
+def palette_image(ids: np.ndarray, palette: np.ndarray) -> Image.Image:
+    """Class ids [H, W], 255 = ignore, as an indexed image with the colours of the classes."""
+    image = Image.fromarray(ids.astype(np.uint8))
+    image.putpalette(with_ignored(palette).tobytes())
+    return image
 
 
 def is_background(id: int, name: str) -> bool:
@@ -103,6 +120,15 @@ def read_class_file(path: Path) -> ClassFile:
             )
         named.append(_Line(f"line {number}", *_name_and_colour(line)))
     return _class_file(path, named, note)
+
+
+def class_lines(names: Sequence[str], palette: np.ndarray) -> str:
+    """The content of a classes.txt; without the colour where the name would be read otherwise."""
+    lines = []
+    for name, colour in zip(names, palette.tolist(), strict=True):
+        line = f"{name} {' '.join(map(str, colour))}"
+        lines.append(line if _name_and_colour(line) == (name, colour) else name)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def read_labelmap(path: Path) -> ClassFile:

@@ -246,6 +246,12 @@ def read_size(image: Path | bytes, where: str = "") -> Size:
         return header.size
 
 
+def read_format(image: Path | bytes, where: str = "") -> str:
+    """Pillow's name of an image's format, from its header; UserError as `read_size`."""
+    with _header(image, _name(image, where)) as header:
+        return header.format or ""
+
+
 def read_facing(image: Path | bytes, where: str = "") -> Facing:
     """How a photo lies in its file, from its header; UserError as `read_size`."""
     with _header(image, _name(image, where)) as header:

@@ -13,7 +13,7 @@ from pathlib import Path
 from u2pl.counting import Counting, OnProgress
 from u2pl.data.walking import is_clutter
 from u2pl.errors import DiskError, UserError
-from u2pl.files import make_folder, new_folder
+from u2pl.files import cache_folder, make_folder, new_folder
 
 # The bit of a member's flags that says that it takes a password.
 _LOCKED = 1
@@ -29,8 +29,6 @@ def unpacked(path: Path, counting: Counting) -> Path:
     """
     if path.suffix.lower() != ".zip" or not path.is_file():
         return path
-    from u2pl.cache import cache_folder  # loads torch
-
     cache = cache_folder()
     if cache is None:
         raise UserError(f"{path} cannot be unpacked: set U2PL_CACHE to a folder, or unpack it")

@@ -14,8 +14,9 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from u2pl.data.classes import IGNORE_COLOUR
 from u2pl.model.manifest import Found
-from u2pl.report.overlays import IGNORE_COLOUR, write_picture, write_shown_ids
+from u2pl.report.overlays import write_picture, write_shown_ids
 from u2pl.report.page import read_script, render, write_page
 from u2pl.version import __version__
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from u2pl.data.classes import IGNORE_COLOUR, with_ignored
 from u2pl.notation import IGNORE
-from u2pl.report.overlays import IGNORE_COLOUR, colour_mask, with_ignored, write_picture
+from u2pl.report.overlays import colour_mask, write_picture
 
 _PAPER, _INK, _FAINT = (255, 255, 255), (32, 33, 36), (128, 132, 138)
 _CELL, _TALLEST = 288, 384  # pixels: maximum width and height of a picture

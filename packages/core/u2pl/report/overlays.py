@@ -9,11 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from u2pl.data.classes import palette_image, with_ignored
 from u2pl.files import make_folder, replace_file
-from u2pl.notation import IGNORE
-
-#: Colour of pixels that belong to no class.
-IGNORE_COLOUR = (224, 224, 216)
 
 
 def colour_mask(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -78,9 +75,7 @@ def colour_key(classes: Sequence[str], palette: np.ndarray) -> np.ndarray:
 
 def write_ids(ids: np.ndarray, palette: np.ndarray, path: Path) -> None:
     """Write class ids [H, W] as a palette PNG of these ids; UserError if that fails."""
-    image = Image.fromarray(ids.astype(np.uint8))
-    image.putpalette(with_ignored(palette).tobytes())
-    _write(image, path)
+    _write(palette_image(ids, palette), path)
 
 
 def write_shown_ids(ids: np.ndarray, palette: np.ndarray, background: bool, path: Path) -> None:
@@ -92,8 +87,7 @@ def write_shown_ids(ids: np.ndarray, palette: np.ndarray, background: bool, path
         background: whether class 0 is one, which is transparent.
         path: of the file.
     """
-    image = Image.fromarray(ids.astype(np.uint8))
-    image.putpalette(with_ignored(palette).tobytes())
+    image = palette_image(ids, palette)
     if background:
         image.info["transparency"] = 0
     _write(image, path)
@@ -107,13 +101,6 @@ def write_picture(picture: np.ndarray, path: Path) -> None:
 def write_grey(values: np.ndarray, path: Path) -> None:
     """Write uint8 [H, W] as a grey PNG, atomically; UserError if that fails."""
     _write(Image.fromarray(values), path)
-
-
-def with_ignored(palette: np.ndarray) -> np.ndarray:
-    """uint8 [256, 3]: the classes' colours, then `IGNORE_COLOUR`."""
-    full = np.full((IGNORE + 1, 3), IGNORE_COLOUR, dtype=np.uint8)
-    full[: len(palette)] = palette
-    return full
 
 
 def _write(image: Image.Image, path: Path) -> None:

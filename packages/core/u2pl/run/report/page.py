@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from u2pl.counting import OnProgress
+from u2pl.data.classes import IGNORE_COLOUR
 from u2pl.errors import UserError
 from u2pl.methods.discovery import load_method
 from u2pl.model.folder import WEIGHTS
 from u2pl.report.curves import POINTS, figures, score_figure
-from u2pl.report.overlays import IGNORE_COLOUR
 from u2pl.report.page import render, write_page
 from u2pl.run.app import App
 from u2pl.run.recipe import OptionRow, flat_keys, flat_values
