@@ -151,7 +151,7 @@ def unknown_options(page: Path, kinds: Iterable[Kind]) -> set[str]:
         for key, _ in keys:
             known |= {key, *(key[:end] for end, sign in enumerate(key) if sign == ".")}
     named = set(OPTION.findall(page.read_text(encoding="utf-8")))
-    return {name for name in named - known if not name.endswith((".txt", ".md", ".py"))}
+    return {name for name in named - known if not name.endswith((".txt", ".md", ".py", ".yaml"))}
 
 
 def refused(page: Path, kinds: Iterable[Kind]) -> list[str]:

@@ -37,6 +37,7 @@ from typer.testing import CliRunner
 
 import u2pl
 from harness import small_mit
+from harness.labelled import blocks as blocks_of_shapes
 from harness.pages import (
     FENCE,
     PAGES,
@@ -265,6 +266,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
             paint(root / name, images=12, masked=12)
         Path("masked/tags.csv").unlink()
         shutil.copytree("photos", "tagged")
+        blocks_of_shapes(Path("export"), "coco")
+        shutil.make_archive("export", "zip", "export")
         Path("holiday").mkdir()
         for place in ("holiday/beach.png", "photo.jpg"):
             shutil.copy("photos/images/0.png", place)

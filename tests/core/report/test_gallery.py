@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from u2pl.data.classes import IGNORE_COLOUR
-from u2pl.report.gallery import Row, gallery
+from u2pl.report.gallery import Row, Tile, gallery, mask_sheet
 
 CLASSES = ("background", "fish", "star", "never seen")
 PALETTE = np.array([[30, 30, 40], [240, 120, 20], [20, 120, 240], [1, 255, 1]], np.uint8)
@@ -44,3 +44,31 @@ def test_odd_shapes_missing_truth_and_long_names_fit(tmp_path):
     gallery(rows, [name * 30 for name in CLASSES], PALETTE, tmp_path / "predictions.png")
     width, height = Image.open(tmp_path / "predictions.png").size
     assert width < 1000 and height < 1600
+
+
+def tile(height: int, width: int, title: str = "an image") -> Tile:
+    mask = np.zeros((height, width), np.uint8)
+    mask[: height // 2, : width // 2] = 1
+    return Tile(title, np.full((height, width, 3), 90, np.uint8), mask)
+
+
+def test_masks_lie_over_their_images(tmp_path):
+    """In half of the class's colour; the background is the image, except where it is a class."""
+    path = tmp_path / "masks.png"
+    mask_sheet([tile(40, 60), tile(64, 48)], CLASSES, PALETTE, True, path)
+    assert {(90, 90, 90), (165, 105, 55), (240, 120, 20)} <= colours(path)
+    assert (1, 255, 1) not in colours(path)
+    mask_sheet([tile(40, 60)], CLASSES, PALETTE, False, path)
+    assert (90, 90, 90) not in colours(path) and (60, 60, 65) in colours(path)
+
+
+def test_sheets_of_any_number_and_shape_fit(tmp_path):
+    path = tmp_path / "masks.png"
+    tiles = [tile(2, 900), tile(900, 2), tile(1, 1), tile(30, 30, "a/long/name/" * 40)]
+    sizes = []
+    for count in (1, 4, 5, 12):
+        mask_sheet((tiles * 3)[:count], CLASSES, PALETTE, True, path)
+        sizes.append(Image.open(path).size)
+    assert [width for width, _ in sizes] == [344, 1244, 1244, 1244]
+    heights = [height for _, height in sizes]
+    assert sorted(heights) == heights and len(set(heights)) == 4 and max(heights) < 1500

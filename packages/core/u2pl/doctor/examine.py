@@ -21,6 +21,7 @@ from u2pl.doctor.findings import (
     say_sizes,
     warn_of_twins,
 )
+from u2pl.doctor.mask_pictures import draw_masks
 from u2pl.errors import UserError
 from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.statistics import FEW, scored_words
@@ -101,6 +102,7 @@ def look(task: Task, diagnosis: Diagnosis) -> Part | None:
         )
     if masked:
         diagnosis.console.print(class_table(task.classes, masked))
+    draw_masks([part for part in parts if part.masked or part is scored], diagnosis)
     for table in task.tables():
         diagnosis.print(table)
     _warn_of_absent(parts, scored, found, diagnosis)

@@ -1,4 +1,4 @@
-"""The gallery of a run: image, ground truth and prediction side by side."""
+"""Sheets of images: with ground truth and prediction beside them, or under their masks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from u2pl.data.classes import IGNORE_COLOUR, with_ignored
 from u2pl.notation import IGNORE
-from u2pl.report.overlays import colour_mask, write_picture
+from u2pl.report.overlays import colour_mask, overlay, write_picture
 
 _PAPER, _INK, _FAINT = (255, 255, 255), (32, 33, 36), (128, 132, 138)
 _CELL, _TALLEST = 288, 384  # pixels: maximum width and height of a picture
 _GAP, _EDGE = 12, 28  # pixels: between pictures, around the sheet
 _SWATCH = 15  # pixels
+_ACROSS = 4  # images of a sheet side by side
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -28,6 +29,14 @@ class Row(NamedTuple):
     image: np.ndarray  # uint8 [H, W, 3]
     truth: np.ndarray | None  # [H, W] class ids, 255 = ignore; None if unknown
     prediction: np.ndarray  # [H, W] class ids
+
+
+class Tile(NamedTuple):
+    """One image of a sheet."""
+
+    title: str
+    image: np.ndarray  # uint8 [H, W, 3]
+    mask: np.ndarray  # [H, W] class ids, 255 = ignore
 
 
 def gallery(rows: Sequence[Row], classes: Sequence[str], palette: np.ndarray, path: Path) -> None:
@@ -43,7 +52,8 @@ def gallery(rows: Sequence[Row], classes: Sequence[str], palette: np.ndarray, pa
     """
     heading, small = ImageFont.load_default(17), ImageFont.load_default(13)
     width = 2 * _EDGE + 3 * _CELL + 2 * _GAP
-    entries = _legend(rows, classes, palette)
+    masks = [mask for row in rows for mask in (row.truth, row.prediction) if mask is not None]
+    entries = _legend(masks, classes, palette)
     places, legend_height = _flow([small.getlength(name) for name, _ in entries], width - 2 * _EDGE)
     sizes = [_fitted(row.image.shape[1], row.image.shape[0]) for row in rows]
     sheet = Image.new(
@@ -52,12 +62,7 @@ def gallery(rows: Sequence[Row], classes: Sequence[str], palette: np.ndarray, pa
         _PAPER,
     )
     draw = ImageDraw.Draw(sheet)
-    for (name, colour), (x, y) in zip(entries, places, strict=True):
-        left, top = _EDGE + x, _EDGE + y
-        draw.rounded_rectangle(
-            (left, top, left + _SWATCH, top + _SWATCH), 3, colour, outline=_FAINT
-        )
-        draw.text((left + _SWATCH + 7, top), name, _INK, small)
+    _draw_legend(draw, entries, places, small)
     lefts = [_EDGE + column * (_CELL + _GAP) for column in range(3)]
     for left, text in zip(lefts, ("image", "truth", "prediction"), strict=True):
         draw.text((left, _EDGE + legend_height + 10), text, _INK, heading)
@@ -72,6 +77,50 @@ def gallery(rows: Sequence[Row], classes: Sequence[str], palette: np.ndarray, pa
             (_EDGE, top + size[1] + 5), _shortened(row.title, 3 * _CELL, small), _FAINT, small
         )
         top += size[1] + 34
+    write_picture(np.asarray(sheet), path)
+
+
+def mask_sheet(
+    tiles: Sequence[Tile],
+    classes: Sequence[str],
+    palette: np.ndarray,
+    background: bool,
+    path: Path,
+) -> None:
+    """Write a sheet of images under their masks, with a legend of the classes that occur.
+
+    Args:
+        tiles: at least one, from left to right and from top to bottom.
+        classes: names by id.
+        palette: uint8 [C, 3].
+        background: whether class 0 is one, which does not cover the image.
+        path: written atomically, in the format of its suffix.
+
+    Raises UserError if `path` cannot be written.
+    """
+    small = ImageFont.load_default(13)
+    across = min(_ACROSS, len(tiles))
+    width = 2 * _EDGE + across * (_CELL + _GAP) - _GAP
+    entries = _legend([tile.mask for tile in tiles], classes, palette)
+    places, legend_height = _flow([small.getlength(name) for name, _ in entries], width - 2 * _EDGE)
+    sizes = [_fitted(tile.image.shape[1], tile.image.shape[0]) for tile in tiles]
+    lines = [range(first, len(tiles))[:across] for first in range(0, len(tiles), across)]
+    heights = [max(sizes[number][1] for number in line) + 34 for line in lines]
+    sheet = Image.new("RGB", (width, 2 * _EDGE + legend_height + 10 + sum(heights) - 10), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    _draw_legend(draw, entries, places, small)
+    top = _EDGE + legend_height + 10
+    for line, height in zip(lines, heights, strict=True):
+        for column, number in enumerate(line):
+            left, tile, size = _EDGE + column * (_CELL + _GAP), tiles[number], sizes[number]
+            image = np.asarray(_thumbnail(tile.image, size, palette))
+            ids = Image.fromarray(tile.mask).resize(size, Image.Resampling.NEAREST)
+            shown = overlay(image, np.asarray(ids), palette, background=background)
+            sheet.paste(Image.fromarray(shown), (left, top))
+            draw.text(
+                (left, top + size[1] + 5), _shortened(tile.title, _CELL, small), _FAINT, small
+            )
+        top += height
     write_picture(np.asarray(sheet), path)
 
 
@@ -93,12 +142,25 @@ def _no_mask(size: tuple[int, int], font: _Font) -> Image.Image:
 
 
 def _legend(
-    rows: Sequence[Row], classes: Sequence[str], palette: np.ndarray
+    masks: Sequence[np.ndarray], classes: Sequence[str], palette: np.ndarray
 ) -> list[tuple[str, tuple[int, ...]]]:
-    masks = [mask for row in rows for mask in (row.truth, row.prediction) if mask is not None]
     present = sorted({int(id) for mask in masks for id in np.unique(mask)})
     colours = with_ignored(palette).tolist()
     return [("ignored" if id == IGNORE else classes[id], tuple(colours[id])) for id in present]
+
+
+def _draw_legend(
+    draw: ImageDraw.ImageDraw,
+    entries: Sequence[tuple[str, tuple[int, ...]]],
+    places: Sequence[tuple[int, int]],
+    font: _Font,
+) -> None:
+    for (name, colour), (x, y) in zip(entries, places, strict=True):
+        left, top = _EDGE + x, _EDGE + y
+        draw.rounded_rectangle(
+            (left, top, left + _SWATCH, top + _SWATCH), 3, colour, outline=_FAINT
+        )
+        draw.text((left + _SWATCH + 7, top), name, _INK, font)
 
 
 def _flow(lengths: Sequence[float], width: float) -> tuple[list[tuple[int, int]], int]:
