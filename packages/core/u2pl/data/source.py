@@ -88,6 +88,12 @@ class Source(ABC):
         """
         return None
 
+    def show_as(self, scaling: Scaling) -> None:  # noqa: B027, photos need none
+        """Show images as a network was shown those that it was trained on.
+
+        Raises UserError if that cannot be.
+        """
+
     def files(self, id: str) -> tuple[Path | bytes, Path | bytes | None] | None:
         """An image and its mask as they are stored; None if the source draws them."""
         return None

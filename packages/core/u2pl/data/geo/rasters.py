@@ -43,9 +43,9 @@ class Raster(NamedTuple):
     nodata: float | None
 
     @property
-    def box(self) -> Box:
-        """All of it."""
-        return (0, 0, self.width, self.height)
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
 
 
 class Pixels(NamedTuple):

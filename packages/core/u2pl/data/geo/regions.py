@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from u2pl.data.geo.rasters import (
+    SUFFIXES,
     Box,
     Pixels,
     Raster,
+    has_place,
+    load_rasterio,
     open_dataset,
     read_pixels,
     read_raster,
@@ -51,6 +55,25 @@ class RasterRegions(Regions):
     def _pixels(self, box: Box) -> Pixels:
         with telling_what_is_broken(self.raster.path):
             return read_pixels(self._found, self.scaling.bands, box, self.scaling.nodata)
+
+
+def is_raster(path: Path, scaling: Scaling | None) -> bool:
+    """Whether a file is read with rasterio: a TIFF, for a network that was trained on rasters.
+
+    For others a TIFF that says where it lies, if rasterio is there.
+
+    Args:
+        path: of the file.
+        scaling: that the network was trained with; None if it was trained on photos.
+
+    Raises UserError if rasterio is needed and missing.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        return False
+    if scaling is not None:
+        load_rasterio()
+        return True
+    return find_spec("rasterio") is not None and has_place(path)
 
 
 def open_raster(path: Path, scaling: Scaling | None) -> RasterRegions:

@@ -146,20 +146,15 @@ class GeoTiff(Source):
         return ids
 
     @property
-    def scaling(self) -> Scaling:
-        """How bands become colours, by the training tiles, unless it is set to that of a network.
-
-        Raises UserError if that of the network does not fit.
-        """
+    def scaling(self) -> Scaling:  # type: ignore[override]
+        """How bands become colours: by the training tiles, or as `show_as` says."""
         if self._scaling is None:
             self._scaling = self._fitted(self.split("train"))
         return self._scaling
 
-    @scaling.setter
-    def scaling(self, scaling: Scaling | None) -> None:
-        if scaling is not None:
-            for raster in self.rasters.values():
-                scaling.check(raster)
+    def show_as(self, scaling: Scaling) -> None:
+        for raster in self.rasters.values():
+            scaling.check(raster)
         self._scaling = scaling
 
     def fingerprint(self) -> str:
@@ -180,7 +175,7 @@ class GeoTiff(Source):
         found = {
             tile.id: tile
             for name, raster in self.rasters.items()
-            for tile in self._with_data(raster, cut(name, *_size(raster), self.facts.tile))
+            for tile in self._with_data(raster, cut(name, *raster.size, self.facts.tile))
         }
         if not found:
             raise UserError(
@@ -374,10 +369,6 @@ def _of_blocks(side: int) -> str:
             "be too high, since neighbours are alike; smaller tiles (tile in meta.toml) make more"
         )
     return f"tiles are held out in blocks of {side} x {side}, of which none is trained on"
-
-
-def _size(raster: Raster) -> tuple[int, int]:
-    return raster.width, raster.height
 
 
 def _thinned(tile: Tile, most: int) -> tuple[int, int]:
