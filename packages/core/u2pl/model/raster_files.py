@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -88,29 +87,27 @@ def _write(
     # named as what a kill leaves, which the next process removes; see u2pl.files
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", errors.NotGeoreferencedWarning)
-            with rasterio.open(
-                beside,
-                "w",
-                driver="GTiff",
-                width=raster.width,
-                height=raster.height,
-                count=1,
-                dtype="uint8",
-                crs=raster.crs,
-                tiled=True,
-                blockxsize=BLOCK,
-                blockysize=BLOCK,
-                compress="deflate",
-                BIGTIFF="IF_SAFER",
-                **place,
-                **options,
-            ) as file:
-                prepare(file)
-                for top in range(0, raster.height, BLOCK):
-                    rows = np.ascontiguousarray(values_HW[top : top + BLOCK])
-                    file.write(rows, 1, window=window(0, top, raster.width, len(rows)))
+        with rasterio.open(
+            beside,
+            "w",
+            driver="GTiff",
+            width=raster.width,
+            height=raster.height,
+            count=1,
+            dtype="uint8",
+            crs=raster.crs,
+            tiled=True,
+            blockxsize=BLOCK,
+            blockysize=BLOCK,
+            compress="deflate",
+            BIGTIFF="IF_SAFER",
+            **place,
+            **options,
+        ) as file:
+            prepare(file)
+            for top in range(0, raster.height, BLOCK):
+                rows = np.ascontiguousarray(values_HW[top : top + BLOCK])
+                file.write(rows, 1, window=window(0, top, raster.width, len(rows)))
         os.replace(beside, path)
     except (errors.RasterioError, OSError) as error:
         reason = " ".join(str(error).split())[:200]

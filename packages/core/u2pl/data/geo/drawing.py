@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from u2pl.data.geo.layers import Feature, Layer
-from u2pl.data.geo.rasters import Box, Raster, load_rasterio
+from u2pl.data.geo.rasters import Box, Raster, load_rasterio, moved_by
 from u2pl.data.ids import first_three
 from u2pl.errors import UserError, did_you_mean
 from u2pl.notation import IGNORE
@@ -149,11 +149,8 @@ def _on_grid(rings: list[np.ndarray], layer: Layer, raster: Raster) -> list[np.n
             raise _outside(layer, raster, str(error)) from None
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise _outside(layer, raster, "a corner has no place there")
-    inverse = ~raster.transform
-    columns = inverse.a * x + inverse.b * y + inverse.c
-    rows = inverse.d * x + inverse.e * y + inverse.f
     ends = np.cumsum([len(ring) for ring in rings])[:-1]
-    return np.split(np.stack([columns, rows], 1), ends)
+    return np.split(moved_by(~raster.transform, x, y).T, ends)
 
 
 def _outside(layer: Layer, raster: Raster, reason: str) -> UserError:

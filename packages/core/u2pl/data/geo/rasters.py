@@ -60,6 +60,9 @@ def load_rasterio(part: str = "") -> Any:
     try:
         # its errors reach people by exceptions; what it logs besides would be further lines
         logging.getLogger("rasterio").setLevel(logging.CRITICAL)
+        errors = import_module("rasterio.errors")
+        for said in (errors.NotGeoreferencedWarning, errors.NodataShadowWarning):
+            warnings.filterwarnings("ignore", category=said)
         return import_module(f"rasterio.{part}" if part else "rasterio")
     except ModuleNotFoundError as error:
         reason = f"and {error.name} is not installed"
@@ -109,8 +112,7 @@ def open_dataset(path: Path) -> Any:
     rasterio = load_rasterio()
     if not path.is_file():
         raise UserError(f"{path} does not exist: restore the file, or leave it out")
-    with telling_what_is_broken(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+    with telling_what_is_broken(path):
         # no other driver: some of them read further files, or ask other machines
         return rasterio.open(path, driver="GTiff", sharing=False)
 
@@ -206,14 +208,24 @@ def check_grid(raster: Raster, other: Raster) -> None:
         )
     if raster.crs is None or other.crs is None:  # without a place, pixels lie on pixels
         return
-    corners = ((0, 0), (raster.width, 0), (0, raster.height))
-    moved = [~raster.transform * (other.transform * corner) for corner in corners]
-    apart = float(np.abs(np.subtract(moved, corners)).max())
+    corners = np.array([(0, 0), (raster.width, 0), (0, raster.height)], np.float64).T
+    moved = moved_by(~raster.transform, *moved_by(other.transform, *corners))
+    apart = float(np.abs(moved - corners).max())
     if apart > APART:
         raise UserError(
             f"{other.path} lies {apart:.4g} pixels off its raster {raster.path}: warp the mask to "
             "the grid of the raster"
         )
+
+
+def moved_by(transform: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Points after an affine.Affine, float64 [2, N]."""
+    return np.stack(
+        [
+            transform.a * x + transform.b * y + transform.c,
+            transform.d * x + transform.e * y + transform.f,
+        ]
+    )
 
 
 def crs_name(crs: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from u2pl.data.geo.rasters import Box
@@ -55,7 +55,7 @@ class HeldOut(NamedTuple):
 
 
 def hold_out_blocks(
-    tiles: Iterable[Tile], masked: Collection[str], free: Collection[str]
+    tiles: Sequence[Tile], masked: Collection[str], free: Collection[str]
 ) -> HeldOut:
     """Hold out whole blocks of tiles, until they have a fifth of the masked ones.
 
@@ -87,5 +87,5 @@ def hold_out_blocks(
         if sum(counts[each] for each in chosen) >= wanted:
             break
         chosen.append(name)
-    inside = [id for name in sorted(chosen) for id in blocks[name]]
-    return HeldOut([id for id in inside if id in masked], frozenset(inside), side)
+    inside = [id for name in chosen for id in blocks[name]]
+    return HeldOut(sorted(id for id in inside if id in masked), frozenset(inside), side)

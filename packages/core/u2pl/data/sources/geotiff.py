@@ -208,7 +208,7 @@ class GeoTiff(Source):
         if "val" not in lists:
             named = {match_id(line, self._tiles) for each in lists.values() for line in each.lines}
             free = self._tiles.keys() - named
-            held = hold_out_blocks(self._tiles.values(), self._masked, free)
+            held = hold_out_blocks(list(self._tiles.values()), self._masked, free)
             if held.scored:
                 lists["val"] = IdList(where, held.scored)
                 self.held_out, left_out = tuple(held.scored), held.blocks

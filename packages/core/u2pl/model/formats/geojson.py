@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from u2pl.data.geo.layers import WGS84
-from u2pl.data.geo.rasters import Raster, has_place, load_rasterio, read_raster
+from u2pl.data.geo.rasters import Raster, has_place, load_rasterio, moved_by, read_raster
 from u2pl.errors import UserError
-from u2pl.files import write_text
+from u2pl.files import make_folder, write_text
 from u2pl.model.formats import Image, Shape
 
 PLACE = "geojson"
@@ -57,18 +57,17 @@ def write(
             for shape in shapes(image)
         ]
         lines = ",\n".join(json.dumps(feature) for feature in features)
+        path = out / PLACE / f"{image.name}.geojson"
+        make_folder(path.parent)
         write_text(
-            out / PLACE / f"{image.name}.geojson",
+            path,
             f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n',
         )
 
 
 def _on_map(rings: Sequence[np.ndarray], raster: Raster) -> list[Any]:
     """Rings of pixel corners as longitudes and latitudes, closed: outer ones turn left."""
-    columns, rows = np.concatenate(rings).T.astype(np.float64)
-    place = raster.transform
-    x = place.a * columns + place.b * rows + place.c
-    y = place.d * columns + place.e * rows + place.f
+    x, y = moved_by(raster.transform, *np.concatenate(rings).T.astype(np.float64))
     east, north = load_rasterio("warp").transform(raster.crs, WGS84, x, y)
     degrees = np.round(np.stack([east, north], 1), DIGITS)
     ends = np.cumsum([len(ring) for ring in rings])[:-1]
