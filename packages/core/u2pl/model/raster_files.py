@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from u2pl.data.geo.rasters import Raster, load_rasterio
+from u2pl.data.geo.rasters import Raster, gdal_errors, load_rasterio
 from u2pl.errors import DiskError
 from u2pl.evaluate.bands import Room
 from u2pl.files import PART, make_folder
@@ -80,7 +80,7 @@ def _write(
     prepare: Callable[[Any], None],
     **options: object,
 ) -> None:
-    rasterio, errors = load_rasterio(), load_rasterio("errors")
+    rasterio = load_rasterio()
     window = load_rasterio("windows").Window
     place = {} if raster.transform.is_identity else {"transform": raster.transform}
     make_folder(path.parent)
@@ -109,7 +109,7 @@ def _write(
                 rows = np.ascontiguousarray(values_HW[top : top + BLOCK])
                 file.write(rows, 1, window=window(0, top, raster.width, len(rows)))
         os.replace(beside, path)
-    except (errors.RasterioError, OSError) as error:
+    except gdal_errors() as error:
         reason = " ".join(str(error).split())[:200]
         raise DiskError(
             f"cannot write {path}: {reason}; free some space or choose another folder"

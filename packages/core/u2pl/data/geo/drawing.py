@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from u2pl.data.geo.layers import Feature, Layer
-from u2pl.data.geo.rasters import Box, Raster, load_rasterio, moved_by
+from u2pl.data.geo.rasters import Box, Raster, gdal_errors, load_rasterio, moved_by
 from u2pl.data.ids import first_three
 from u2pl.errors import UserError, did_you_mean
 from u2pl.notation import IGNORE
@@ -142,10 +142,10 @@ def _on_grid(rings: list[np.ndarray], layer: Layer, raster: Raster) -> list[np.n
         return []
     x, y = np.concatenate(rings).T
     if layer.crs != raster.crs:
-        errors, warp = load_rasterio("errors"), load_rasterio("warp")
+        warp = load_rasterio("warp")
         try:
             x, y = (np.array(each) for each in warp.transform(layer.crs, raster.crs, x, y))
-        except (errors.RasterioError, ValueError) as error:
+        except gdal_errors() as error:
             raise _outside(layer, raster, str(error)) from None
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise _outside(layer, raster, "a corner has no place there")

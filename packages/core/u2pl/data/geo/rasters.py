@@ -127,13 +127,18 @@ def opened(path: Path) -> Iterator[Any]:
         yield found
 
 
+def gdal_errors() -> tuple[type[Exception], ...]:
+    """What reading and writing raises: rasterio passes some of it on as GDAL says it."""
+    errors, raw = load_rasterio("errors"), load_rasterio("_err")
+    return errors.RasterioError, raw.CPLE_BaseError, OSError
+
+
 @contextmanager
 def telling_what_is_broken(path: Path) -> Iterator[None]:
     """Make a UserError of what GDAL says of a file."""
-    errors = load_rasterio("errors")
     try:
         yield
-    except (errors.RasterioError, OSError) as error:
+    except gdal_errors() as error:
         said = error.__cause__ if error.__cause__ is not None else error
         reason = " ".join(str(said).split())[:200] or type(error).__name__
         raise UserError(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from u2pl.data.geo.layers import WGS84
-from u2pl.data.geo.rasters import Raster, has_place, load_rasterio, moved_by, read_raster
+from u2pl.data.geo.rasters import SUFFIXES, Raster, load_rasterio, moved_by, read_raster
 from u2pl.errors import UserError
 from u2pl.files import make_folder, write_text
 from u2pl.model.formats import Image, Shape
@@ -27,7 +27,7 @@ def files(image: Image | None) -> Iterable[str]:
 
 def check(image: Image) -> None:
     """UserError if an image does not say where it lies."""
-    if not has_place(image.file):
+    if image.file.suffix.lower() not in SUFFIXES:
         raise UserError(
             f"--format geojson: {image.file} is no GeoTIFF, so its polygons have no place on the "
             "map: leave it out, or write --format coco"
