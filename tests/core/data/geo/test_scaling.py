@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from harness.rasters import write_raster
-from u2pl.data.geo.rasters import Pixels, opened, read_pixels, read_raster
+from u2pl.data.geo import rasters
+from u2pl.data.geo.rasters import Pixels, has_place, load_rasterio, opened, read_pixels, read_raster
 from u2pl.data.geo.regions import open_raster
 from u2pl.data.geo.scaling import fit_scaling, unscaled
 from u2pl.errors import UserError
@@ -105,3 +107,35 @@ def test_a_raster_that_is_no_such_is_refused(tmp_path: Path) -> None:
         scaling.check(deep)
     with pytest.raises(UserError, match="trained on photos of 8 bits"):
         open_raster(deep.path, None)
+
+
+def test_whether_a_file_says_where_it_lies_is_in_its_header(tmp_path: Path) -> None:
+    values = np.zeros((4, 20, 20), np.uint16)  # Pillow has no word for these
+    found = {
+        "deep": write_raster(tmp_path / "a.tif", values),
+        "big": write_raster(tmp_path / "b.tif", values, BIGTIFF="yes", ENDIANNESS="big"),
+        "grey": write_raster(tmp_path / "c.TIFF", values[0].astype(np.uint8)),
+        "nowhere": write_raster(tmp_path / "d.tif", values, crs=None, transform=None),
+        "plain": tmp_path / "e.tif",
+        "renamed": tmp_path / "f.png",
+        "cut": tmp_path / "g.tif",
+        "other": tmp_path / "h.tif",
+        "missing": tmp_path / "i.tif",
+    }
+    Image.new("RGB", (4, 4)).save(found["plain"])
+    found["renamed"].write_bytes(found["grey"].read_bytes())
+    found["cut"].write_bytes(found["deep"].read_bytes()[:100])
+    found["other"].write_text("text")
+    says = [name for name, path in found.items() if has_place(path)]
+    assert says == ["deep", "big", "grey"]
+
+
+def test_without_rasterio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, said in (("rasterio", "which is not installed"), ("affine", "and affine is not")):
+
+        def missing(module: str, name: str = name) -> None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        monkeypatch.setattr(rasters, "import_module", missing)
+        with pytest.raises(UserError, match=rf"rasterio, {said}.*: uv sync --extra geo$"):
+            load_rasterio()

@@ -65,7 +65,9 @@ def load_rasterio(part: str = "") -> Any:
             warnings.filterwarnings("ignore", category=said)
         return import_module(f"rasterio.{part}" if part else "rasterio")
     except ModuleNotFoundError as error:
-        reason = f"and {error.name} is not installed"
+        other = error.name or "a part of it"
+        own = other == "rasterio"
+        reason = "which is not installed" if own else f"and {other} is not installed"
     except (ImportError, ValueError) as error:  # ValueError: compiled for another numpy
         reason = f"which cannot be loaded ({(str(error).splitlines() or ['no reason given'])[0]})"
     raise UserError(
