@@ -6,6 +6,7 @@ A box is (left, top, right, bottom) in pixels, right and bottom exclusive.
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from u2pl.errors import UserError
 
 #: Endings of rasters.
 SUFFIXES = (".tif", ".tiff")
+#: Megabytes of decoded blocks that GDAL keeps, unless the environment says otherwise.
+KEPT = 256
 #: Pixels that the corners of two grids may be apart and still be the same.
 APART = 0.01
 
@@ -57,6 +60,8 @@ class Pixels(NamedTuple):
 
 def load_rasterio(part: str = "") -> Any:
     """The module rasterio, or a part of it; UserError if it is missing or broken."""
+    # GDAL reads it once, and would take a twentieth of the memory
+    os.environ.setdefault("GDAL_CACHEMAX", str(KEPT))
     try:
         # its errors reach people by exceptions; what it logs besides would be further lines
         logging.getLogger("rasterio").setLevel(logging.CRITICAL)
