@@ -10,7 +10,7 @@ from harness.rasters import write_raster
 from u2pl.data.geo import rasters
 from u2pl.data.geo.rasters import Pixels, has_place, load_rasterio, opened, read_pixels, read_raster
 from u2pl.data.geo.regions import open_raster
-from u2pl.data.geo.scaling import fit_scaling, unscaled
+from u2pl.data.geo.scaling import Scaling, percentiles, unscaled
 from u2pl.errors import UserError
 from u2pl.notation import PADDING
 
@@ -25,7 +25,8 @@ def samples(kind: str) -> list[Pixels]:
 @pytest.mark.parametrize("kind", ["uint16", "int16", "float32"])
 def test_percentiles_of_all_samples_become_0_and_255(kind: str) -> None:
     seen = samples(kind)
-    scaling = fit_scaling(kind, (3, 2, 1), None, seen)
+    low, high = percentiles(seen).tolist()
+    scaling = Scaling(kind=kind, bands=(3, 2, 1), low=low, high=high)
     for band in range(3):
         values = np.concatenate([each.values[band][each.valid] for each in seen]).tolist()
         values.sort()
@@ -46,13 +47,12 @@ def test_percentiles_of_all_samples_become_0_and_255(kind: str) -> None:
 def test_eight_bits_stay_as_they_are_and_one_value_divides_by_nothing() -> None:
     values = RNG.integers(0, 256, (3, 5, 5), np.uint8)
     everywhere = np.ones((5, 5), bool)
-    assert fit_scaling("uint8", (1, 2, 3), 7.0, []) == unscaled((1, 2, 3), 7.0)
     found = unscaled((1, 2, 3)).colours(Pixels(values, everywhere))
     np.testing.assert_array_equal(found, values.transpose(1, 2, 0))
     same = Pixels(np.full((3, 5, 5), 7, np.uint16), everywhere)
-    assert not fit_scaling("uint16", (1, 2, 3), None, [same]).colours(same).any()
+    assert percentiles([same]).tolist() == [[7] * 3, [8] * 3]
     with pytest.raises(UserError, match="hold no data"):
-        fit_scaling("uint16", (1, 2, 3), None, [same._replace(valid=~everywhere)])
+        percentiles([same._replace(valid=~everywhere)])
 
 
 @pytest.mark.parametrize("layout", [{}, {"tiled": None, "blockxsize": None, "blockysize": None}])
@@ -61,8 +61,9 @@ def test_windows_are_what_the_whole_is(tmp_path: Path, kind: str, layout: dict[s
     values = RNG.integers(0, 250, (4, 37, 53)).astype(kind)
     values[:, :9, :20] = 0
     path = write_raster(tmp_path / "a.tif", values, nodata=0, compress="deflate", **layout)
-    everywhere = Pixels(values[:3], (values[[3, 2, 1]] != 0).any(0))
-    scaling = fit_scaling(kind, (4, 3, 2), None, [everywhere])
+    everywhere = Pixels(values[[3, 2, 1]], (values[[3, 2, 1]] != 0).any(0))
+    low, high = percentiles([everywhere]).tolist()
+    scaling = Scaling(kind=kind, bands=(4, 3, 2), low=low, high=high)
     regions = open_raster(path, scaling)
     whole = regions.whole()
     assert whole.shape == (37, 53, 3) and (whole[:9, :20] == PADDING).all()

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -210,6 +211,35 @@ def test_a_turned_raster_is_labelled_where_the_polygons_lie(tmp_path: Path) -> N
     named = [(CLASSES[value], rings) for value, rings in POLYGONS]
     write_geojson(root / "labels/a.geojson", named, place(30))
     np.testing.assert_array_equal(whole_mask(GeoTiff(root)), IDS)
+
+
+def test_what_a_look_has_found_is_kept_until_a_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = folder(tmp_path)
+    write_raster(root / "images/a.tif", VALUES, nodata=0)
+    write_raster(root / "masks/sub/b.tif", np.where(IDS == 2, IDS, 255))
+    looks: list[str] = []
+    for name in ("_look_for_data", "_glance", "_samples"):
+        whole = getattr(GeoTiff, name)
+
+        def look(*given: Any, name: str = name, whole: Callable[..., Any] = whole) -> Any:
+            looks.append(name)
+            return whole(*given)
+
+        monkeypatch.setattr(GeoTiff, name, look)
+
+    def seen() -> tuple[object, ...]:
+        looks.clear()
+        source = GeoTiff(root)
+        masked = {id for id in source.ids() if source.has_mask(id)}
+        return masked, source.split("val"), source.scaling
+
+    first = seen()
+    assert set(looks) == {"_look_for_data", "_glance", "_samples"}
+    assert seen() == first and not looks
+    write_raster(root / "images/a.tif", VALUES * 2, nodata=0)
+    assert seen() != first and set(looks) == {"_look_for_data", "_samples"}
 
 
 def _no_crs(root: Path) -> None:

@@ -7,7 +7,7 @@ alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
@@ -66,38 +66,19 @@ def unscaled(bands: tuple[int, int, int], nodata: float | None = None) -> Scalin
     return Scaling(kind="uint8", bands=bands, low=(0, 0, 0), high=(255, 255, 255), nodata=nodata)
 
 
-def fit_scaling(
-    kind: str,
-    bands: tuple[int, int, int],
-    nodata: float | None,
-    samples: Iterable[Pixels],
-) -> Scaling:
-    """The scaling of rasters by percentiles of all samples together.
-
-    Args:
-        kind: of the rasters' numbers.
-        bands: of the samples.
-        nodata: as in `Scaling`.
-        samples: of training tiles; not looked at if the numbers have 8 bits.
+def percentiles(samples: Iterable[Pixels]) -> np.ndarray:
+    """The low and the high end of each band, over all samples together: float64 [2, bands].
 
     Raises UserError if no sample holds data.
     """
-    if kind == "uint8":
-        return unscaled(bands, nodata)
     found = [each.values[:, each.valid] for each in samples]
-    values = np.concatenate(found, axis=1) if found else np.empty((3, 0))
-    if not values.shape[1]:
-        raise UserError("the training tiles hold no data")
-    low, high = np.percentile(values.astype(np.float64), (LOW, HIGH), axis=1)
-    high = np.where(high > low, high, low + 1)
-    return Scaling(kind=kind, bands=bands, low=_three(low), high=_three(high), nodata=nodata)
+    if not any(each.size for each in found):
+        raise UserError("the training tiles hold no data: check the nodata value")
+    values = np.concatenate(found, axis=1).astype(np.float64)
+    low, high = np.percentile(values, (LOW, HIGH), axis=1)
+    return np.stack([low, np.where(high > low, high, low + 1)])
 
 
 def usual_bands(raster: Raster) -> tuple[int, int, int]:
     """The first three bands, or the first one for all colours."""
     return (1, 2, 3) if raster.bands >= 3 else (1, 1, 1)
-
-
-def _three(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue

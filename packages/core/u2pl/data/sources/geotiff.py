@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ from u2pl.data.geo.rasters import (
     read_pixels,
     read_raster,
 )
-from u2pl.data.geo.scaling import Scaling, fit_scaling, usual_bands
+from u2pl.data.geo.remembered import remembered
+from u2pl.data.geo.scaling import Scaling, percentiles, unscaled, usual_bands
 from u2pl.data.geo.tiles import Tile, cut, hold_out_blocks
 from u2pl.data.ids import check_ids, few, match_id, read_lines
 from u2pl.data.reading import check_range
@@ -187,7 +189,19 @@ class GeoTiff(Source):
     @cached_property
     def _masked(self) -> frozenset[str]:
         """Tiles of which somebody has labelled a part."""
-        return frozenset(id for id, tile in self._tiles.items() if self._has_labels(tile))
+        by_raster: dict[str, list[Tile]] = defaultdict(list)
+        for tile in self._tiles.values():
+            by_raster[tile.raster].append(tile)
+        found: set[str] = set()
+        for name, tiles in by_raster.items():
+            if name in self._drawn:
+                labelled = [self._is_drawn(tile) for tile in tiles]
+            elif name in self.layout.masks:
+                labelled = self._are_stored(name, tiles)
+            else:
+                continue
+            found |= {tile.id for tile in compress(tiles, labelled)}
+        return frozenset(found)
 
     @cached_property
     def _written(self) -> dict[str, IdList]:
@@ -292,47 +306,73 @@ class GeoTiff(Source):
         known = len(self._listed) + len(self._reserved)
         return check_range(ids.astype(np.uint8), known, str(file))
 
-    def _has_labels(self, tile: Tile) -> bool:
-        drawn, extent = self._drawn.get(tile.raster), self._extents.get(tile.raster)
-        if drawn is None and tile.raster not in self.layout.masks:
-            return False
-        if drawn is not None and extent is None and self.facts.outside == BACKGROUND:
+    def _is_drawn(self, tile: Tile) -> bool:
+        """Whether polygons say anything about a tile."""
+        extent = self._extents.get(tile.raster)
+        if extent is None and self.facts.outside == BACKGROUND:
             return True
         if extent is not None and not extent.paint(tile.box, 0).any():
             return False
-        if drawn is None:  # what is wrong with a mask is said by whoever needs it
-            return bool((self._glanced_ids(tile) != IGNORE).any())
         return bool((self._ids(tile) != IGNORE).any())
 
-    def _glanced_ids(self, tile: Tile) -> np.ndarray:
+    def _are_stored(self, name: str, tiles: Sequence[Tile]) -> list[bool]:
+        """Whether a mask file holds any label of these tiles; an extent may leave some out."""
+        facts = ([tile.box for tile in tiles], self._becomes.tolist())
+        file, extent = self.layout.masks[name], self._extents.get(name)
+        stored = remembered(
+            "labels", [file], facts, lambda: np.array([self._glance(tile) for tile in tiles])
+        )
+        return [
+            bool(one) and (extent is None or bool(extent.paint(tile.box, 0).any()))
+            for one, tile in zip(stored, tiles, strict=True)
+        ]
+
+    def _glance(self, tile: Tile) -> bool:
         try:
             ids = self._stored(tile, _thinned(tile, _GLANCE))
-        except UserError:
-            return np.zeros(1, np.uint8)
-        found: np.ndarray = self._becomes[ids]
-        return found
+        except UserError:  # whoever needs the mask says what is wrong with it
+            return True
+        return bool((self._becomes[ids] != IGNORE).any())
 
     def _with_data(self, raster: Raster, tiles: Sequence[Tile]) -> Iterator[Tile]:
-        nodata = self.facts.nodata
+        nodata, kind = self.facts.nodata, raster.kind
         with opened(raster.path) as found:
             flags = [set(found.mask_flag_enums[band - 1]) for band in self._bands]
-            full = load_rasterio("enums").MaskFlags.all_valid
-            if nodata is None and raster.kind[0] != "f" and all(full in each for each in flags):
-                yield from tiles
-                return
-            for tile in tiles:
-                shape = _thinned(tile, _GLANCE)
-                if read_pixels(found, self._bands, tile.box, nodata, shape).valid.any():
-                    yield tile
+        full = load_rasterio("enums").MaskFlags.all_valid
+        if nodata is None and kind[0] != "f" and all(full in each for each in flags):
+            return iter(tiles)
+        facts = (self.facts.tile, self._bands, nodata)
+        look = partial(self._look_for_data, raster, tiles)
+        return compress(tiles, remembered("data", [raster.path], facts, look))
+
+    def _look_for_data(self, raster: Raster, tiles: Sequence[Tile]) -> np.ndarray:
+        """Which tiles hold data, bool [len(tiles)]."""
+        with opened(raster.path) as found:
+            shown = (
+                read_pixels(
+                    found, self._bands, tile.box, self.facts.nodata, _thinned(tile, _GLANCE)
+                )
+                for tile in tiles
+            )
+            return np.array([pixels.valid.any() for pixels in shown])
 
     def _fitted(self, train: Sequence[str]) -> Scaling:
-        kind = next(iter(self.rasters.values())).kind
-        return fit_scaling(kind, self._bands, self.facts.nodata, self._samples(train))
+        """The scaling by these tiles."""
+        kind, nodata = next(iter(self.rasters.values())).kind, self.facts.nodata
+        if kind == "uint8":
+            return unscaled(self._bands, nodata)
+        looked_at = few(train, _LOOKED_AT)
+        files = [raster.path for raster in self.rasters.values()]
+        facts = (self.facts.tile, self._bands, nodata, looked_at)
+        ends = remembered(
+            "ends", files, facts, lambda: percentiles(self._samples(looked_at))
+        ).tolist()
+        return Scaling(kind=kind, bands=self._bands, low=ends[0], high=ends[1], nodata=nodata)
 
-    def _samples(self, train: Sequence[str]) -> Iterator[Pixels]:
-        """Some of these tiles, thinned out."""
+    def _samples(self, ids: Sequence[str]) -> Iterator[Pixels]:
+        """These tiles, thinned out."""
         by_raster: dict[str, list[Tile]] = defaultdict(list)
-        for id in few(train, _LOOKED_AT):
+        for id in ids:
             by_raster[self._tiles[id].raster].append(self._tiles[id])
         for name, tiles in by_raster.items():
             with opened(self.rasters[name].path) as found:
