@@ -182,6 +182,12 @@ def test_geojson_needs_a_place(tmp_path: Path) -> None:
     plain = scene(tmp_path / "a.tif", crs=None)
     with pytest.raises(UserError, match="does not say in which coordinates it lies"):
         predict_files(MODEL, [plain], tmp_path / "out", output=output)
+    far = scene(tmp_path / "far.tif", transform=place(pixel=1e30))
+    with pytest.raises(UserError, match=r"far\.tif (cannot be put on the map|has corners without)"):
+        predict_files(MODEL, [far], tmp_path / "far", output=output)
+    broken = scene(tmp_path / "broken.tif")
+    broken.write_bytes(b"II*\0 and no more")
+    assert len(predict_files(MODEL, [broken], tmp_path / "far", output=output).failures) == 1
     Image.new("RGB", (20, 20)).save(tmp_path / "b.png")
     with pytest.raises(UserError, match=r"b\.png is no GeoTIFF"):
         predict_files(MODEL, [tmp_path / "b.png"], tmp_path / "out", output=output)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from harness.rasters import write_raster
 from u2pl.data.geo import rasters
@@ -96,6 +97,13 @@ def test_what_holds_no_data_is_found_by_value_alpha_or_not_finite(tmp_path: Path
         with opened(file) as found:
             valid = read_pixels(found, range(1, band + 1), (0, 0, 20, 20), nodata).valid
         assert [tuple(each) for each in np.argwhere(~valid).tolist()] == expected
+
+
+def test_a_card_with_a_scaling_that_makes_no_sense_is_refused() -> None:
+    whole = unscaled((1, 2, 3)).model_dump()
+    for wrong in ({"bands": (0, 1, 2)}, {"low": (0, 255, 0)}, {"nodata": float("nan")}):
+        with pytest.raises(ValidationError):
+            Scaling.model_validate({**whole, **wrong})
 
 
 def test_a_raster_that_is_no_such_is_refused(tmp_path: Path) -> None:

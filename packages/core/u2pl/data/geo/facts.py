@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -64,7 +65,7 @@ def read_facts(
         meta,
         _tile(found.get("tile", TILE), f"{path}: tile") if tile is None else _typed_tile(tile),
         _bands(found.get("bands"), f"{path}: bands") if bands is None else _typed_bands(bands),
-        None if nodata is None else float(nodata),
+        float(nodata) if nodata is not None and math.isfinite(nodata) else None,  # nan is always
         field,
         outside,
     )

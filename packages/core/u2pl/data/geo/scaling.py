@@ -8,9 +8,10 @@ alike.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from u2pl.data.geo.rasters import Pixels, Raster
 from u2pl.errors import UserError
@@ -19,6 +20,8 @@ from u2pl.notation import PADDING
 #: Percentiles of a band that become 0 and 255.
 LOW, HIGH = 2.0, 98.0
 
+#: Of a raster, from 1.
+Band = Annotated[int, Field(ge=1)]
 Three = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
 
 
@@ -28,10 +31,16 @@ class Scaling(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str  # NumPy's name of the bands' numbers
-    bands: tuple[int, int, int] = Field(description="from 1")
+    bands: tuple[Band, Band, Band]
     low: Three  # becomes 0, and so does what is below
     high: Three  # becomes 255, and so does what is above
-    nodata: float | None = None  # value without data; None: what the file says
+    nodata: FiniteFloat | None = None  # value without data; None: what the file says
+
+    @model_validator(mode="after")
+    def _rising(self) -> Scaling:
+        if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError("scaling.low must be below scaling.high in each band")
+        return self
 
     def colours(self, pixels: Pixels) -> np.ndarray:
         """uint8 [h, w, 3]; the mean colour of photos where there is no data."""

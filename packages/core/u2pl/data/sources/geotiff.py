@@ -83,7 +83,7 @@ class GeoTiff(Source):
         first = int(facts.meta.reduce_zero_label)
         for id, new in enumerate(moved):
             self._becomes[id + first] = new if new >= 0 else IGNORE
-        self._reserved = tuple(range(first))
+        self._known = len(listed.names) + first
         self.rasters = {name: read_raster(file) for name, file in layout.images.items()}
         self._bands = facts.bands or usual_bands(next(iter(self.rasters.values())))
         self._check_alike()
@@ -303,8 +303,7 @@ class GeoTiff(Source):
                 f"{file} holds values from {ids.min():g} to {ids.max():g}: a mask must hold class "
                 "ids from 0 to 254, or 255 to ignore"
             )
-        known = len(self._listed) + len(self._reserved)
-        return check_range(ids.astype(np.uint8), known, str(file))
+        return check_range(ids.astype(np.uint8), self._known, str(file))
 
     def _is_drawn(self, tile: Tile) -> bool:
         """Whether polygons say anything about a tile."""
