@@ -171,6 +171,15 @@ def test_without_a_background_what_is_outside_of_polygons_is_ignored(tmp_path: P
     np.testing.assert_array_equal(whole_mask(GeoTiff(root)), painted(64, 80, [(2, ring)]))
 
 
+def test_a_polygon_of_255_and_those_of_ignored_classes_are_ignored(tmp_path: Path) -> None:
+    root = folder(tmp_path, 'tile = 16\nignore = ["field"]\n')
+    named = [("field", POLYGONS[0][1]), ("water", POLYGONS[1][1]), (255, [box(50, 30, 60, 40)])]
+    write_geojson(root / "labels/a.geojson", named)
+    expected = painted(64, 80, [(255, named[0][1]), (1, named[1][1]), (255, named[2][1])])
+    found = whole_mask(GeoTiff(root))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_classes_are_merged_and_ignored_and_ids_from_1_are_moved(tmp_path: Path) -> None:
     root = folder(tmp_path, 'tile = 16\nmerge = {land = ["background", "field"]}\n')
     source = GeoTiff(root)

@@ -78,12 +78,12 @@ class GeoTiff(Source):
         self.classes, moved = facts.meta.remaining(listed.names)
         self.palette = listed.palette[[moved.index(id) for id in range(len(self.classes))]]
         self.things = facts.meta.things
-        # what becomes of an id in a file
-        self._becomes = np.full(IGNORE + 1, IGNORE, np.uint8)
+        # what becomes of a class, and of an id in a mask file
+        self._moved = [id if id >= 0 else IGNORE for id in moved]
         first = int(facts.meta.reduce_zero_label)
-        for id, new in enumerate(moved):
-            self._becomes[id + first] = new if new >= 0 else IGNORE
-        self._known = len(listed.names) + first
+        self._known = len(moved) + first
+        self._becomes = np.full(IGNORE + 1, IGNORE, np.uint8)
+        self._becomes[first : self._known] = self._moved
         self.rasters = {name: read_raster(file) for name, file in layout.images.items()}
         self._bands = facts.bands or usual_bands(next(iter(self.rasters.values())))
         self._check_alike()
@@ -265,7 +265,8 @@ class GeoTiff(Source):
         facts = self.facts
         advice = f'write class_field = "NAME" into {self.root / META}, with the attribute'
         ids = class_values(layer, facts.class_field, self._listed, CLASSES, advice)
-        return draw(layer, self.rasters[name], ids)
+        moved = [IGNORE if id == IGNORE else self._moved[id] for id in ids]
+        return draw(layer, self.rasters[name], moved)
 
     def _extent(self, name: str) -> Drawing | None:
         """Where somebody has looked; None if that is everywhere."""
@@ -279,16 +280,13 @@ class GeoTiff(Source):
         """What is drawn or stored of a tile, uint8 [h, w], in the classes' ids."""
         drawn, extent = self._drawn.get(tile.raster), self._extents.get(tile.raster)
         if drawn is not None:
-            first = self.facts.meta.reduce_zero_label
-            outside = first if self.facts.outside == BACKGROUND else IGNORE
-            ids = drawn.paint(tile.box, IGNORE)
-            ids = np.where(ids == IGNORE, np.uint8(outside), ids + np.uint8(first))
+            outside = self._moved[0] if self.facts.outside == BACKGROUND else IGNORE
+            ids = drawn.paint(tile.box, outside)
         else:
-            ids = self._stored(tile)
+            ids = self._becomes[self._stored(tile)]
         if extent is not None:
-            ids = np.where(extent.paint(tile.box, 0) == 0, np.uint8(IGNORE), ids)
-        found: np.ndarray = self._becomes[ids]
-        return found
+            ids[extent.paint(tile.box, 0) == 0] = IGNORE
+        return ids
 
     def _stored(self, tile: Tile, shape: tuple[int, int] | None = None) -> np.ndarray:
         """Ids of a mask file, uint8 [h, w]."""
