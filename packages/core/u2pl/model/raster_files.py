@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from u2pl.data.geo.rasters import Raster, gdal_errors, load_rasterio
+from u2pl.data.geo.rasters import Raster, gdal_errors, load_rasterio, reason_of
 from u2pl.errors import DiskError
 from u2pl.evaluate.bands import Room
 from u2pl.files import PART, make_folder
@@ -110,9 +110,8 @@ def _write(
                 file.write(rows, 1, window=window(0, top, raster.width, len(rows)))
         os.replace(beside, path)
     except gdal_errors() as error:
-        reason = " ".join(str(error).split())[:200]
         raise DiskError(
-            f"cannot write {path}: {reason}; free some space or choose another folder"
+            f"cannot write {path}: {reason_of(error)}; free some space or choose another folder"
         ) from error
     finally:
         beside.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from u2pl.data.geo.layers import Feature, Layer
-from u2pl.data.geo.rasters import Box, Raster, gdal_errors, load_rasterio, moved_by
+from u2pl.data.geo.rasters import Box, Raster, gdal_errors, load_rasterio, moved_by, reason_of
 from u2pl.data.ids import first_three
 from u2pl.errors import UserError, did_you_mean
 from u2pl.notation import IGNORE
@@ -146,7 +146,7 @@ def _on_grid(rings: list[np.ndarray], layer: Layer, raster: Raster) -> list[np.n
         try:
             x, y = (np.array(each) for each in warp.transform(layer.crs, raster.crs, x, y))
         except gdal_errors() as error:
-            raise _outside(layer, raster, str(error)) from None
+            raise _outside(layer, raster, reason_of(error)) from None
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise _outside(layer, raster, "a corner has no place there")
     ends = np.cumsum([len(ring) for ring in rings])[:-1]
@@ -155,6 +155,6 @@ def _on_grid(rings: list[np.ndarray], layer: Layer, raster: Raster) -> list[np.n
 
 def _outside(layer: Layer, raster: Raster, reason: str) -> UserError:
     return UserError(
-        f"{layer.where} cannot be put on {raster.path} ({reason.splitlines()[0][:200]}): export "
+        f"{layer.where} cannot be put on {raster.path} ({reason}): export "
         "the layer in the coordinates of the raster"
     )

@@ -140,16 +140,21 @@ def gdal_errors() -> tuple[type[Exception], ...]:
     return errors.RasterioError, raw.CPLE_BaseError, OSError
 
 
+def reason_of(error: BaseException) -> str:
+    """What GDAL says, in one line; rasterio may only refer to it."""
+    said = error.__cause__ if error.__cause__ is not None else error
+    return " ".join(str(said).split())[:200] or type(error).__name__
+
+
 @contextmanager
 def telling_what_is_broken(path: Path) -> Iterator[None]:
     """Make a UserError of what GDAL says of a file."""
     try:
         yield
     except gdal_errors() as error:
-        said = error.__cause__ if error.__cause__ is not None else error
-        reason = " ".join(str(said).split())[:200] or type(error).__name__
         raise UserError(
-            f"{path} cannot be read as a GeoTIFF ({reason}): replace the file, or leave it out"
+            f"{path} cannot be read as a GeoTIFF ({reason_of(error)}): replace the file, or leave "
+            "it out"
         ) from None
 
 

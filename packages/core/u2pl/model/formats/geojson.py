@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from u2pl.data.geo.layers import WGS84
-from u2pl.data.geo.rasters import SUFFIXES, gdal_errors, load_rasterio, moved_by, read_raster
+from u2pl.data.geo.rasters import (
+    SUFFIXES,
+    gdal_errors,
+    load_rasterio,
+    moved_by,
+    read_raster,
+    reason_of,
+)
 from u2pl.errors import UserError
 from u2pl.files import make_folder, write_text
 from u2pl.model.formats import Image, Shape
@@ -87,7 +94,7 @@ def _on_map(rings: Sequence[np.ndarray], file: Path) -> list[np.ndarray]:
         degrees = np.stack(load_rasterio("warp").transform(raster.crs, WGS84, x, y), 1)
     except gdal_errors() as error:
         raise UserError(
-            f"--format geojson: {file} cannot be put on the map ({str(error).splitlines()[0]}): "
+            f"--format geojson: {file} cannot be put on the map ({reason_of(error)}): "
             "write --format coco"
         ) from None
     if not np.isfinite(degrees).all():
