@@ -79,6 +79,10 @@ NOT_RUN = {
     "uv run u2pl-da import": "needs a released file; tests/core/model/test_released.py makes some",
     "uv run u2pl-semi export runs/photos-u2plplus-1 --to shared --onnx": "takes ten seconds; "
     "tests/core/model/test_onnx_file.py does it once",
+    "uv run u2pl-semi doctor --data geotiff": "needs the extra geo; tests/semi/test_geotiff.py "
+    "has rasters",
+    "uv run u2pl-semi train --data geotiff": "needs the extra geo, as above",
+    "uv run u2pl-semi predict runs/fields-u2plplus-1": "needs the extra geo, as above",
     "uv run accelerate launch --multi_gpu --num_machines": "needs several machines",
     "uv run --no-sync accelerate launch --multi_gpu --num_machines": "needs several machines",
     "uv run u2pl-semi train --data photos --labeled more.txt": "needs masks drawn by somebody",

@@ -143,7 +143,7 @@ def blocks(root: Path, program: str) -> str:
             pixels[top : top + 20, left : left + 28, label] = 200
             right, bottom = left + 28, top + 20
             ring = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-            shapes[name].append(Shape(CLASSES[1 + label], label, 560, ring))
+            shapes[name].append(Shape(CLASSES[1 + label], label, 560, ring, (ring,)))
         Image.fromarray(pixels).save(folder / f"{name}.png")
         if number < 7:
             labelled.append(Labelled(name, folder / f"{name}.png", 64, 48))

@@ -45,7 +45,7 @@ def test_demos_are_opened_by_name(name: str) -> None:
 
 def test_each_file_is_a_scheme() -> None:
     published = {"ade20k", "cityscapes", "coco", "gta5", "synthia", "voc"}
-    assert published | {"cvat", "folder", "hf", "labelme", "yolo"} == set(schemes())
+    assert published | {"cvat", "folder", "geotiff", "hf", "labelme", "yolo"} == set(schemes())
     for name in schemes():
         found = opener(name)
         assert found.__name__ == "open_scheme" or issubclass(found, Source)  # type: ignore[arg-type]

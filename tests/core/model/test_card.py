@@ -65,7 +65,8 @@ def test_what_was_written_before_there_was_a_class_is_read() -> None:
     card = Card.model_validate(written)
     network = {"embed_kernel": 3, "multi_grid": [1, 1, 1], "auxiliary": False}
     network |= {"freeze_encoder": False, "checkpointing": False}
-    later = {"encoder_weights": None, "origin": None, "network": written["network"] | network}
+    later = {"encoder_weights": None, "origin": None, "scaling": None}
+    later["network"] = written["network"] | network
     later["protocol"] = written["protocol"] | {"blend": "mean"}
     assert card.model_dump(mode="json") == written | later
 

@@ -8,6 +8,7 @@ from u2pl.cli.console import ConsoleReporter, standard_output
 from u2pl.cli.errors import fail
 from u2pl.cli.requests import PredictRequest
 from u2pl.data.content import count_turned
+from u2pl.data.geo.rasters import has_place
 from u2pl.evaluate.crf import load_crf
 from u2pl.model.formats import find_format
 from u2pl.model.model import choose_device, load
@@ -19,6 +20,7 @@ from u2pl.model.predict_files import (
     predict_files,
 )
 from u2pl.model.prediction_page import PAGE
+from u2pl.model.raster_files import raster_files
 from u2pl.training.threads import choose_threads
 
 
@@ -60,8 +62,10 @@ def result_lines(request: PredictRequest, done: Predicted) -> list[str]:
     """What was written where."""
     out = request.out
     before = f", {done.skipped} of them before" if done.skipped else ""
+    rasters = [each for each in done.found if (out / raster_files(each.name)[0]).is_file()]
+    colour = "" if done.found and len(rasters) == len(done.found) else "colour/, "
     lines = [
-        f"{len(done.found)} images in {out}{before}: ids/, colour/, overlay/, confidence/, and "
+        f"{len(done.found)} images in {out}{before}: ids/, {colour}overlay/, confidence/, and "
         "classes.png, which colour is which class"
     ]
     lines[:0] = [
@@ -73,6 +77,14 @@ def result_lines(request: PredictRequest, done: Predicted) -> list[str]:
         first = done.found[0]
         lines.append(
             f"most doubtful: {first.name}, entropy {first.entropy:.2f} of 1; all in {out / TABLE}"
+        )
+    if rasters:
+        lines.append(f"{len(rasters)} of them are GeoTIFFs: ids/ and confidence/ lie on their grid")
+    lost = 0 if rasters else sum(has_place(Path(each.image)) for each in done.found)
+    if lost:
+        lines.append(
+            f"{lost} of them are GeoTIFFs, predicted as plain images: uv sync --extra geo keeps "
+            "their places"
         )
     turned = count_turned(Path(each.image) for each in done.found)
     if turned:

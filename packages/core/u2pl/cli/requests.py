@@ -101,7 +101,9 @@ class PredictRequest(ModelRequest):
     ] = 0.0
     format: Annotated[
         list[str] | None,
-        typer.Option(help="also polygons: coco, cvat, labelme or yolo; repeatable"),
+        typer.Option(
+            help="also polygons: coco, cvat, geojson (of GeoTIFFs), labelme or yolo; repeatable"
+        ),
     ] = None
     min_area: Annotated[
         int,

@@ -54,7 +54,11 @@ class Meta(NamedTuple):
 
 
 def read_meta(
-    path: Path, classes: tuple[str, ...], listed: str = "classes.txt", drawn: bool = False
+    path: Path,
+    classes: tuple[str, ...],
+    listed: str = "classes.txt",
+    drawn: bool = False,
+    others: tuple[str, ...] = (),
 ) -> Meta:
     """Read meta.toml; without the file the defaults hold.
 
@@ -63,6 +67,7 @@ def read_meta(
         classes: names that it knows.
         listed: the file that names them.
         drawn: whether masks are drawn as shapes, instead of being files.
+        others: keys that somebody else reads.
 
     Raises:
         UserError: It is not valid TOML, or has an unknown key or class, or a value that makes no
@@ -77,7 +82,7 @@ def read_meta(
             f'{path} cannot be read as TOML ({error}): write lines such as things = ["car"] and '
             "void_top = 0.03"
         ) from None
-    _check_keys(path, found, drawn)
+    _check_keys(path, {key: found[key] for key in found if key not in others}, drawn)
     top, bottom = (_share(path, key, found.get(key, 0.0)) for key in ("void_top", "void_bottom"))
     if top + bottom >= 1:
         raise UserError(

@@ -63,6 +63,13 @@ class Regions(ABC):
         Right and bottom are exclusive. The array may be a view and is not to be written to.
         """
 
+    def valid_rows(self, top: int, bottom: int) -> np.ndarray | None:
+        """Which pixels of some rows hold data, bool [h, W]; None: all of them.
+
+        An image that says so is `by_rows`.
+        """
+        return None
+
     def whole(self) -> np.ndarray:
         """All pixels, uint8 [H, W, 3]."""
         return self.read(0, 0, self.width, self.height)

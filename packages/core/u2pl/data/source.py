@@ -10,6 +10,7 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image
 
+from u2pl.data.geo.scaling import Scaling
 from u2pl.data.ids import check_ids, read_lines
 from u2pl.data.orientation import STORED, Size
 from u2pl.errors import UserError
@@ -51,6 +52,8 @@ class Source(ABC):
     exif_switch: str = ""
     #: Whether masks are painted from shapes that a person drew, so that each id was meant.
     from_shapes: bool = False
+    #: How bands became the three colours of images, and will for networks; None: they are photos.
+    scaling: Scaling | None = None
     #: Name -> classes, for each subset of the classes that benchmarks report an mIoU of as well.
     subsets: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
@@ -84,6 +87,12 @@ class Source(ABC):
         They tell which way up a photo is read that EXIF turns (`Facing.drawn_upright`).
         """
         return None
+
+    def show_as(self, scaling: Scaling) -> None:  # noqa: B027, photos need none
+        """Show images as a network was shown those that it was trained on.
+
+        Raises UserError if that cannot be.
+        """
 
     def files(self, id: str) -> tuple[Path | bytes, Path | bytes | None] | None:
         """An image and its mask as they are stored; None if the source draws them."""

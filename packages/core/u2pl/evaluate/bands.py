@@ -29,11 +29,21 @@ from u2pl.evaluate.inference import full_size
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.evaluate.windows import starts, window_weight
 from u2pl.maps import shrink_factor
-from u2pl.notation import PADDING
+from u2pl.notation import IGNORE, PADDING
 from u2pl.pseudo.partition import doubt
 
 #: Numbers that are softmaxed at once.
 AT_ONCE = 2**24
+
+#: Which pixels of the rows from one to another hold data, bool [h, W]; None: all of them.
+ValidRows = Callable[[int, int], np.ndarray | None]
+#: Makes an array, uint8, of a shape.
+Room = Callable[[tuple[int, int]], np.ndarray]
+
+
+def empty(shape: tuple[int, int]) -> np.ndarray:
+    """An array in memory."""
+    return np.empty(shape, np.uint8)
 
 
 class Segmented(NamedTuple):
@@ -51,20 +61,40 @@ class Tally:
     Args:
         height, width: of the image in pixels.
         wide: whether the rows are the image's columns.
+        valid_rows: as `Regions.valid_rows`; what holds no data becomes 255, without confidence, and
+            counts in no mean.
+        room: makes the arrays.
     """
 
-    def __init__(self, height: int, width: int, wide: bool = False) -> None:
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        wide: bool = False,
+        valid_rows: ValidRows | None = None,
+        room: Room = empty,
+    ) -> None:
         shape = (width, height) if wide else (height, width)
-        self.ids, self.confidence = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+        self.ids, self.confidence = room(shape), room(shape)
         self._wide, self._done, self._sums = wide, 0, np.zeros(2)
+        self._valid_rows, self._pixels = valid_rows, 0
 
     def add(self, prob_CrT: Tensor) -> None:
         """The next rows."""
         best, ids = prob_CrT.max(0)
         rows = slice(self._done, self._done + len(ids))
-        self.ids[rows] = ids.to(torch.uint8).cpu().numpy()
-        self.confidence[rows] = (best * 255).round().to(torch.uint8).cpu().numpy()
+        found, sure = (each.to(torch.uint8).cpu().numpy() for each in (ids, (best * 255).round()))
         values = (best, doubt(prob_CrT[None])[0])
+        valid = None if self._valid_rows is None else self._valid_rows(rows.start, rows.stop)
+        if valid is None:
+            self._pixels += found.size
+        else:
+            assert not self._wide
+            found, sure = np.where(valid, found, np.uint8(IGNORE)), np.where(valid, sure, 0)
+            held = torch.from_numpy(valid).to(best.device)
+            values = (values[0] * held, values[1] * held)
+            self._pixels += int(valid.sum())
+        self.ids[rows], self.confidence[rows] = found, sure
         self._sums += [float(value.sum(dtype=torch.float64)) for value in values]
         self._done = rows.stop
 
@@ -72,15 +102,16 @@ class Tally:
         """What was collected of all rows."""
         assert self._done == len(self.ids)
         ids, confidence = (
-            np.ascontiguousarray(found.T if self._wide else found)
+            np.ascontiguousarray(found.T) if self._wide else found
             for found in (self.ids, self.confidence)
         )
-        return Segmented(ids, confidence, *(float(value) for value in self._sums / self.ids.size))
+        means = self._sums / max(1, self._pixels)
+        return Segmented(ids, confidence, *(float(value) for value in means))
 
 
-def tallied(prob_CHW: Tensor) -> Segmented:
-    """What is kept of probabilities that exist at once."""
-    tally = Tally(prob_CHW.shape[1], prob_CHW.shape[2])
+def tallied(prob_CHW: Tensor, valid_rows: ValidRows | None = None, room: Room = empty) -> Segmented:
+    """What is kept of probabilities that exist at once; arguments as of `Tally`."""
+    tally = Tally(prob_CHW.shape[1], prob_CHW.shape[2], False, valid_rows, room)
     for rows in _pieces(prob_CHW):
         tally.add(rows)
     return tally.result()
@@ -92,6 +123,7 @@ def segment(
     protocol: EvaluationProtocol,
     device: torch.device,
     progress: OnProgress | None = None,
+    room: Room = empty,
 ) -> Segmented:
     """The same as `predict_probabilities`, up to rounding, without all of its memory.
 
@@ -104,6 +136,7 @@ def segment(
         protocol: its modes `whole` and `center-crop` show the network a whole view at once.
         device: of the network.
         progress: called with (windows done, windows to do).
+        room: makes the arrays of what is returned.
 
     Raises UserError if the image is broken, or the protocol has a dense CRF, which needs all
     probabilities at once.
@@ -124,7 +157,7 @@ def segment(
 
     full = (image.width, image.height) if views[0].wide else (image.height, image.width)
     streams = [_resized(_logits(network, view, device, count), view.shape, full) for view in views]
-    tally = Tally(image.height, image.width, views[0].wide)
+    tally = Tally(image.height, image.width, views[0].wide, image.valid_rows, room)
     for together in _aligned(streams):
         prob = together[0].softmax(0)
         for logits in together[1:]:

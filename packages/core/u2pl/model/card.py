@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from u2pl.data.classes import clear_palette
+from u2pl.data.geo.scaling import Scaling
 from u2pl.errors import one_line
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.networks.config import NetworkConfig
@@ -90,6 +91,7 @@ class Card(BaseModel):
     origin: Origin | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     normalisation: Normalisation | None = None  # of the images' colours
+    scaling: Scaling | None = None  # of rasters' bands to colours; None: trained on photos
 
     @model_validator(mode="after")
     def _a_colour_for_each_class(self) -> Card:

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from u2pl.counting import Counting, OnProgress, silently
 from u2pl.data.classes import is_background
+from u2pl.data.geo.regions import is_raster, open_raster
 from u2pl.data.opening import open_source
 from u2pl.data.reading import read_rgb, to_rgb
 from u2pl.data.regions import Decoded, Regions, open_regions
 from u2pl.data.source import Source
 from u2pl.errors import UserError, did_you_mean, explain
-from u2pl.evaluate.bands import Segmented, segment, tallied
+from u2pl.evaluate.bands import Room, Segmented, empty, segment, tallied
 from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.inference import evaluating, predict_probabilities
@@ -86,7 +87,8 @@ class Prediction:
 
     def shares(self) -> dict[str, float]:
         """Share of the image of each class that occurs."""
-        count = np.bincount(self.ids.ravel(), minlength=len(self.classes)) / self.ids.size
+        known = len(self.classes)
+        count = np.bincount(self.ids.ravel(), minlength=known)[:known] / self.ids.size
         return {self.classes[c]: float(count[c]) for c in np.flatnonzero(count)}
 
 
@@ -189,14 +191,14 @@ class Model:
             kind = "is a folder, not an image: predict takes one" if Path(image).is_dir() else ""
             raise UserError(f"{str(image)!r}: {kind or 'there is no such file'}")
         shown = (
-            open_regions(Path(image), stored_pixels)
+            self.open_image(Path(image), stored_pixels)
             if isinstance(image, (str, Path))
             else Decoded(as_pixels(image))
         )
         kept = None
         if probabilities:
             prob = self._probabilities(shown, self.protocol(**_windowed(window, view)))
-            found, kept = tallied(prob), prob.cpu().numpy()
+            found, kept = tallied(prob, shown.valid_rows), prob.cpu().numpy()
         else:
             found = self.segment(shown, window, **view)
         return Prediction(
@@ -210,11 +212,27 @@ class Model:
             kept,
         )
 
+    def is_raster(self, path: Path) -> bool:
+        """Whether a file is read as a GeoTIFF; UserError if rasterio is needed and missing."""
+        return is_raster(path, self.card.scaling)
+
+    def open_image(self, path: Path, stored_pixels: bool = False) -> Regions:
+        """An image file as the network is shown it; arguments and errors as of `predict`."""
+        if self.is_raster(path):
+            return open_raster(path, self.card.scaling)
+        if self.card.scaling is not None and self.card.scaling.kind != "uint8":
+            raise UserError(
+                f"{path} is a photo, and the network was trained on rasters of "
+                f"{self.card.scaling.kind}: give it such GeoTIFFs"
+            )
+        return open_regions(path, stored_pixels)
+
     def segment(
         self,
         image: Regions,
         window: int | None = None,
         progress: OnProgress | None = None,
+        room: Room = empty,
         **view: Unpack[View],
     ) -> Segmented:
         """The classes of an image's pixels and how sure they are; the image may be very large.
@@ -225,6 +243,7 @@ class Model:
                 images of more than `LARGE` pixels have parts as large as a training crop, but for a
                 network with sliding windows or a long side of its own.
             progress: called with (parts done, parts to do).
+            room: makes the arrays of what is returned.
             view: changes of the protocol: mode, crop, blend, scales, flip, crf.
 
         Raises UserError if the image is broken or a change makes no sense.
@@ -232,13 +251,13 @@ class Model:
         protocol = self.protocol(**_windowed(window, view))
         if window is None:
             if image.pixels <= LARGE:
-                return tallied(self._probabilities(image, protocol))
+                return tallied(self._probabilities(image, protocol), image.valid_rows, room)
             shrink = shrink_factor((image.height, image.width), protocol.long_side)
             largest = max(protocol.scales) ** 2 * shrink**2 * image.pixels
             if protocol.mode != "slide" and largest > LARGE:
                 protocol = self.protocol(**_windowed(protocol.crop or WINDOW, view))
         with evaluating([self.network]):
-            return segment(self.network, image, protocol, self.device, progress)
+            return segment(self.network, image, protocol, self.device, progress, room)
 
     def evaluate(
         self,
@@ -275,6 +294,8 @@ class Model:
                 for names in (source.classes, self.classes)
             )
             raise UserError(f"{source.name} has {theirs}; the network has {ours}")
+        if self.card.scaling is not None:
+            source.show_as(self.card.scaling)
         return source, source.split(split or self.usual_split(data))
 
     def usual_split(self, data: str | None) -> str:

@@ -16,14 +16,16 @@ import numpy as np
 from u2pl.cache import digest
 from u2pl.counting import Counting, OnProgress, silently
 from u2pl.data.classes import is_background
+from u2pl.data.geo.rasters import read_raster
+from u2pl.data.geo.regions import RasterRegions
 from u2pl.data.ids import IMAGE_SUFFIXES
 from u2pl.data.outlines import outlines
 from u2pl.data.reading import read_ids, read_size
-from u2pl.data.regions import Regions, open_regions
+from u2pl.data.regions import Regions
 from u2pl.data.sources.folder import CLASSES, IMAGES
 from u2pl.data.walking import files_below
 from u2pl.errors import UserError, one_line, out_of_memory
-from u2pl.evaluate.bands import Segmented
+from u2pl.evaluate.bands import Segmented, empty
 from u2pl.files import write_text
 from u2pl.model import formats
 from u2pl.model.formats import Image
@@ -34,6 +36,13 @@ from u2pl.model.prediction_page import (
     thumbnail_files,
     write_prediction_page,
     write_thumbnails,
+)
+from u2pl.model.raster_files import (
+    every_row,
+    on_disk,
+    raster_files,
+    write_class_raster,
+    write_grey_raster,
 )
 from u2pl.notation import IGNORE
 from u2pl.report.overlays import (
@@ -118,9 +127,10 @@ def predict_files(
 ) -> Predicted:
     """Write a mask, pictures and the confidence of every image, and a table of all.
 
-    ids/NAME.png (with palette), colour/NAME.png, overlay/NAME.jpg and confidence/NAME.png;
-    classes.png says which colour is which class. predictions.jsonl says which files are of
-    predictions: no other file is ever replaced.
+    ids/NAME.png (with palette), colour/NAME.png, overlay/NAME.jpg and confidence/NAME.png; of a
+    GeoTIFF ids/NAME.tif, overlay/NAME.jpg and confidence/NAME.tif, on its grid. classes.png says
+    which colour is which class, and predictions.jsonl which files are of predictions: no other file
+    is ever replaced.
 
     Args:
         model: on any device.
@@ -143,6 +153,11 @@ def predict_files(
     protocol = model.protocol(**view)  # a change that makes no sense is said before all else
     manifest = Manifest(out)
     named = find_images(inputs, out, manifest.files)
+    files = {
+        name: raster_files(name) if model.is_raster(path) else image_files(name)
+        for name, path in named.items()
+    }
+    formats.check(output.formats, [Image(name, path, 0, 0) for name, path in named.items()])
     settings = {
         "network": digest(model.network.state_dict()),
         "classes": list(model.classes),
@@ -156,10 +171,10 @@ def predict_files(
     done = {
         name
         for name, path in named.items()
-        if output.resume and manifest.done(name, path, image_files(name))
+        if output.resume and manifest.done(name, path, files[name])
     }
     missing = {name: path for name, path in named.items() if name not in done}
-    strange = None if output.overwrite else manifest.foreign(planned(named, missing, output))
+    strange = None if output.overwrite else manifest.foreign(planned(named, missing, files, output))
     if strange is not None:
         raise UserError(
             f"{out / strange} was not written by predict, or was changed since: choose another "
@@ -173,17 +188,19 @@ def predict_files(
         for place, (name, path) in enumerate(missing.items()):
             shown = _within(progress, place, len(missing))
             try:
-                regions = open_regions(path, stored_pixels)
-                segmented = model.segment(regions, window, shown, **view)
+                regions = model.open_image(path, stored_pixels)
+                large = isinstance(regions, RasterRegions) and regions.pixels > LARGE
+                room = on_disk(out) if large else empty
+                segmented = model.segment(regions, window, shown, room, **view)
             except UserError as error:
                 failures.append(Failure(path, str(error)))
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                failures.append(Failure(path, _too_large(path)))
+                failures.append(Failure(path, _too_large(model, path)))
             else:
-                files = image_files(name) + (thumbnail_files(name) if output.gallery else [])
-                with manifest.writing(files) as written:
+                more = thumbnail_files(name) if output.gallery else []
+                with manifest.writing([*files[name], *more]) as written:
                     written.append(write_image(model, name, path, regions, segmented, out, output))
             progress(place + 1, len(missing))
     found = sorted(
@@ -198,17 +215,23 @@ def predict_files(
     return Predicted(found, len(done), failures)
 
 
-def planned(named: Mapping[str, Path], missing: Iterable[str], output: Output) -> Iterator[str]:
+def planned(
+    named: Mapping[str, Path],
+    missing: Iterable[str],
+    files: Mapping[str, list[str]],
+    output: Output,
+) -> Iterator[str]:
     """The files that will be written, by their path below the folder of all.
 
     Args:
         named: all images.
         missing: those that are not done.
+        files: of each image.
         output: what is written.
     """
     yield from (KEY, TABLE)
     for name in missing:
-        yield from image_files(name)
+        yield from files[name]
     images = [Image(name, path, 0, 0) for name, path in named.items()]
     yield from formats.planned(output.formats, images)
     if output.gallery:
@@ -249,17 +272,23 @@ def write_image(
 ) -> Found:
     """Write the files of an image."""
     palette, background = model.palette, is_background(0, model.classes[0])
+    known = len(model.classes)
     # row by row, since counting takes eight bytes for each pixel
-    rows = [np.bincount(row, minlength=len(model.classes)) for row in segmented.ids]
+    rows = [np.bincount(row, minlength=known)[:known] for row in segmented.ids]
     ids = ignored_below(segmented, output.ignore_below)
-    mask, colour, blended, confidence = (out / file for file in image_files(name))
-    write_ids(ids, palette, mask)
-    write_grey(segmented.confidence, confidence)
     large = regions.pixels > LARGE
-    if large:  # colours by id take a third of the memory
-        write_ids(ids, palette, colour)
+    if isinstance(regions, RasterRegions):
+        mask, blended, confidence = (out / file for file in raster_files(name))
+        write_class_raster(ids, palette, regions.raster, mask)
+        write_grey_raster(segmented.confidence, regions.raster, confidence)
     else:
-        write_picture(colour_mask(ids, palette), colour)
+        mask, colour, blended, confidence = (out / file for file in image_files(name))
+        write_ids(ids, palette, mask)
+        write_grey(segmented.confidence, confidence)
+        if large:  # colours by id take a third of the memory
+            write_ids(ids, palette, colour)
+        else:
+            write_picture(colour_mask(ids, palette), colour)
     factor = -(-max(ids.shape) // OVERLAY) if large else 1
     small, small_ids = regions.reduced(factor), every(ids, factor)
     write_picture(overlay(small, small_ids, palette, background=background), blended)
@@ -273,7 +302,7 @@ def write_image(
         height=regions.height,
         confidence=round(segmented.mean_confidence, 6),
         entropy=round(segmented.mean_doubt, 6),
-        ignored=round(float((ids == IGNORE).mean()), 6),
+        ignored=round(sum(int((row == IGNORE).sum()) for row in ids) / ids.size, 6),
         shares={
             label: round(float(pixels) / ids.size, 6)
             for label, pixels in zip(model.classes, np.sum(rows, axis=0), strict=True)
@@ -283,11 +312,17 @@ def write_image(
 
 
 def ignored_below(segmented: Segmented, least: float) -> np.ndarray:
-    """Class ids, uint8 [H, W], 255 where the confidence, in its 255 steps, is below `least`."""
-    if least == 0:
-        return segmented.ids
-    unsure = segmented.confidence < np.ceil(np.float64(least) * 255 - 1e-9)
-    return np.where(unsure, np.uint8(IGNORE), segmented.ids)
+    """Class ids, uint8 [H, W], 255 where the confidence, in its 255 steps, is below `least`.
+
+    They are written into `segmented.ids`, which may be too large to be there twice.
+    """
+    if least > 0:
+        steps = np.ceil(np.float64(least) * 255 - 1e-9)
+        for ids, sure in zip(
+            every_row(segmented.ids), every_row(segmented.confidence), strict=True
+        ):
+            ids[sure < steps] = IGNORE
+    return segmented.ids
 
 
 def every(ids_HW: np.ndarray, factor: int) -> np.ndarray:
@@ -384,17 +419,21 @@ def _within(progress: OnProgress, place: int, total: int) -> OnProgress:
     return show
 
 
-def _too_large(path: Path) -> str:
-    width, height = read_size(path)
+def _too_large(model: Model, path: Path) -> str:
+    if model.is_raster(path):
+        width, height = read_raster(path).size
+    else:
+        width, height = read_size(path)
     return (
         f"{path}: {width}x{height} pixels do not fit in the device's memory; use --window 512 or "
         "--cpu"
     )
 
 
-def _read_back(out: Path, name: str) -> np.ndarray:
+def _read_back(model: Model, out: Path, name: str, path: Path) -> np.ndarray:
     """The ids of an image as they were written."""
-    return read_ids(out / image_files(name)[0])
+    files = raster_files(name) if model.is_raster(path) else image_files(name)
+    return read_ids(out / files[0])
 
 
 def _write_formats(
@@ -424,7 +463,7 @@ def _shapes(
 
     def find(image: Image) -> list[formats.Shape]:
         nonlocal done
-        ids = _read_back(out, image.name)
+        ids = _read_back(model, out, image.name, image.file)
         parts = outlines(ids, numbers, output.min_area, output.tolerance)
         done += 1
         progress(done, total)
@@ -445,9 +484,11 @@ def _write_gallery(
     settings = manifest.settings or {}
     with counting("drawing thumbnails") as progress:
         for done, each in enumerate(lacking, 1):
-            regions = open_regions(Path(each.image), bool(settings["stored_pixels"]))
+            path = Path(each.image)
+            regions = model.open_image(path, bool(settings["stored_pixels"]))
             factor = max(1, max(regions.width, regions.height) // 1024)
-            small, ids = regions.reduced(factor), every(_read_back(manifest.out, each.name), factor)
+            ids = every(_read_back(model, manifest.out, each.name, path), factor)
+            small = regions.reduced(factor)
             with manifest.writing(thumbnail_files(each.name)):
                 write_thumbnails(small, ids, model.palette, background, manifest.out, each.name)
             progress(done, len(lacking))

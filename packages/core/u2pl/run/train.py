@@ -454,5 +454,6 @@ def _keep(
         encoder_weights=EncoderWeights(**weights._asdict()) if weights else None,
         origin=read_origin(folder),
         versions=versions(),
+        scaling=scored.source.scaling,
     )
     save_folder(folder / kind, network, card)

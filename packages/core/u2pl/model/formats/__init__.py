@@ -1,6 +1,7 @@
 """Predictions as other programs read labels: each file here is a format.
 
-It defines `files`, what it writes, and `write`, which writes it.
+It defines `files`, what it writes, and `write`, which writes it; and `check`, which is given an
+image, if it is not for all of them.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Shape(NamedTuple):
     number: int  # of the class among those that are written, from 0
     area: int  # pixels
     ring: np.ndarray  # int64 [V, 2], x and y of the corners, holes cut open
+    rings: tuple[np.ndarray, ...]  # the same, the outer one and those of holes
 
     def points(self) -> list[list[int]]:
         """The corners as plain numbers."""
@@ -87,6 +89,15 @@ def find_format(name: str) -> Format:
     return cast(Format, import_module(f"{__name__}.{name}"))
 
 
+def check(formats: Iterable[str], images: Sequence[Image]) -> None:
+    """UserError if one of the formats is not for all of these images."""
+    for name in formats:
+        accepts: Callable[[Image], None] | None = getattr(find_format(name), "check", None)
+        if accepts is not None:
+            for image in images:
+                accepts(image)
+
+
 def planned(formats: Iterable[str], images: Sequence[Image]) -> Iterator[str]:
     """The files that these formats write."""
     for name in formats:
@@ -107,6 +118,12 @@ def to_shapes(
 ) -> list[Shape]:
     """Parts of a mask as shapes."""
     return [
-        Shape(classes[each.label], numbers[each.label], each.area, each.single_ring())
+        Shape(
+            classes[each.label],
+            numbers[each.label],
+            each.area,
+            each.single_ring(),
+            (each.outer, *each.holes),
+        )
         for each in found
     ]

@@ -66,6 +66,8 @@ def gallery(run: Finding, progress: OnProgress | None) -> tuple[list[Shown], str
     chosen = [*ranked[:WORST], *spread]
     try:
         source = open_source(model.card.source)
+        if model.card.scaling is not None:
+            source.show_as(model.card.scaling)
         found = []
         with evaluating([model.network]):
             examples = decoded(source, [id for _, id in chosen], model.card.protocol)
