@@ -27,5 +27,6 @@ class EveryMethod:
             "method": methods,
             "recipe": sorted(path.stem for path in self.app.recipes.glob("*.toml")),
         }
-        for key in values.keys() & set(metafunc.fixturenames):
-            metafunc.parametrize(key, values[key])
+        for key in values:  # in one order: processes that share out the tests have to agree
+            if key in metafunc.fixturenames:
+                metafunc.parametrize(key, values[key])
