@@ -22,12 +22,10 @@ from typing import Any, NamedTuple
 import typer
 
 from u2pl.cli.errors import guarded
-from u2pl.errors import one_line
+from u2pl.errors import LONGEST, one_line
 
 #: Seconds that a case may take; the slowest good ones take two.
 MOST = 30.0
-#: Characters of a line that a person still reads.
-LONGEST = 2000
 
 
 class Verdict(Enum):

@@ -34,8 +34,8 @@ _LOSSY = ("JPEG", "MPO", "AVIF", "WEBP", "JPEG2000")
 # Below this high byte, a 16-bit colour needs fewer than 14 bits.
 _FEW_BITS = 64
 
-# Pillow warns of damaged headers, without naming the file. They are common and nothing that a person
-# could mend; what a program shows is in the pixels, and pixels that cannot be decoded are an error.
+# Pillow warns of damaged headers, without naming the file. They are common, and nothing that a
+# person could mend: what counts are the pixels, and those that cannot be decoded are an error.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Held while Pillow's own limit is off; replaced in child processes, which may be forked meanwhile.
