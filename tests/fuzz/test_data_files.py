@@ -336,7 +336,11 @@ SUBJECTS = {
             30,
         ),
         Subject(
-            "meta.toml", partial(place, "meta.toml", META, in_toml), source_of, described_as_written, 30
+            "meta.toml",
+            partial(place, "meta.toml", META, in_toml),
+            source_of,
+            described_as_written,
+            30,
         ),
         Subject(
             "split",

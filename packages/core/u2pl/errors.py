@@ -130,5 +130,6 @@ def explain(error: ValidationError, prefix: str = "") -> str:
         return f"{where}: {reason}" if where else reason
     if first["type"] == "tuple_type":
         reason = "write several values as [1, 2]"
-    unknown = first["type"] == "extra_forbidden"
-    return f"{where}: {reason}" + ("" if unknown else f", not {first['input']!r}")
+    # the input of a field that is missing is all that is there
+    silent = first["type"] in ("extra_forbidden", "missing")
+    return f"{where}: {reason}" + ("" if silent else f", not {first['input']!r}")

@@ -104,7 +104,12 @@ def test_a_request_has_the_preset_of_its_data() -> None:
         ),
         ("plain", "light", ["data.flip=1"], r"^data\.flip: .* valid boolean, not 1$"),
         ("plain", "light", ["train.lr=inf"], r"^train\.lr: .* finite number, not inf$"),
-        ("plain", "light", ["train.clip_norm=-inf"], r"^train\.clip_norm: .* finite number, not -inf$"),
+        (
+            "plain",
+            "light",
+            ["train.clip_norm=-inf"],
+            r"^train\.clip_norm: .* finite number, not -inf$",
+        ),
         ("plain", "light", ["train.lr=nan"], r"^train\.lr: .* finite number, not nan$"),
         ("plain", "light", ["data.scale=[1, inf]"], r"^data\.scale\.1: .* finite number, not inf$"),
         ("plain", "light", ["train.lr=1\nx=2"], r"^train\.lr: .* valid number, not '1\\nx=2'$"),
