@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from harness.mutations import Mutate, in_json, in_text, in_toml
+from harness.same import same
 from harness.verdicts import Subject, expect
 from u2pl.data.boxes import read_boxes
 from u2pl.data.opening import open_source
@@ -284,19 +285,6 @@ def as_the_recipe_says(folder: Path, recipe: Recipe) -> None:
     for key, value in said.items():
         if key in resolved or not key.startswith("method."):
             expect(same(value, resolved.get(key)), f"{key} is {resolved.get(key)!r}, not {value!r}")
-
-
-def same(written: object, resolved: object) -> bool:
-    """Whether a value is as it was written: no number is a truth value, nor one that is finite."""
-    if isinstance(written, list) and isinstance(resolved, list):
-        pairs = zip(written, resolved, strict=False)
-        return len(written) == len(resolved) and all(same(*each) for each in pairs)
-    if isinstance(written, (int, float)) and not isinstance(written, bool):
-        number = isinstance(resolved, (int, float)) and not isinstance(resolved, bool)
-        return number and written == resolved and math.isfinite(resolved)  # type: ignore[arg-type]
-    # what has no weights is called none
-    none = resolved == "none" and str(written).lower() in ("", "none")
-    return none or (type(written) is type(resolved) and written == resolved)
 
 
 def sweep_of(folder: Path) -> list[tuple[str, int, int | None]]:
