@@ -41,6 +41,8 @@ WORDS = (
 SLOW = ("train.compile", "train.steps", "train.epochs", "network.encoder", "data.workers")
 
 
+#: Switches of which a right use takes long, and which have no value.
+LONG = ("--onnx", "--baseline")
 APPS = {"semi": SEMI, "da": DOMAIN_ADAPT, "ws": WEAK}
 
 
@@ -123,18 +125,7 @@ def trained(world: World, folder: Path) -> Any:
     asked = assignment_in(folder)
     words = ["train u2plplus --preset demo --cpu --steps 2 --data", world.data, "--out"]
     typed = ["--set", f"{asked.key}={asked.text}"]
-    return type_words(*words, folder / "run", *small("u2plplus", **CONTRAST), *typed)
-
-
-#: Small queues, and representations to keep in them.
-CONTRAST = {
-    "network_embed_dim": 8,
-    "method_contrast.queue": 20,
-    "method_contrast.queue_background": 30,
-    "method_contrast.keys": 16,
-    "method_contrast.anchors": 8,
-    "method_contrast.negatives": 4,
-}
+    return type_words(*words, folder / "run", *small("u2plplus"), *typed)
 
 
 def trained_as_typed(folder: Path, done: Any) -> None:
@@ -177,11 +168,11 @@ def typed_words(world: World, draw: Random, folder: Path) -> str:
     known = commands(world, folder)
     name = draw.choice(sorted(known))
     words = list(map(str, known[name]))
-    offered = [option for option in _offered(name) if option != "--help"]
+    offered = _offered(name)
     said = []
     for _ in range(draw.choice((1, 1, 2))):
         odd = draw.choice(WORDS)
-        while name in ("train", "doctor") and odd in ("255", "256"):  # steps that take minutes
+        while name in ("train", "doctor") and odd in ("255", "256", "1_000"):  # steps: minutes
             odd = draw.choice(WORDS)
         option = draw.choice([*offered, ""])
         if not option:
@@ -215,7 +206,8 @@ def _parameters(name: str) -> list[Any]:
 
 
 def _offered(name: str) -> list[str]:
-    return [each.opts[-1] for each in _parameters(name) if each.opts[-1].startswith("--")]
+    found = [each.opts[-1] for each in _parameters(name) if each.opts[-1] not in LONG]
+    return [option for option in found if option.startswith("--")]
 
 
 def _switches(name: str) -> list[str]:

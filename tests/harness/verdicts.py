@@ -186,6 +186,8 @@ def _said_or_made(act: Callable[[], Any]) -> Any:
     if not hasattr(result, "exit_code"):
         return result
     if isinstance(result.exception, SystemExit) or result.exception is None:
+        if "fix this first:\n" in result.stdout and result.exit_code == 2:  # doctor's list
+            return Refused(result.stdout.rpartition("fix this first:\n")[2].splitlines()[0])
         return result if result.exit_code == 0 else _line(result.stderr, result.exit_code)
     raise result.exception
 

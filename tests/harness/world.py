@@ -9,7 +9,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from harness.blocks import make_folder
-from harness.tiny import Tiny
+from harness.tiny import QUEUES, Tiny
 from u2pl_semi.app import APP, program
 
 #: Options of a run that is trained in a moment, besides those that `Tiny` knows of.
@@ -24,6 +24,8 @@ SMALL = {
     "train.evaluations": 1,
     "train.log_every": 1,
     "train.checkpoint_every": 2,
+    "network.embed_dim": 8,
+    **QUEUES,
 }
 
 

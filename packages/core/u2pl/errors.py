@@ -80,7 +80,7 @@ def out_of_memory(error: BaseException) -> bool:
     """
     named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
     # the second is numpy's, which a worker process passes on as a RuntimeError
-    words = ("can't allocate memory", "Unable to allocate")
+    words = ("can't allocate memory", "Unable to allocate", "Storage size calculation overflowed")
     return named or any(each in str(error) for each in words)
 
 
