@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.verdicts import Subject, Verdict, judge_cases
+from harness.verdicts import Subject, Verdict, judge_cases, judge_untouched
 from harness.world import World
 
 #: How often each verdict was given, by subject.
@@ -32,6 +32,9 @@ def fuzzed(
     counted = config.stash.setdefault(COUNTED, {})
 
     def run(subject: Subject) -> None:
+        if subject.untouched is not None:  # or a refusal of everything would pass for one of damage
+            whole = judge_untouched(subject, tmp_path / "untouched-0")
+            assert whole.verdict is Verdict.EQUAL, (subject.name, whole)
         asked, alone = config.getoption("--fuzz"), config.getoption("--fuzz-case")
         numbers = range(subject.cases if asked is None else asked)
         if alone:

@@ -257,9 +257,9 @@ def boxes_json(source: Source) -> str:
     return json.dumps({**facts, "classes": CLASSES, "threshold": 0.5, "boxes": boxes})
 
 
-def boxed(draw: Random, folder: Path) -> str:
+def boxed(mutate: Mutate, draw: Random, folder: Path) -> str:
     photos(folder)
-    content, words = in_json(draw, boxes_json(source_of(folder)).encode())
+    content, words = mutate(draw, boxes_json(source_of(folder)).encode())
     (folder / "boxes.json").write_bytes(content)
     return words
 
@@ -316,64 +316,77 @@ def as_the_sweep_says(folder: Path, runs: list[tuple[str, int, int | None]]) -> 
 SUBJECTS = {
     each.name: each
     for each in (
-        Subject(
+        Subject.of_file(
             "classes.txt",
-            partial(place, "classes.txt", classes_txt(), in_text),
+            partial(place, "classes.txt", classes_txt()),
+            in_text,
             source_of,
             named_as_written,
-            30,
+            20,
         ),
-        Subject(
+        Subject.of_file(
             "meta.toml",
-            partial(place, "meta.toml", META, in_toml),
+            partial(place, "meta.toml", META),
+            in_toml,
             source_of,
             described_as_written,
-            30,
+            20,
         ),
-        Subject(
+        Subject.of_file(
             "split",
-            partial(place, "splits/val.txt", "a\nc.png\nimages/e\n2007_000392\n", in_text),
+            partial(place, "splits/val.txt", "a\nc.png\nimages/e\n2007_000392\n"),
+            in_text,
             lambda folder: source_of(folder).split("val"),
             listed_as_written,
-            25,
+            20,
         ),
-        Subject(
+        Subject.of_file(
             "tags.csv",
-            partial(place, "tags.csv", CSV, in_text),
+            partial(place, "tags.csv", CSV),
+            in_text,
             lambda folder: read_tags(folder / "tags.csv", source_of(folder)),
             tagged,
-            25,
+            20,
         ),
-        Subject(
+        Subject.of_file(
             "tags.json",
-            partial(place, "tags.json", json.dumps(TAGS), in_json),
+            partial(place, "tags.json", json.dumps(TAGS)),
+            in_json,
             lambda folder: read_tags(folder / "tags.json", source_of(folder)),
             tagged,
-            25,
+            20,
         ),
-        Subject(
+        Subject.of_file(
             "annotation",
-            partial(place, "a.xml", XML, in_text),
+            partial(place, "a.xml", XML),
+            in_text,
             lambda folder: object_names(folder / "a.xml"),
             objects_of,
-            25,
+            20,
         ),
-        Subject(
+        Subject.of_file(
             "boxes.json",
             boxed,
+            in_json,
             lambda folder: read_boxes(folder / "boxes.json", source_of(folder)),
             boxed_as_written,
-            25,
+            20,
         ),
-        Subject(
+        Subject.of_file(
             "recipe",
-            partial(place, "recipe.toml", RECIPE, in_toml),
+            partial(place, "recipe.toml", RECIPE),
+            in_toml,
             recipe_of,
             as_the_recipe_says,
-            30,
+            20,
         ),
-        Subject(
-            "sweep", partial(place, "sweep.toml", SWEEP, in_toml), sweep_of, as_the_sweep_says, 30
+        Subject.of_file(
+            "sweep",
+            partial(place, "sweep.toml", SWEEP),
+            in_toml,
+            sweep_of,
+            as_the_sweep_says,
+            20,
         ),
     )
 }  # fmt: skip

@@ -116,8 +116,9 @@ def slowly_scaled(values: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", PHOTOS)
 def test_a_photo(name: str, fuzzed: Callable[[Subject], None]) -> None:
-    prepare = partial(written, *PHOTOS[name])
-    fuzzed(Subject(name, prepare, both_ways, as_pillow_reads_it))
+    content, mutate = PHOTOS[name]
+    write = partial(written, content)
+    fuzzed(Subject.of_file(name, write, mutate, both_ways, as_pillow_reads_it))
 
 
 def ids(mode: str) -> Image.Image:
@@ -144,9 +145,9 @@ MASKS = {
 }
 
 
-def beside(content: bytes, draw: Random, folder: Path) -> str:
+def beside(content: bytes, mutate: Mutate, draw: Random, folder: Path) -> str:
     """A folder of data whose one mask is mutated."""
-    new, words = in_png(draw, content)
+    new, words = mutate(draw, content)
     for name in ("images", "masks"):
         (folder / name).mkdir()
     drawn("RGB").save(folder / "images" / "a.png")
@@ -173,4 +174,5 @@ def as_it_is_stored(folder: Path, read: np.ndarray) -> None:
 
 @pytest.mark.parametrize("name", MASKS)
 def test_a_mask(name: str, fuzzed: Callable[[Subject], None]) -> None:
-    fuzzed(Subject(name, partial(beside, MASKS[name]), mask_of, as_it_is_stored))
+    write = partial(beside, MASKS[name])
+    fuzzed(Subject.of_file(name, write, in_png, mask_of, as_it_is_stored))

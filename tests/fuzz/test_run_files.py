@@ -34,7 +34,7 @@ from u2pl.networks.pretrained import load_encoder, read_weights
 Act = Callable[[World, Path], Any]
 
 
-def copied(world: World, file: str, mutate: Mutate, lost: str, draw: Random, folder: Path) -> str:
+def copied(world: World, file: str, lost: str, mutate: Mutate, draw: Random, folder: Path) -> str:
     """A copy of a run, a file of which is mutated."""
     unread = ["best", "predictions.png", "report.html"]
     left_out = unread if lost else [*unread, "resume.safetensors"]
@@ -133,11 +133,10 @@ def doubted(world: World, folder: Path, done: Any) -> None:
             expect("cannot be read" in said, f"nothing is said of {line[:200]!r}")
 
 
-def with_copy(
-    world: World, file: str, mutate: Mutate, lost: str, draw: Random, folder: Path
-) -> str:
-    words = copied(world, file, mutate, lost, draw, folder)
-    shutil.copy(folder / "run" / file, folder / "mutated.jsonl")
+def journal_with_a_copy(world: World, mutate: Mutate, draw: Random, folder: Path) -> str:
+    """Of a run that goes on with its state."""
+    words = copied(world, "journal.jsonl", "summary.json", mutate, draw, folder)
+    shutil.copy(folder / "run" / "journal.jsonl", folder / "mutated.jsonl")
     return words
 
 
@@ -170,12 +169,12 @@ def predicted_alike(world: World, folder: Path, done: Any) -> None:
     expect(np.array_equal(ours, theirs), "another mask")
 
 
-def predictions(world: World, draw: Random, folder: Path) -> str:
+def predictions(world: World, mutate: Mutate, draw: Random, folder: Path) -> str:
     """Predictions, whose manifest is mutated, and a mask of a person's own among them."""
     shutil.copytree(world.predictions, folder / "to")
     Image.new("L", (3, 3)).save(folder / "to" / "ids" / "mine.png")
     path = folder / "to" / "predictions.jsonl"
-    content, words = in_json_lines(draw, path.read_bytes())
+    content, words = mutate(draw, path.read_bytes())
     path.write_bytes(content)
     return words
 
@@ -198,17 +197,16 @@ NETWORK = NetworkConfig(
 )
 
 
-def encoder_file(kind: str, draw: Random, folder: Path) -> str:
+def encoder_file(kind: str, mutate: Mutate, draw: Random, folder: Path) -> str:
     """Weights of an encoder, mutated."""
     torch.manual_seed(1)
     state = build_segmentor(NETWORK, 3).encoder.state_dict()
     path = folder / f"weights.{kind}"
     if kind == "safetensors":
         save_file(state, path)
-        content, words = in_safetensors(draw, path.read_bytes())
     else:
         torch.save({"state_dict": state, "epoch": 3}, path)
-        content, words = in_bytes(draw, path.read_bytes())
+    content, words = mutate(draw, path.read_bytes())
     path.write_bytes(content)
     return words
 
@@ -239,52 +237,54 @@ def as_it_was_saved(folder: Path, found: dict[str, torch.Tensor]) -> None:
 #: name -> file, mutation, what is lost beforehand, what is done, what is checked, cases.
 FILES: dict[str, tuple[str, Mutate, str, Act, Any, int]] = {
     "run config.json": (
-        "config.json", in_json, "", alternately(compare, report, resume), compared, 30),
+        "config.json", in_json, "", alternately(compare, report, resume), compared, 12),
     "run config.json unfinished": (
-        "config.json", in_json, "summary.json", alternately(resume, report), same_network, 12),
-    "summary.json": ("summary.json", in_json, "", alternately(compare, report), compared, 30),
-    "summary.json resumed": ("summary.json", in_json, "", resume, same_network, 10),
+        "config.json", in_json, "summary.json", alternately(resume, report), same_network, 5),
+    "summary.json": ("summary.json", in_json, "", alternately(compare, report), compared, 12),
+    "summary.json resumed": ("summary.json", in_json, "", resume, same_network, 5),
     "journal.jsonl": (
-        "journal.jsonl", in_json_lines, "", alternately(compare, report), doubted, 24),
+        "journal.jsonl", in_json_lines, "", alternately(compare, report), doubted, 10),
     "counts.safetensors": (
-        "counts.safetensors", in_safetensors, "", alternately(compare, report), compared, 20),
+        "counts.safetensors", in_safetensors, "", alternately(compare, report), compared, 8),
     "model.safetensors": (
-        "last/model.safetensors", in_safetensors, "", predict, predicted_alike, 24),
+        "last/model.safetensors", in_safetensors, "", predict, predicted_alike, 10),
     "model config.json": (
         "last/config.json", in_json, "", alternately(predict, evaluate, export),
-        as_the_card_says, 36),
+        as_the_card_says, 15),
     "resume.safetensors": (
-        "resume.safetensors", in_safetensors, "summary.json", resume, same_network, 14),
+        "resume.safetensors", in_safetensors, "summary.json", resume, same_network, 6),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_of_a_run(name: str, world: World, fuzzed: Callable[[Subject], None]) -> None:
     file, mutate, lost, act, check, cases = FILES[name]
-    prepare = partial(copied, world, file, mutate, lost)
-    fuzzed(Subject(name, prepare, partial(act, world), partial(check, world), cases))
+    write = partial(copied, world, file, lost)
+    fuzzed(Subject.of_file(name, write, mutate, partial(act, world), partial(check, world), cases))
 
 
 def test_a_journal_that_goes_on(world: World, fuzzed: Callable[[Subject], None]) -> None:
-    prepare = partial(with_copy, world, "journal.jsonl", in_json_lines, "summary.json")
+    name, write = "journal.jsonl resumed", partial(journal_with_a_copy, world)
     act, check = partial(resume, world), partial(journal_kept, world)
-    fuzzed(Subject("journal.jsonl resumed", prepare, act, check, 10))
+    fuzzed(Subject.of_file(name, write, in_json_lines, act, check, 5))
 
 
 def test_a_moment(world: World, fuzzed: Callable[[Subject], None]) -> None:
     """Pictures of a step, which the report shows."""
     (file, *_) = sorted((world.runs[0] / "moments").iterdir())
-    prepare = partial(copied, world, f"moments/{file.name}", in_safetensors, "")
+    write = partial(copied, world, f"moments/{file.name}", "")
     act = partial(report, world)
-    fuzzed(Subject("moment", prepare, act, nothing_but_text, 12))
+    fuzzed(Subject.of_file("moment", write, in_safetensors, act, nothing_but_text, 6))
 
 
 def test_what_predict_has_written(world: World, fuzzed: Callable[[Subject], None]) -> None:
     act, check = partial(predict_again, world), partial(mine_is_kept, world)
-    fuzzed(Subject("predictions.jsonl", partial(predictions, world), act, check, 24))
+    write = partial(predictions, world)
+    fuzzed(Subject.of_file("predictions.jsonl", write, in_json_lines, act, check))
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "pth"])
-def test_encoder_weights(kind: str, fuzzed: Callable[[Subject], None]) -> None:
-    prepare = partial(encoder_file, kind)
-    fuzzed(Subject(f"encoder {kind}", prepare, load_into_encoder, as_it_was_saved, 25))
+@pytest.mark.parametrize(("kind", "mutate"), [("safetensors", in_safetensors), ("pth", in_bytes)])
+def test_encoder_weights(kind: str, mutate: Mutate, fuzzed: Callable[[Subject], None]) -> None:
+    write = partial(encoder_file, kind)
+    name = f"encoder {kind}"
+    fuzzed(Subject.of_file(name, write, mutate, load_into_encoder, as_it_was_saved))

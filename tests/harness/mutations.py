@@ -227,10 +227,11 @@ def _odd_text(draw: Random, content: bytes) -> Mutated:
 
 def _odd_token(draw: Random, content: bytes) -> Mutated:
     """A word or number becomes another one."""
-    found = list(re.finditer(rb"[\w.+-]+", content))
+    # the next one behind some place: a list of all would take seconds where a text is long
+    found = re.compile(rb"[\w.+-]+").search(content, _place(draw, content))
     if not found:
         return _odd_text(draw, content)
-    begin, end = draw.choice(found).span()
+    begin, end = found.span()
     new = str(draw.choice(draw.choice((ODD_TEXTS, ODD_NUMBERS)))).encode()
     said = f"{content[begin:end][:30]!r} becomes {new[:30]!r}"
     return Mutated(content[:begin] + new + content[end:], said)
@@ -249,7 +250,8 @@ def _ends(draw: Random, content: bytes) -> Mutated:
 
 def _long(draw: Random, content: bytes) -> Mutated:
     place = _place(draw, content)
-    new = draw.choice((b"a", b"a ", b"[", b"{", b'{"a":', b"9", b",", b'"', b"/")) * 1_000_000
+    part = draw.choice((b"a", b"a ", b"[", b"{", b'{"a":', b"9", b",", b'"', b"/"))
+    new = part * (1_000_000 // len(part))
     return Mutated(content[:place] + new + content[place:], f"{new[:6]!r}... of 1 MB at {place}")
 
 

@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
 
+from harness.mutations import Mutate, Mutated
 from u2pl.cli.errors import guarded
 from u2pl.errors import LONGEST, one_line
 
@@ -73,13 +75,45 @@ class Subject:
         act: the program's part, in that folder; what it returns is checked.
         check: raises Wrong if what was accepted is not what a slow reference makes of it.
         cases: how many there are by default.
+        untouched: what a case begins with if nothing is mutated; that must be accepted.
     """
 
     name: str
     prepare: Callable[[random.Random, Path], str]
     act: Callable[[Path], Any]
     check: Callable[[Path, Any], None]
-    cases: int = 20
+    cases: int = 12
+    untouched: Callable[[Path], str] | None = None
+
+    @classmethod
+    def of_file(
+        cls,
+        name: str,
+        write: Callable[[Mutate, random.Random, Path], str],
+        mutate: Mutate,
+        act: Callable[[Path], Any],
+        check: Callable[[Path, Any], None],
+        cases: int = 12,
+    ) -> Subject:
+        """A file whose content is mutated.
+
+        Args:
+            name, act, check, cases: as above.
+            write: puts the file into a folder.
+            mutate: its content.
+        """
+        return cls(
+            name, partial(write, mutate), act, check, cases, partial(write, as_it_is, LIKE_ANY)
+        )
+
+
+#: Draws nothing.
+LIKE_ANY = random.Random(0)
+
+
+def as_it_is(_: random.Random, content: bytes) -> Mutated:
+    """No mutation."""
+    return Mutated(content, "nothing")
 
 
 class Fault(NamedTuple):
@@ -122,7 +156,7 @@ def judge(
         return Judged(Verdict.CRASH, f"not done after {most:g} seconds: {_where(error)}")
     except Wrong as error:
         return Judged(Verdict.WRONG, str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Judged(Verdict.CRASH, _where(error))
     return Judged(Verdict.EQUAL, "")
 
@@ -151,17 +185,21 @@ def judge_cases(
         folder = root / f"{subject.name.replace(' ', '-')}-{number}"
         folder.mkdir()
         mutation = subject.prepare(random.Random(f"{subject.name} {number}"), folder)
-        found = judge(
-            lambda folder=folder: subject.act(folder),
-            lambda made, folder=folder: subject.check(folder, made),
-            folder,
-        )
+        found = judge(partial(subject.act, folder), partial(subject.check, folder), folder)
         counts[found.verdict] += 1
         if found.verdict.fault:
             faults.append(Fault(subject.name, number, mutation, found))
         else:
             _remove(folder)
     return counts, faults
+
+
+def judge_untouched(subject: Subject, folder: Path) -> Judged:
+    """What becomes of the input that is not mutated, in a folder that is made."""
+    assert subject.untouched is not None
+    folder.mkdir()
+    subject.untouched(folder)
+    return judge(partial(subject.act, folder), partial(subject.check, folder), folder)
 
 
 def _remove(folder: Path) -> None:
