@@ -322,7 +322,6 @@ SUBJECTS = {
             in_text,
             source_of,
             named_as_written,
-            20,
         ),
         Subject.of_file(
             "meta.toml",
@@ -330,7 +329,6 @@ SUBJECTS = {
             in_toml,
             source_of,
             described_as_written,
-            20,
         ),
         Subject.of_file(
             "split",
@@ -338,7 +336,6 @@ SUBJECTS = {
             in_text,
             lambda folder: source_of(folder).split("val"),
             listed_as_written,
-            20,
         ),
         Subject.of_file(
             "tags.csv",
@@ -346,7 +343,6 @@ SUBJECTS = {
             in_text,
             lambda folder: read_tags(folder / "tags.csv", source_of(folder)),
             tagged,
-            20,
         ),
         Subject.of_file(
             "tags.json",
@@ -354,7 +350,6 @@ SUBJECTS = {
             in_json,
             lambda folder: read_tags(folder / "tags.json", source_of(folder)),
             tagged,
-            20,
         ),
         Subject.of_file(
             "annotation",
@@ -362,7 +357,6 @@ SUBJECTS = {
             in_text,
             lambda folder: object_names(folder / "a.xml"),
             objects_of,
-            20,
         ),
         Subject.of_file(
             "boxes.json",
@@ -370,7 +364,6 @@ SUBJECTS = {
             in_json,
             lambda folder: read_boxes(folder / "boxes.json", source_of(folder)),
             boxed_as_written,
-            20,
         ),
         Subject.of_file(
             "recipe",
@@ -378,7 +371,6 @@ SUBJECTS = {
             in_toml,
             recipe_of,
             as_the_recipe_says,
-            20,
         ),
         Subject.of_file(
             "sweep",
@@ -386,7 +378,6 @@ SUBJECTS = {
             in_toml,
             sweep_of,
             as_the_sweep_says,
-            20,
         ),
     )
 }  # fmt: skip

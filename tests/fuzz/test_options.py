@@ -139,7 +139,7 @@ def trained_as_typed(folder: Path, done: Any) -> None:
 def test_runs_with_odd_options(world: World, fuzzed: Callable[[Subject], None]) -> None:
     """What is accepted can be trained with, or ends in a line."""
     act = partial(trained, world)
-    fuzzed(Subject("--set of a run", of_a_run, act, trained_as_typed, 8))
+    fuzzed(Subject("--set of a run", of_a_run, act, trained_as_typed, 5))
 
 
 def commands(world: World, folder: Path) -> dict[str, list[Any]]:
@@ -265,4 +265,4 @@ def test_every_command(
     world: World, fuzzed: Callable[[Subject], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare, act = partial(typed_words, world), partial(run_words, monkeypatch)
-    fuzzed(Subject("command line", prepare, act, said_as_typed, 50))
+    fuzzed(Subject("command line", prepare, act, said_as_typed, 30))

@@ -237,22 +237,22 @@ def as_it_was_saved(folder: Path, found: dict[str, torch.Tensor]) -> None:
 #: name -> file, mutation, what is lost beforehand, what is done, what is checked, cases.
 FILES: dict[str, tuple[str, Mutate, str, Act, Any, int]] = {
     "run config.json": (
-        "config.json", in_json, "", alternately(compare, report, resume), compared, 12),
+        "config.json", in_json, "", alternately(compare, report, resume), compared, 6),
     "run config.json unfinished": (
-        "config.json", in_json, "summary.json", alternately(resume, report), same_network, 5),
-    "summary.json": ("summary.json", in_json, "", alternately(compare, report), compared, 12),
-    "summary.json resumed": ("summary.json", in_json, "", resume, same_network, 5),
+        "config.json", in_json, "summary.json", alternately(resume, report), same_network, 3),
+    "summary.json": ("summary.json", in_json, "", alternately(compare, report), compared, 6),
+    "summary.json resumed": ("summary.json", in_json, "", resume, same_network, 3),
     "journal.jsonl": (
-        "journal.jsonl", in_json_lines, "", alternately(compare, report), doubted, 10),
+        "journal.jsonl", in_json_lines, "", alternately(compare, report), doubted, 6),
     "counts.safetensors": (
-        "counts.safetensors", in_safetensors, "", alternately(compare, report), compared, 8),
+        "counts.safetensors", in_safetensors, "", alternately(compare, report), compared, 4),
     "model.safetensors": (
-        "last/model.safetensors", in_safetensors, "", predict, predicted_alike, 10),
+        "last/model.safetensors", in_safetensors, "", predict, predicted_alike, 6),
     "model config.json": (
         "last/config.json", in_json, "", alternately(predict, evaluate, export),
-        as_the_card_says, 15),
+        as_the_card_says, 9),
     "resume.safetensors": (
-        "resume.safetensors", in_safetensors, "summary.json", resume, same_network, 6),
+        "resume.safetensors", in_safetensors, "summary.json", resume, same_network, 3),
 }  # fmt: skip
 
 
@@ -266,7 +266,7 @@ def test_a_file_of_a_run(name: str, world: World, fuzzed: Callable[[Subject], No
 def test_a_journal_that_goes_on(world: World, fuzzed: Callable[[Subject], None]) -> None:
     name, write = "journal.jsonl resumed", partial(journal_with_a_copy, world)
     act, check = partial(resume, world), partial(journal_kept, world)
-    fuzzed(Subject.of_file(name, write, in_json_lines, act, check, 5))
+    fuzzed(Subject.of_file(name, write, in_json_lines, act, check, 2))
 
 
 def test_a_moment(world: World, fuzzed: Callable[[Subject], None]) -> None:
@@ -274,13 +274,13 @@ def test_a_moment(world: World, fuzzed: Callable[[Subject], None]) -> None:
     (file, *_) = sorted((world.runs[0] / "moments").iterdir())
     write = partial(copied, world, f"moments/{file.name}", "")
     act = partial(report, world)
-    fuzzed(Subject.of_file("moment", write, in_safetensors, act, nothing_but_text, 6))
+    fuzzed(Subject.of_file("moment", write, in_safetensors, act, nothing_but_text, 4))
 
 
 def test_what_predict_has_written(world: World, fuzzed: Callable[[Subject], None]) -> None:
     act, check = partial(predict_again, world), partial(mine_is_kept, world)
     write = partial(predictions, world)
-    fuzzed(Subject.of_file("predictions.jsonl", write, in_json_lines, act, check))
+    fuzzed(Subject.of_file("predictions.jsonl", write, in_json_lines, act, check, 6))
 
 
 @pytest.mark.parametrize(("kind", "mutate"), [("safetensors", in_safetensors), ("pth", in_bytes)])

@@ -82,7 +82,7 @@ class Subject:
     prepare: Callable[[random.Random, Path], str]
     act: Callable[[Path], Any]
     check: Callable[[Path, Any], None]
-    cases: int = 12
+    cases: int = 10
     untouched: Callable[[Path], str] | None = None
 
     @classmethod
@@ -93,7 +93,7 @@ class Subject:
         mutate: Mutate,
         act: Callable[[Path], Any],
         check: Callable[[Path, Any], None],
-        cases: int = 12,
+        cases: int = 10,
     ) -> Subject:
         """A file whose content is mutated.
 
