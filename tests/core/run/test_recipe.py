@@ -102,6 +102,19 @@ def test_a_request_has_the_preset_of_its_data() -> None:
             ["data.scale=[true, 2]"],
             r"^data\.scale\.0: .* valid number, not True$",
         ),
+        ("plain", "light", ["network.embed_kernel=true"], r"^network\.embed_kernel: .* 1 or 3"),
+        (
+            "plain",
+            "light",
+            ["network.encoder=inf"],
+            r"^network\.encoder: .* finite number, not inf$",
+        ),
+        (
+            "plain",
+            "light",
+            [f"train.epochs=1{400 * '0'}"],
+            r"^train\.epochs: .* finite number, not 1",
+        ),
         ("plain", "light", ["data.flip=1"], r"^data\.flip: .* valid boolean, not 1$"),
         ("plain", "light", ["train.lr=inf"], r"^train\.lr: .* finite number, not inf$"),
         (
