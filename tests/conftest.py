@@ -44,6 +44,13 @@ from u2pl.run.app import App  # noqa: E402
 from u2pl.run.train import make_task  # noqa: E402
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the tests look that draw what they try."""
+    parser.addoption("--fuzz", type=int, metavar="N", help="N mutations of each kind of input")
+    parser.addoption("--fuzz-case", metavar="KIND:NUMBER", help="this mutation alone")
+    parser.addoption("--kills", type=int, default=3, metavar="N", help="kill a run N times")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_network() -> Iterator[None]:
     """A connection to another machine fails at once, with its address."""

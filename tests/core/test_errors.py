@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from u2pl.errors import SYNONYMS, did_you_mean, explain
+from u2pl.errors import LONGEST, SYNONYMS, did_you_mean, explain, one_line, shortened
 from u2pl.methods.discovery import known_methods, load_method
 from u2pl.run.app import APPS, find_app
 from u2pl.run.recipe import Sections, flat_keys
@@ -19,6 +19,27 @@ from u2pl.run.request import flag, parameters
 def test_the_nearest_word_is_named_if_one_is_near(word: str, words: str) -> None:
     assert did_you_mean(word, iter(["train", "test", "evaluate"])) == words
     assert did_you_mean(word, []) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain text", "plain text"),
+        ("a\nb\tc\x1b[2Jd", "a b c [2Jd"),
+        ("ab\u2028c\u2029d\x85e", "ab c d e"),
+        ("photo\u202egnp.exe \u2066a\u2069 \ufeffb", "photo gnp.exe  a   b"),
+        ("Ωμέγα 猫 שלום 🐈\u200d⬛", "Ωμέγα 猫 שלום 🐈\u200d⬛"),
+    ],
+)
+def test_no_name_commands_a_terminal_or_turns_a_line_round(text: str, shown: str) -> None:
+    assert one_line(text) == shown
+
+
+def test_a_line_that_is_too_long_keeps_its_beginning_and_its_end() -> None:
+    assert shortened("x" * LONGEST) == "x" * LONGEST
+    line = shortened(f"a.toml: key is {'x' * 10**6}: write a number")
+    assert len(line) <= LONGEST and line.startswith("a.toml: key is xx")
+    assert " … " in line and line.endswith("xx: write a number")
 
 
 class Inner(BaseModel):

@@ -212,6 +212,13 @@ def test_what_cannot_be_parsed_is_a_value_error(parse: Callable[[str], object]) 
             parse(text)
 
 
+def test_of_two_values_of_a_key_none_is_lost() -> None:
+    assert parse_json('{"a": {"b": 1}, "b": [{"a": 2}]}') == {"a": {"b": 1}, "b": [{"a": 2}]}
+    for text in ('{"a": 1, "b": 2, "a": 3}', '[{"b": {"a": 1, "a": 1}}]'):
+        with pytest.raises(ValueError, match="it has the key 'a' twice"):
+            parse_json(text)
+
+
 def test_json_has_no_word_for_nan(tmp_path: Path) -> None:
     value = {"a": float("nan"), "b": (1, float("inf")), 3: {"c": 0.5}}
     assert plain(value) == {"a": None, "b": [1, None], "3": {"c": 0.5}}

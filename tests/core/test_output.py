@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from u2pl.output import Enduring, is_output_lost, outlive_output
+from u2pl.output import Enduring, is_output_lost, outlive_output, show_what_can_be_shown
 
 
 class Ended(io.StringIO):
@@ -54,3 +54,12 @@ def test_only_lost_output_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wrapped, "stream", Ended())
     print("unheard", flush=True)
     assert is_output_lost()
+
+
+def test_what_an_encoding_has_no_bytes_for_is_an_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    ascii_alone = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", ascii_alone)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())  # of any kind
+    show_what_can_be_shown()
+    print("Ω \udcff …", flush=True)
+    assert ascii_alone.buffer.getvalue() == b"\\u03a9 \\udcff \\u2026\n"

@@ -115,6 +115,7 @@ def write_run(
             "encoder_weights": None,
             "miou_last": scores["student"]["miou"],
             "miou_best": scores["student"]["miou"],
+            "step_best": begun["steps"],
             "networks": scores,
             "evaluation": "demo val, whole image, single scale",
             "world_size": 1,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from harness.blocks import make_folder
 from harness.tiny import QUEUES, Tiny
 from u2pl.run.app import App
 from u2pl_semi.app import APP
@@ -53,34 +52,6 @@ VARIANTS = {
     "fixmatch on tokens": {**TOKENS, "train.layer_decay": 0.7},
     "suponly on frozen tokens": {**TOKENS, "network.freeze_encoder": "true"},
 }
-
-
-def make_folder(
-    root: Path, classes: int = 4, images: int = 10, size: tuple[int, int] = (40, 36)
-) -> Path:
-    """A data folder of blocks of colour.
-
-    Images 0-2 are val, 3-6 are labelled, the others have no mask.
-    """
-    rng = np.random.default_rng(classes)
-    for name in ("images", "masks", "splits"):
-        (root / name).mkdir(parents=True, exist_ok=True)
-    for number in range(images):
-        mask = np.kron(rng.integers(classes, size=(3, 3)), np.ones((16, 16), np.int64))[
-            : size[1], : size[0]
-        ].astype(np.uint8)
-        colour = (
-            40
-            + 50 * np.stack([mask, classes - mask, mask % 2], axis=-1)
-            + rng.integers(20, size=(*mask.shape, 3))
-        ).astype(np.uint8)
-        Image.fromarray(colour).save(root / "images" / f"{number}.png")
-        if number < 7:
-            Image.fromarray(mask).save(root / "masks" / f"{number}.png")
-    (root / "splits" / "val.txt").write_text("0\n1\n2\n")
-    (root / "splits" / "labeled.txt").write_text("3\n4\n5\n6\n")
-    (root / "classes.txt").write_text("".join(f"class{index}\n" for index in range(classes)))
-    return root
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,10 @@ SYNONYMS: Mapping[str, str] = MappingProxyType(
 )
 #: Unicode's categories of characters that are none to read: control, and ends of lines.
 _CONTROL = ("Cc", "Zl", "Zp")
+#: Characters that let what follows be shown in another order, and one that is not seen at all.
+_UNSEEN = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+#: Characters of a line that a person still reads.
+LONGEST = 2000
 
 
 class UserError(ValueError):
@@ -76,17 +80,28 @@ def out_of_memory(error: BaseException) -> bool:
     """
     named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
     # the second is numpy's, which a worker process passes on as a RuntimeError
-    words = ("can't allocate memory", "Unable to allocate")
+    words = ("can't allocate memory", "Unable to allocate", "Storage size calculation overflowed")
     return named or any(each in str(error) for each in words)
 
 
 def one_line(text: str) -> str:
     """The text with a space for each line break and control character.
 
-    Names come from files of others: printed as they are, they could end a line, or command a
-    terminal.
+    Names come from files of others: printed as they are, they could end a line, turn it round, or
+    command a terminal.
     """
-    return "".join(" " if unicodedata.category(c) in _CONTROL else c for c in text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(" " if c in _UNSEEN or unicodedata.category(c) in _CONTROL else c for c in text)
+
+
+def shortened(line: str) -> str:
+    """The line, without its middle if it is too long: its end says what to do.
+
+    Values of others may be of any length.
+    """
+    kept = LONGEST // 2 - 2
+    return line if len(line) <= LONGEST else f"{line[:kept]} … {line[-kept:]}"
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
@@ -115,5 +130,6 @@ def explain(error: ValidationError, prefix: str = "") -> str:
         return f"{where}: {reason}" if where else reason
     if first["type"] == "tuple_type":
         reason = "write several values as [1, 2]"
-    unknown = first["type"] == "extra_forbidden"
-    return f"{where}: {reason}" + ("" if unknown else f", not {first['input']!r}")
+    # the input of a field that is missing is all that is there
+    silent = first["type"] in ("extra_forbidden", "missing")
+    return f"{where}: {reason}" + ("" if silent else f", not {first['input']!r}")

@@ -172,11 +172,21 @@ def _stream(write: Callable[[TextIO], object], file: BinaryIO) -> None:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What JSON says; ValueError for what is none, or is nested too deep to be read."""
+    """What JSON says; ValueError for what is none, is nested too deep, or has a key twice."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_each_key_once)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two values of a key one would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise ValueError(f"it has the key {twice[:50]!r} twice")
+    return found
 
 
 def parse_toml(text: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from contextlib import suppress
@@ -46,6 +47,16 @@ class Enduring:
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, self.stream.fileno())
             os.close(nothing)
+
+
+def show_what_can_be_shown() -> None:
+    """Print an escape such as `\\u2713` for what the output's encoding has no bytes for.
+
+    Otherwise a name in another script could end a command after all its work.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def outlive_output() -> None:

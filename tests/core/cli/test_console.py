@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from u2pl import distributed
-from u2pl.cli.console import ConsoleReporter, PlainReporter, TerminalReporter
+from u2pl.cli.console import ConsoleReporter, PlainReporter, SafeConsole, TerminalReporter
 from u2pl.evaluate.confusion import Score
 
 
@@ -114,3 +116,18 @@ def test_a_terminal_gets_a_bar() -> None:
     text = "\n".join(said(reporter))
     assert "training" in text and "sup 0.500" in text and "mIoU student 50.00" in text
     assert "3.3 min left" in text and "the warm start is over" in text
+
+
+def test_names_of_others_command_no_terminal() -> None:
+    file = StringIO()
+    console = SafeConsole(file=file, width=60, force_terminal=True, color_system="standard")
+    table = Table("a\x1b[2J")
+    table.add_row(Text("b\x1b]0;c\x07"), "d\u202ee")
+    ConsoleReporter(console).say("written: \x1b[2J\r\x9b.png")
+    console.print(table)
+    console.print("[bold]ours[/bold]\nand two lines")
+    said = file.getvalue()
+    assert "\x1b[1mours\x1b[0m\nand two lines" in said  # its own codes stay
+    assert "written:  [2J .png" in said  # rich drops the carriage return
+    for code in ("\x1b[2J", "\x1b]", "\x07", "\x9b", "\u202e", "\r"):
+        assert code not in said

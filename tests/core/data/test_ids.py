@@ -82,3 +82,10 @@ def test_hold_out_is_a_fifth_whatever_the_order() -> None:
 def test_a_few_are_spread_evenly() -> None:
     assert few("abcdefghij", 3) == ["a", "d", "g"]
     assert few("ab", 3) == ["a", "b"] and few("", 3) == []
+
+
+@pytest.mark.parametrize("inside", ["\u2028", "\x0b", "\x0c", "\x1c", "\x85"])
+def test_lines_end_where_editors_end_them(tmp_path: Path, inside: str) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(f"a{inside}b\r\nc\rd\n".encode())
+    assert read_lines(path) == [f"a{inside}b", "c", "d"]

@@ -4,7 +4,10 @@ import io
 import multiprocessing
 import os
 import struct
+import subprocess
+import sys
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -247,3 +250,53 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "lost.png").symlink_to("nowhere.png")
     with pytest.raises(UserError, match=r"lost\.png is a link that leads nowhere: mend it"):
         read_rgb(tmp_path / "lost.png")
+
+
+def _png(mode: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, (4, 3), 1).save(file, "PNG", **options)
+    return file.getvalue()
+
+
+def _with_chunk(content: bytes, kind: bytes, body: bytes) -> bytes:
+    """The PNG with another body of a chunk, and a checksum that fits."""
+    at = content.index(kind)
+    length = int.from_bytes(content[at - 4 : at], "big")
+    new = len(body).to_bytes(4, "big") + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return content[: at - 4] + new + content[at + length + 8 :]
+
+
+def test_whatever_a_decoder_raises_is_one_line() -> None:
+    """Each of Pillow's has errors of its own; these are of the headers that a mask has too."""
+    palette = _png("P", transparency=0)
+    for content in (
+        _with_chunk(palette, b"PLTE", b"\0" * 8),
+        _with_chunk(palette, b"tRNS", b"\0" * 1000),
+    ):
+        for read in (read_rgb, read_mask, read_size):
+            with suppress(UserError):  # the others may have no use for it
+                read(content)
+    with pytest.raises(UserError, match="image cannot be decoded"):
+        read_mask(_with_chunk(palette, b"PLTE", b"\0" * 8))
+    with pytest.raises(UserError, match="image cannot be decoded"):
+        read_rgb(_with_chunk(palette, b"tRNS", b"\0" * 1000))
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(file, "AVIF")
+    avif = file.getvalue()
+    for place in range(len(avif) - 60, len(avif), 4):
+        with suppress(UserError):
+            read_rgb(avif[:place] + bytes(4) + avif[place + 4 :])
+
+
+def test_a_damaged_header_of_a_whole_photo_is_no_matter_of_a_warning(tmp_path: Path) -> None:
+    photo = Image.new("RGB", (8, 8))
+    photo.getexif()[0x0112] = 6
+    photo.save(tmp_path / "photo.jpg", exif=photo.getexif())
+    content = (tmp_path / "photo.jpg").read_bytes()
+    at = content.index(b"MM\0*") + 9
+    (tmp_path / "photo.jpg").write_bytes(content[:at] + b"\xff" + content[at + 1 :])
+    code = "import sys; from pathlib import Path; from u2pl.data.reading import read_rgb; "
+    code += "print(read_rgb(Path(sys.argv[1])).size)"
+    command = [sys.executable, "-c", code, str(tmp_path / "photo.jpg")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("(8, 8)\n", "")

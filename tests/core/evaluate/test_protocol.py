@@ -45,7 +45,9 @@ def test_describe(protocol, words):
         {"scales": ()},
         {"scales": (0,)},
         {"scales": (float("inf"),)},
+        {"scales": (1e4,)},
         {"crop": 0},
+        {"crop": 2**63},
         {"stride": 3},
     ],
 )

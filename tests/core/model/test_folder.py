@@ -360,6 +360,10 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
         with_config(classes=["background", "\x1b[2J", "dog"]),
         "classes.1: a class name holds a control character",
     ),
+    "a class that turns a line round": (
+        with_config(classes=["background", "\u202egnp", "dog"]),
+        "classes.1: a class name holds a control character",
+    ),
     "a newer format": (with_config(format=FORMAT + 1), f"newer than {FORMAT}.*upgrade"),
     "no format": (with_config(format=None), "no format number"),
     "format 0": (with_config(format=0), "no format number"),
@@ -391,6 +395,9 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
         "normalisation.mean",
     ),
     "division by zero": (with_config(normalisation__std=[1, 1, 0]), "normalisation.std.2"),
+    "a deviation that is true": (with_config(normalisation__std=[1, 1, True]), "std.2: .*number"),
+    "a crop that is true": (with_config(crop=True), "crop: .*integer"),
+    "a seed in quotes": (with_config(seed="3"), "seed: .*integer"),
     "a mean that is no number": (
         with_config(normalisation__mean=[0, 0, float("nan")]),
         "normalisation.mean.2",

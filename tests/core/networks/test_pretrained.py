@@ -207,6 +207,13 @@ def test_files_that_cannot_be_read(tmp_path: Path, resnet: dict[str, torch.Tenso
             path.write_bytes(content)
             with refused("damaged"):
                 read_weights(path)
+    content = bytearray((tmp_path / "whole.pth").read_bytes())
+    content[len(content) // 2] ^= 1  # a number of a tensor
+    (tmp_path / "flipped.pth").write_bytes(content)
+    with refused("flipped.pth is damaged: the checksum of .* is another one; download it again"):
+        read_weights(tmp_path / "flipped.pth")
+    torch.save(resnet, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert read_weights(tmp_path / "old.pth").keys() == resnet.keys()  # without checksums
     torch.save({"epoch": 3}, tmp_path / "other.pth")
     with refused("no tensors"):
         read_weights(tmp_path / "other.pth")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -74,6 +75,12 @@ def scores(iou: str, miou: str) -> str:
         (scores("[1.0]", "1e999"), "is not the summary of a run: networks.student.miou: "),
         (scores('["much"]', "1.0"), "of a run: networks.student.per_class_iou.0"),
         (scores("[1.0]", "1.0"), "student has 1 scores for 2 classes"),
+        (
+            scores("[1.0, 1.0]", "1.0")[:-1] + ', "network": "ema"}',
+            "it has no scores of the ema, which was kept",
+        ),
+        ('{"steps": true}', "is not the summary of a run: steps: "),
+        ('{"steps": 1, "steps": 2}', "it has the key 'steps' twice"),
         ('{"versions": "new"}', "is not the summary of a run: versions: "),
     ],
 )
@@ -85,3 +92,12 @@ def test_what_is_no_finished_run_is_said(tmp_path: Path, text: str | None, says:
     assert "\n" not in str(refused.value)
     with pytest.raises(UserError, match="no trained network"):
         _ = Run(tmp_path).model
+
+
+def test_what_is_said_of_a_finished_run_is_there(run: Run, tmp_path: Path) -> None:
+    assert run.whole_summary == run.summary
+    for name in ("split", "miou_best"):
+        held = {key: value for key, value in run.summary.items() if key != name}
+        (tmp_path / "summary.json").write_text(json.dumps(held))
+        with pytest.raises(UserError, match=rf"does not say {name}: delete it, and train --resume"):
+            _ = Run(tmp_path).whole_summary

@@ -60,7 +60,8 @@ def doctor(app: App, request: Request) -> int:
 
 def show_result(app: App, run: Run, console: Console) -> None:
     """Print the table of scores of a finished run, and what can be typed next."""
-    summary, classes = run.summary, run.summary["classes"]
+    summary = run.whole_summary
+    classes = summary["classes"]
     spent = f"after {summary['steps']} steps and {summary['seconds']:.0f} s"
     folder = shlex.quote(str(run.folder))
     lines = [

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,10 +19,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from u2pl.counting import OnProgress, duration
+from u2pl.errors import one_line
 
 if TYPE_CHECKING:
     from u2pl.evaluate.confusion import Score
@@ -177,7 +179,7 @@ class ConsoleReporter:
         if distributed.rank() != 0:
             yield lambda done, total: None
             return
-        console, begin, said = Console(stderr=True), time.monotonic(), 0.0
+        console, begin, said = SafeConsole(stderr=True), time.monotonic(), 0.0
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         bar = Progress(*columns, console=console, transient=True)
         task = bar.add_task(what)
@@ -205,10 +207,25 @@ class ConsoleReporter:
                 bar.stop()
 
 
+class SafeConsole(Console):
+    """A console that shows a space for whatever in names of others would command a terminal."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """As rich renders it; its own codes are in styles and controls, not in the text."""
+        for segment in super().render(renderable, options):
+            text = segment.text
+            if segment.control or text.isprintable():
+                yield segment
+            else:
+                yield Segment("\n".join(map(one_line, text.split("\n"))), segment.style)
+
+
 def standard_output() -> Console:
     """Standard output; wide enough for tables if it is no terminal."""
     plain = not sys.stdout.isatty()
-    return Console(width=160 if plain and "COLUMNS" not in os.environ else None)
+    return SafeConsole(width=160 if plain and "COLUMNS" not in os.environ else None)
 
 
 def option_table(rows: Sequence[OptionRow]) -> Table:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from u2pl.errors import UserError, one_line, out_of_memory
+from u2pl.errors import UserError, one_line, out_of_memory, shortened
 
 LOADING = "loading PyTorch ..."
 #: What a system says of a path that a user has named or owns.
@@ -68,4 +68,4 @@ def begin(command: str) -> None:
 
 def say_error(message: str) -> None:
     """The line that every error ends in."""
-    print(f"error: {one_line(message)}", file=sys.stderr)
+    print(shortened(f"error: {one_line(message)}"), file=sys.stderr)

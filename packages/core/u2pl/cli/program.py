@@ -28,7 +28,7 @@ from u2pl.cli.requests import (
     sweep_request,
 )
 from u2pl.errors import UserError, synonym
-from u2pl.output import outlive_output
+from u2pl.output import outlive_output, show_what_can_be_shown
 from u2pl.run.app import App
 from u2pl.run.request import TRAIN_ONLY, Request, default_of, parameters
 from u2pl.version import __version__
@@ -40,6 +40,7 @@ class OneLineErrors(TyperGroup):
     """A program whose mistakes of usage are one line too, with exit code 2."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        show_what_can_be_shown()
         standalone = kwargs.pop("standalone_mode", True)
         typed = args[0] if args else kwargs.get("args")
         if "" in (sys.argv[1:] if typed is None else typed):  # as a path it would be this folder

@@ -203,7 +203,9 @@ def read_boxes(path: Path, source: Source, threshold: float | None = None) -> di
 
 
 def _table(rows: list[list[float]]) -> np.ndarray:
-    """Float [N, 6]; ValueError if a row has another length."""
+    """Float [N, 6]; ValueError if a row has another length, or holds no numbers."""
+    if any(type(value) not in (int, float) for row in rows for value in row):
+        raise ValueError("a box is six numbers")
     table = np.array(rows, np.float64)
     if table.size and table.shape[1:] != (6,):
         raise ValueError("a box is six numbers")

@@ -37,7 +37,8 @@ def read_lines(path: Path, keep_blank: bool = False) -> list[str]:
     read as UTF-8 text, or a line is longer than any path.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        # not splitlines(), which ends lines at characters that no editor shows as an end
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path} cannot be read as a text file ({error}): write one entry per line, UTF-8"

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 from PIL import ExifTags, Image
-
-# Damaged headers are common, and nothing that a person could mend here.
-warnings.filterwarnings("ignore", message="Corrupt EXIF data", module="PIL")
 
 #: How photos are read whose mask does not tell, by its size, which way it was drawn.
 UPRIGHT, STORED = "upright", "stored"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import os
 import stat
-import struct
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -27,17 +27,16 @@ MEGAPIXELS, LIMIT = 500, "U2PL_MEGAPIXELS"
 #: Pillow's names of the documented formats.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "GIF", "JPEG2000", "AVIF", "PPM")
 
-# What Pillow raises for files that are no image, or not a whole one.
-_DAMAGED = (
-    *(OSError, SyntaxError, ValueError, EOFError, struct.error),
-    Image.DecompressionBombError,  # of a tile, behind the header
-)
 # Pillow scales greyscale of 2 and 4 bits to 0..255; a mask's ids are scaled back.
 _STRETCHED = {"L;2": 85, "L;4": 17}
 # Formats that do not keep every pixel as it was; the last three do so at some settings alone.
 _LOSSY = ("JPEG", "MPO", "AVIF", "WEBP", "JPEG2000")
 # Below this high byte, a 16-bit colour needs fewer than 14 bits.
 _FEW_BITS = 64
+
+# Pillow warns of damaged headers, without naming the file. They are common, and nothing that a
+# person could mend: what counts are the pixels, and those that cannot be decoded are an error.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Held while Pillow's own limit is off; replaced in child processes, which may be forked meanwhile.
 _opening = threading.Lock()
@@ -80,19 +79,16 @@ def read_rgb(
 
 def to_rgb(image: Image.Image, where: str) -> Image.Image:
     """8-bit RGB of an opened image, called `where` in errors; as `read_rgb`, as it is stored."""
-    try:
+    with _pillow(where):
         image.load()
-    except _DAMAGED as error:
-        raise _broken(where, error) from None
     if image.mode == "F":
         raise UserError(
             f"{where} holds floating-point pixels: save it with 8 or 16 bits per channel"
         )
     if image.mode.startswith("I"):
         image = Image.fromarray(to_eight_bits(np.asarray(image), where))
-    if image.mode == "P":  # via RGBA: Pillow warns of transparent palette entries otherwise
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+    with _pillow(where):  # via RGBA: Pillow warns of transparent palette entries otherwise
+        return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
 
 
 def read_ids(file: Path | bytes, where: str = "") -> np.ndarray:
@@ -147,7 +143,8 @@ def read_mask(file: Path | bytes, where: str = "") -> DrawnMask:
         values = np.asarray(image)
         if raw in _STRETCHED:
             values = values // np.uint8(_STRETCHED[raw])
-        palette = colours_of(image) if image.mode == "P" else None
+        with _pillow(name):
+            palette = colours_of(image) if image.mode == "P" else None
         return DrawnMask(values, palette, image.mode, lossy)
     flat = image.convert("L" if image.mode in ("LA", "La") else "RGB")
     return DrawnMask(np.asarray(flat), None, image.mode, lossy)
@@ -168,10 +165,8 @@ def read_mask_header(file: Path | bytes, where: str = "") -> MaskHeader:
     """
     name = _name(file, where)
     with _header(file, name) as header:
-        try:
+        with _pillow(name):
             palette = colours_of(header) if header.mode == "P" else None
-        except _DAMAGED as error:
-            raise _broken(name, error) from None
         painted = header.mode not in ("P", "L", "LA", "La", "1", "F", "I")
         return MaskHeader(painted and header.mode[0] != "I", palette, _lossy(header))
 
@@ -310,14 +305,8 @@ def _name(file: Path | bytes, where: str) -> str:
 
 
 def _header(file: Path | bytes, name: str) -> Image.Image:
-    try:
+    with _pillow(name):
         image = open_image(file)
-    except FileNotFoundError:
-        raise _missing(name) from None
-    except UserError:
-        raise
-    except _DAMAGED as error:
-        raise _broken(name, error) from None
     width, height = image.size
     most = _limit()
     if width * height > most * 1_000_000:
@@ -391,10 +380,8 @@ def _limit() -> float:
 def _decode(file: Path | bytes, name: str) -> _Decoded:
     with _header(file, name) as image:
         raw, faced = raw_mode(getattr(image, "tile", [])), facing(image)
-        try:
+        with _pillow(name):
             image.load()
-        except _DAMAGED as error:
-            raise _broken(name, error) from None
         return _Decoded(image, raw, faced)
 
 
@@ -405,13 +392,30 @@ def _of_16_bits(image: Image.Image, file: Path | bytes, name: str) -> Image.Imag
         return image  # the high bytes are the 8-bit image
     with _header(file, name) as again:
         try:
-            tiles = getattr(again, "tile", [])
-            again.tile = swapped(tiles, raw_mode(tiles))  # type: ignore[attr-defined]
-            again.load()
-        except _DAMAGED:  # Pillow cannot read this kind the other way round
+            with _pillow(name):
+                tiles = getattr(again, "tile", [])
+                again.tile = swapped(tiles, raw_mode(tiles))  # type: ignore[attr-defined]
+                again.load()
+        except UserError:  # Pillow cannot read this kind the other way round
             return image
         low = np.asarray(again.convert("RGB"))
     return Image.fromarray(to_eight_bits(high.astype(np.uint16) * 256 + low, name))
+
+
+@contextmanager
+def _pillow(name: str) -> Iterator[None]:
+    """UserError for whatever Pillow raises inside: each of its decoders has errors of its own.
+
+    Nothing else belongs there, for our own mistakes would be taken for damaged files.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except FileNotFoundError:
+        raise _missing(name) from None
+    except Exception as error:
+        raise _broken(name, error) from None
 
 
 def _missing(where: str) -> UserError:

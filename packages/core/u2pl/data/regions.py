@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from pathlib import Path
@@ -224,11 +223,9 @@ def open_regions(path: Path, stored_pixels: bool = False) -> Regions:
 
     Raises UserError if the file is missing, too large or no image.
     """
-    with warnings.catch_warnings():  # Pillow's do not say which file it is
-        warnings.simplefilter("ignore")
-        header = read_photo_header(path)
-        blocks = None if header.deep or header.facing.tag != 1 else _blocks(path)
-        return blocks or Decoded(np.array(read_rgb(path, upright=not stored_pixels)))
+    header = read_photo_header(path)
+    blocks = None if header.deep or header.facing.tag != 1 else _blocks(path)
+    return blocks or Decoded(np.array(read_rgb(path, upright=not stored_pixels)))
 
 
 def _blocks(path: Path) -> Blocks | None:

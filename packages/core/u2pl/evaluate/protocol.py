@@ -27,6 +27,7 @@ class EvaluationProtocol(BaseModel):
     crop: int | None = Field(
         None,
         ge=1,
+        le=2**20,
         description="side in pixels of the centre crop or sliding window; ignored for whole images",
     )
     blend: Blend = Field(
@@ -34,7 +35,7 @@ class EvaluationProtocol(BaseModel):
         description="weights of a window's pixels where windows overlap: all alike, falling "
         "linearly to the window's edges, or as a Gaussian",
     )
-    scales: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+    scales: tuple[Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)], ...] = Field(
         (1.0,),
         min_length=1,
         description="scales of multi-scale inference, relative to the image's size; their softmax "

@@ -154,7 +154,9 @@ def read_card(path: Path) -> Card:
             "upgrade u2pl"
         )
     try:
-        return Card.model_validate(_without_old_head(config) if version == 1 else config)
+        whole = _without_old_head(config) if version == 1 else config
+        # as JSON: lists stand for tuples there, but no truth value for a number
+        return Card.model_validate_json(json.dumps(whole), strict=True)
     except ValidationError as error:
         reason = explain(error)
         raise UserError(f"{path}: {reason}; copy the folder again or upgrade u2pl") from error

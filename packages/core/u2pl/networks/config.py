@@ -116,6 +116,11 @@ class NetworkConfig(BaseModel):
         none = value is None or (isinstance(value, str) and value.lower() in ("", RANDOM))
         return RANDOM if none else value
 
+    @field_validator("embed_kernel", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object) -> object:
+        return str(value) if isinstance(value, bool) else value  # a literal 1 takes True for itself
+
     @field_validator("decoder")
     @classmethod
     def _decoder_exists(cls, value: str) -> str:

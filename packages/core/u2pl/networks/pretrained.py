@@ -6,6 +6,7 @@ import logging
 import socket
 import urllib.request
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,8 +172,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
+        _check_sums(path)
         with warnings.catch_warnings(action="ignore"):
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # whatever a file that is none can make of an unpickler
         raise UserError(
             f"{path} is damaged or no file of tensors ({type(error).__name__}); download it again"
@@ -193,6 +197,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} holds {len(odd)} tensors that are not plain numbers in memory; first: {odd[0]}"
         )
     return tensors
+
+
+def _check_sums(path: Path) -> None:
+    """UserError if the checksums of a file of `torch.save`, which torch ignores, are others."""
+    if not zipfile.is_zipfile(path):  # files of before 2020 have none
+        return
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise UserError(
+            f"{path} is damaged: the checksum of {damaged} is another one; download it again, or, "
+            "if it was written without checksums, load and save it once more with torch"
+        )
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:

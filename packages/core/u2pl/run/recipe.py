@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from types import NoneType
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import InitErrorDetails
 
 from u2pl.errors import UserError, did_you_mean, explain
 from u2pl.evaluate.protocol import EvaluationProtocol
@@ -383,7 +384,22 @@ def _value(text: str) -> object:
 
 def _strict(model: type[Checked], values: Nested) -> Checked:
     """Options as they are written: a number is no truth value, and a finite one."""
+    for place, value in _endless(values):
+        found = InitErrorDetails(type="finite_number", loc=place, input=value)
+        raise ValidationError.from_exception_data(model.__name__, [found])
     return model.model_validate_json(json.dumps(_written(values)), strict=True)
+
+
+def _endless(value: object, place: tuple[str | int, ...] = ()) -> Iterator[tuple[Any, object]]:
+    """The numbers that are NaN, infinite, or larger than any float, and where they stand."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _endless(each, (*place, key))
+    elif isinstance(value, (list, tuple)):
+        for number, each in enumerate(value):
+            yield from _endless(each, (*place, number))
+    elif isinstance(value, (int, float)) and not abs(value) <= sys.float_info.max:
+        yield place, value
 
 
 def _written(value: object) -> object:
@@ -392,8 +408,6 @@ def _written(value: object) -> object:
         return {key: _written(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_written(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
     return value if isinstance(value, (str, int, float, NoneType)) else str(value)
 
 

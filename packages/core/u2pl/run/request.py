@@ -139,6 +139,11 @@ class Request:
         # data is named by text, which may be a number: labeled=4
         numbers = {k for k in data if isinstance(values.get(k), (int, float))}
         given = {k: str(v) if isinstance(v, Path) or k in numbers else v for k, v in values.items()}
+        hints = get_type_hints(cls)
+        for name, value in given.items():  # pydantic takes true for 1, and 1 for true
+            if isinstance(value, bool) != (hints[name] is bool):
+                expected = "true or false" if hints[name] is bool else "a number or a text"
+                raise UserError(f"{name}: write {expected}, not {value!r}")
         try:
             request: Self = TypeAdapter(cls).validate_python(given)
         except ValidationError as error:

@@ -32,6 +32,8 @@ CLASSES = ("background", "cat", "dog", "striped fish", "fish", "car, truck")
         ("red car, dog", ["red", "car", "dog"]),
         ("Cat", ["Cat"]),
         ("c++ (x) [y]", ["c++", "(x)", "[y]"]),
+        ("\u2028cat\u2028dog\xa0", ["cat", "dog"]),
+        ("cat \u3000x\x0by", ["cat", "x", "y"]),
     ],
 )
 def test_cells_are_taken_apart(text: str, names: list[str]) -> None:
@@ -167,3 +169,12 @@ def test_what_is_no_xml_is_refused(tmp_path: Path, text: bytes) -> None:
     ) as error:
         object_names(tmp_path / "a.xml")
     assert "\n" not in str(error.value)
+
+
+def test_a_cell_that_is_far_too_long_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("image,classes\na," + "a," * 50_000 + "\n")
+    with pytest.raises(UserError, match=r"t.csv, line 2 has 100000 characters of classes: write"):
+        csv_lines(path, CLASSES)
+    path.write_text("image,classes\na," + "ct " * 6_000 + "\n")
+    assert csv_lines(path, CLASSES)[0].names == ["ct"] * 6_000

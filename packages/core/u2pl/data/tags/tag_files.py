@@ -7,6 +7,7 @@ import difflib
 import io
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,10 @@ COLUMNS = ("image", "classes")
 #: Minimum similarity, 0 to 1, of a misspelt class name to the class.
 ALIKE = 0.6
 
-_BETWEEN = " \t\r\n,;"
+#: Characters of a cell of classes, each of which is compared with all of them.
+LONGEST = 20_000
+
+_BETWEEN = r"[\s,;]"
 
 
 class Line(NamedTuple):
@@ -57,6 +61,11 @@ def csv_lines(path: Path, classes: tuple[str, ...]) -> list[Line]:
                 raise UserError(
                     f"{path}, line {rows.line_num} must have one cell for each of "
                     f"{', '.join(columns)}: write {example}"
+                )
+            if len(row[shown]) > LONGEST:
+                raise UserError(
+                    f"{path}, line {rows.line_num} has {len(row[shown])} characters of classes: "
+                    f"write at most {LONGEST}, such as {example}"
                 )
             lines.append(Line(row[image].strip(), split_names(row[shown], classes)))
     except csv.Error as error:
@@ -139,13 +148,17 @@ def split_names(text: str, classes: tuple[str, ...]) -> list[str]:
     returned as written: the words most similar to a class name, or else the first word.
     """
     longest_first = sorted(map(re.escape, classes), key=len, reverse=True)
-    known = re.compile(rf"(?:{'|'.join(longest_first)}|\d+)(?=[{_BETWEEN}]|$)")
-    names, rest = [], text.strip(_BETWEEN)
+    known = re.compile(rf"(?:{'|'.join(longest_first)}|\d+)(?={_BETWEEN}|$)")
+    names, rest = [], _from_first_word(text)
     while rest:
         match = known.match(rest)
         names.append(match.group() if match else _unknown(rest, classes))
-        rest = rest[len(names[-1]) :].lstrip(_BETWEEN)
+        rest = _from_first_word(rest[len(names[-1]) :])
     return names
+
+
+def _from_first_word(text: str) -> str:
+    return re.sub(rf"^{_BETWEEN}+", "", text)
 
 
 def nearest(name: str, classes: Iterable[str]) -> str | None:
@@ -154,14 +167,15 @@ def nearest(name: str, classes: Iterable[str]) -> str | None:
 
 
 def _unknown(rest: str, classes: tuple[str, ...]) -> str:
-    piece = re.split("[,;]", rest)[0].rstrip()
+    piece = re.split("[,;]", rest, maxsplit=1)[0].rstrip()
     most = max(len(name.split()) for name in classes)
     runs = [piece[: gap.start()] for gap in islice(re.finditer(r"\s+|$", piece), most)]
     best = max(runs, key=lambda run: _likeness(run, classes))
     return best if _likeness(best, classes) >= ALIKE else runs[0]
 
 
-def _likeness(text: str, classes: Iterable[str]) -> float:
+@lru_cache(10_000)  # misspelt once, misspelt for many images
+def _likeness(text: str, classes: tuple[str, ...]) -> float:
     return max(difflib.SequenceMatcher(None, text, name).ratio() for name in classes)
 
 

@@ -52,7 +52,7 @@ class Finding:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """summary.json; empty while the run goes on."""
-        return Run(self.folder).summary if (self.folder / SUMMARY).exists() else {}
+        return Run(self.folder).whole_summary if (self.folder / SUMMARY).exists() else {}
 
     @cached_property
     def _reading(self) -> Reading:
