@@ -445,7 +445,10 @@ def test_what_cannot_be_evaluated_or_predicted(
 #: What is typed behind `predict RUN IMAGES --out DATA`, and words of the complaint.
 PREDICTING = {
     "a probability above one": ("--ignore-below 1.5", ["--ignore-below 1.5", "between 0 and 1"]),
-    "no such format": ("--format cvta", ["--format cvta", "mean cvat?", "coco, cvat, labelme"]),
+    "no such format": (
+        "--format cvta",
+        ["--format cvta", "mean cvat?", "coco, cvat, geojson, labelme"],
+    ),
     "a negative area": ("--min-area -1", ["--min-area and --tolerance must not be negative"]),
     "no window": ("--window 0", ["'--window'", "greater than or equal to 1"]),
     "no such blend": ("--blend lin", ["--blend", "'mean', 'linear', 'gaussian'"]),

@@ -123,7 +123,7 @@ class Watched:
             strong = self.outputs[1].logits.chunk(2)
             return [own, *(self.confident(f"s{k + 1}", strong[k], k) for k in range(2))]
         if name == "UniMatchV2":
-            strong = self.outputs[0].logits.chunk(2)
+            strong = self.outputs[0].logits[images:].chunk(2)
             return [self.confident(f"s{k + 1}", strong[k], k) for k in range(2)]
         logits = self.outputs[0].logits[images:]
         if name in ("FixMatch", "AugSeg"):
