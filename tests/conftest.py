@@ -51,6 +51,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=3, metavar="N", help="kill a run N times")
 
 
+#: Files that take a minute or so, the slowest first.
+SLOW = (
+    *("tests/test_docs_commands.py", "tests/semi/test_processes.py", "tests/semi/test_resume.py"),
+    *("tests/core/model/test_onnx_file.py", "tests/test_docs.py", "tests/semi/test_contract.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files first: begun last, one would keep a process at work when all others are done."""
+    places = {str(ROOT / file): place for place, file in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(str(item.path), len(SLOW)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_network() -> Iterator[None]:
     """A connection to another machine fails at once, with its address."""
