@@ -38,7 +38,7 @@ from u2pl.data.transforms import Geometry, TrainTransform
 from u2pl.training.memory import keep_freed_memory
 from u2pl_da.batches import DomainStreams
 from u2pl_da.rare_class_sampling import RareClassConfig, RareClassStream
-from u2pl_da.task import AdaptDataConfig
+from u2pl_da.sections import AdaptDataConfig
 
 PLAIN, RARE, TRAINING = (
     "source images in plain order",

@@ -29,10 +29,12 @@ from u2pl.errors import UserError
 from u2pl.methods.discovery import load_method, method_names
 from u2pl.methods.method import Method
 from u2pl.networks.encoder import family_of
-from u2pl.networks.parts import decoder_file, decoder_names
+from u2pl.networks.registry import decoder_file, decoder_names
 from u2pl.run.app import APPS, App, find_app
-from u2pl.run.recipe import flat_keys, recipe_path, resolve
+from u2pl.run.presets import recipe_path
+from u2pl.run.recipe import resolve
 from u2pl.run.run import Run
+from u2pl.run.sections import flat_keys
 from u2pl.run.train import train
 from u2pl_semi.app import APP, SemiRequest
 
@@ -147,7 +149,7 @@ def unknown_options(page: Path, kinds: Iterable[Kind]) -> set[str]:
     """Options, and groups of options, that a page names and no method has."""
     known: set[str] = set()
     for app, kind in kinds:
-        keys = [*flat_keys(app.task_module.SECTIONS), *flat_keys(kind.Config, "method.")]
+        keys = [*flat_keys(app.sections), *flat_keys(kind.Config, "method.")]
         for key, _ in keys:
             known |= {key, *(key[:end] for end, sign in enumerate(key) if sign == ".")}
     named = set(OPTION.findall(page.read_text(encoding="utf-8")))
@@ -161,7 +163,7 @@ def refused(page: Path, kinds: Iterable[Kind]) -> list[str]:
 
 
 def accepts(app: App, kind: type[Method[Any]], assignment: str) -> bool:
-    recipe, sections = recipe_path(app.recipes, "light"), app.task_module.SECTIONS
+    recipe, sections = recipe_path(app.recipes, "light"), app.sections
     try:
         resolve(recipe, kind.Config, [assignment], sections=sections)
     except UserError:

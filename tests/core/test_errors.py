@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from u2pl.errors import LONGEST, SYNONYMS, did_you_mean, explain, one_line, shortened
 from u2pl.methods.discovery import known_methods, load_method
 from u2pl.run.app import APPS, find_app
-from u2pl.run.recipe import Sections, flat_keys
 from u2pl.run.request import flag, parameters
+from u2pl.run.sections import Sections, flat_keys
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_synonyms_are_real_options() -> None:
     """Each is an option of every app's methods, or of some; each flag is one of `train`."""
     for name in APPS:
         app = find_app(name)
-        keys = {key for key, _ in flat_keys(app.task_module.SECTIONS)}
+        keys = {key for key, _ in flat_keys(app.sections)}
         own = {
             key
             for method in known_methods(app.methods)

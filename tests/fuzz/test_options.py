@@ -19,7 +19,8 @@ from harness.same import same
 from harness.verdicts import Subject, expect
 from harness.world import World, small, type_words
 from u2pl.methods.discovery import load_method, method_names
-from u2pl.run.recipe import Recipe, flat_keys, flat_values
+from u2pl.run.recipe import Recipe, flat_values
+from u2pl.run.sections import flat_keys
 from u2pl_da.app import APP as DOMAIN_ADAPT
 from u2pl_semi.app import APP as SEMI
 from u2pl_semi.app import program
@@ -52,7 +53,7 @@ def keys_of(name: str) -> list[tuple[str, str]]:
     app, found = APPS[name], list[tuple[str, str]]()
     for method in method_names(app.methods):
         kind = load_method(f"{app.package}.methods", app.methods, method)
-        sections = flat_keys(app.task_module.SECTIONS)
+        sections = flat_keys(app.sections)
         found += [(method, key) for key, _ in (*sections, *flat_keys(kind.Config, "method."))]
     return found
 

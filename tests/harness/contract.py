@@ -21,7 +21,8 @@ from u2pl.methods.method import Method, Passes
 from u2pl.methods.step import StepResult
 from u2pl.mixing.mixers import Mixer
 from u2pl.networks.segmentor import Segmentor
-from u2pl.run.recipe import recipe_path, resolve
+from u2pl.run.presets import recipe_path
+from u2pl.run.recipe import resolve
 from u2pl.schedules import Progress
 from u2pl.training.checkpoint import load_checkpoint, save_checkpoint
 from u2pl.training.config import TrainConfig
@@ -288,7 +289,7 @@ class MethodContract(EveryMethod):
 
     def test_every_recipe_suits_every_method(self, method: str, recipe: str) -> None:
         kind = load_method(f"{self.app.package}.methods", self.app.methods, method)
-        path, sections = recipe_path(self.app.recipes, recipe), self.app.task_module.SECTIONS
+        path, sections = recipe_path(self.app.recipes, recipe), self.app.sections
         _, options = resolve(path, kind.Config, sections=sections)
         assert options.model_dump().keys() == kind.Config.model_fields.keys()
 

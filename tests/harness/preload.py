@@ -6,7 +6,7 @@ import small_mit
 
 from u2pl.methods.discovery import load_method, method_names
 from u2pl.networks.encoder import families
-from u2pl.networks.parts import decoder_file, decoder_names
+from u2pl.networks.registry import decoder_file, decoder_names
 from u2pl.run.app import APPS, find_app
 
 

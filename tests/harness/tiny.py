@@ -8,7 +8,7 @@ from typing import Any
 from u2pl.methods.discovery import load_method
 from u2pl.methods.method import Method
 from u2pl.run.app import App
-from u2pl.run.recipe import flat_keys
+from u2pl.run.sections import flat_keys
 
 Options = Mapping[str, Any]
 

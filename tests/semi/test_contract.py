@@ -15,7 +15,8 @@ from u2pl.counting import silently
 from u2pl.errors import UserError
 from u2pl.methods.batches import PairBatch
 from u2pl.methods.discovery import load_method, method_names
-from u2pl.run.recipe import Recipe, recipe_path, resolve
+from u2pl.run.presets import recipe_path
+from u2pl.run.recipe import Recipe, resolve
 from u2pl.run.train import make_task
 from u2pl.schedules import Progress
 from u2pl_semi.app import APP

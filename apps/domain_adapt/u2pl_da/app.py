@@ -64,6 +64,7 @@ APP = App(
     "minutes on two cores. Then [bold]u2pl-da doctor --source FOLDER --target FOLDER[/bold] tells "
     "whether your own images and masks will do.",
     presets={"gta5": "gta5-cityscapes", "synthia": "synthia-cityscapes"},
+    options="u2pl_da.sections:AdaptSections",
 )
 
 program = new_program(APP)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from pydantic import Field
 from torch.utils.data import Dataset
 
 from u2pl import distributed
@@ -23,43 +22,14 @@ from u2pl.data.transforms import TrainSample, TrainTransform
 from u2pl.errors import UserError
 from u2pl.networks.config import RANDOM
 from u2pl.run.app import App
-from u2pl.run.recipe import Recipe, Sections
+from u2pl.run.recipe import Recipe
 from u2pl.run.request import Request
 from u2pl.run.task import Crops, Part, Task
-from u2pl.training.config import DataConfig
 from u2pl_da.adaptation import AdaptationConfig
 from u2pl_da.app import AdaptRequest
 from u2pl_da.batches import DomainStreams
 from u2pl_da.rare_class_sampling import RareClassConfig, RareClassStream, classes_without_pixels
-
-
-class AdaptDataConfig(DataConfig):
-    """Crops and augmentation of the images of two domains."""
-
-    target_long_side: int = Field(
-        0,
-        ge=0,
-        description="as long_side, for the target images (long_side is for the source images); 0 = "
-        "never shrunk",
-    )
-    target_share: float = Field(
-        0.5,
-        gt=0,
-        lt=1,
-        description="share of the labelled images of a step that are of the target, with "
-        "--target-labeled",
-    )
-
-
-class AdaptSections(Sections):
-    """Options that all methods share."""
-
-    data: AdaptDataConfig = Field(
-        default_factory=lambda: AdaptDataConfig(), description="crops and augmentation"
-    )
-
-
-SECTIONS = AdaptSections
+from u2pl_da.sections import AdaptDataConfig
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ APP = App(
     "two idle cores. Then [bold]u2pl-semi doctor --data FOLDER[/bold] tells whether your own "
     "images and masks will do.",
     presets={"voc": "voc", "cityscapes": "cityscapes"},
+    options="u2pl_semi.sections:SemiSections",
 )
 
 program = new_program(APP)

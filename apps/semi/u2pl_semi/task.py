@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
 
 from u2pl.counting import Counting
 from u2pl.data.boxes import read_boxes
@@ -21,41 +20,10 @@ from u2pl.data.transforms import TrainTransform
 from u2pl.errors import UserError
 from u2pl.methods.batches import PairedStreams
 from u2pl.run.app import App
-from u2pl.run.recipe import Recipe, Sections
+from u2pl.run.recipe import Recipe
 from u2pl.run.task import Part, Task
-from u2pl.training.config import DataConfig
 from u2pl_semi.requests import SemiRequest
-
-
-class SemiDataConfig(DataConfig):
-    """Crops and augmentation, and which data are accepted."""
-
-    allow_absent_classes: bool = Field(
-        False, description="train although a class occurs in no labelled mask"
-    )
-    boxes: str = Field(
-        "",
-        description="file of `detector predict`: pixels inside boxes of their class shape the "
-        "prototypes of method.pixel_weight too; none if empty",
-    )
-    box_threshold: float = Field(
-        0.85,
-        ge=0,
-        le=1,
-        description="score of the boxes that are used; 0.85 on VOC, 0.95 on Cityscapes "
-        "(Weighting-PL sec. 4.1)",
-    )
-
-
-class SemiSections(Sections):
-    """Options that all methods share."""
-
-    data: SemiDataConfig = Field(
-        default_factory=lambda: SemiDataConfig(), description="crops and augmentation"
-    )
-
-
-SECTIONS = SemiSections
+from u2pl_semi.sections import SemiDataConfig
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,13 @@ from u2pl.data.transforms import TrainTransform
 from u2pl.errors import UserError
 from u2pl.networks.config import NetworkConfig
 from u2pl.run.app import App
-from u2pl.run.recipe import Recipe, Sections
+from u2pl.run.recipe import Recipe
 from u2pl.run.request import Request
 from u2pl.run.task import Part, Task
 from u2pl_ws.batches import TagStream
 from u2pl_ws.methods.cam import CamConfig
 from u2pl_ws.requests import WeakRequest
 
-SECTIONS = Sections
 #: Share of the images from which on the tag of a class says too little of where it is.
 USUAL = 0.95
 

@@ -25,7 +25,7 @@ from u2pl.model.model import Model
 from u2pl.model.onnx_file import CHECKED, SAMPLE, SIZES, WholeImage, load_onnx, noise, to_onnx
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.encoder import Encoder
-from u2pl.networks.parts import decoder_file
+from u2pl.networks.registry import decoder_file
 from u2pl.networks.segmentor import Segmentor
 
 DECODERS = {

@@ -12,13 +12,8 @@ from u2pl.networks import decoders
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.encoders.pyramid import Pyramid
-from u2pl.networks.parts import (
-    Parts,
-    conv_norm_relu,
-    decoder_file,
-    decoder_names,
-    representation_head,
-)
+from u2pl.networks.parts import Parts, conv_norm_relu, representation_head
+from u2pl.networks.registry import decoder_file, decoder_names
 
 #: Decoders that come with the core, and what each has by default.
 DEFAULTS = {

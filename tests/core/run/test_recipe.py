@@ -11,7 +11,9 @@ from core.toy.methods.other import Other
 from core.toy.methods.plain import Plain
 from u2pl.errors import UserError
 from u2pl.evaluate.protocol import EvaluationProtocol
-from u2pl.run.recipe import Recipe, Sections, flat_keys, recipe_path, resolve
+from u2pl.run.presets import recipe_path
+from u2pl.run.recipe import Recipe, resolve
+from u2pl.run.sections import Sections, flat_keys
 from u2pl_semi.methods.cutmix import CutMixConfig
 from u2pl_semi.methods.mean_teacher import MeanTeacherConfig
 from u2pl_semi.methods.u2plplus import U2PLPlusConfig

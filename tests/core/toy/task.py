@@ -12,10 +12,8 @@ from u2pl.data.streams import Stream
 from u2pl.data.transforms import TrainTransform
 from u2pl.methods.batches import PairedStreams
 from u2pl.run.app import App
-from u2pl.run.recipe import Recipe, Sections
+from u2pl.run.recipe import Recipe
 from u2pl.run.task import Part, Task
-
-SECTIONS = Sections
 
 
 @dataclass(frozen=True)

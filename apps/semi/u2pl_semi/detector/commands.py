@@ -35,9 +35,10 @@ from u2pl.mixing.masks import inside_boxes
 from u2pl.model.model import choose_device, load
 from u2pl.notation import IGNORE
 from u2pl.run.presets import preset_name, recipe_path
-from u2pl.run.recipe import begun_options, flat_keys, option_rows, resolve
+from u2pl.run.recipe import begun_options, option_rows, resolve
 from u2pl.run.request import default_of
 from u2pl.run.resumption import Resumption, find_resumption, resume_command, typed
+from u2pl.run.sections import flat_keys
 from u2pl.run.train import Reporter, Silent, telling_how_to_go_on
 from u2pl.training.claim import Numbered, claimed
 from u2pl.training.config import DataConfig, TrainConfig

@@ -7,8 +7,9 @@ from torch import nn
 from u2pl.errors import UserError
 from u2pl.networks.config import RANDOM, NetworkConfig
 from u2pl.networks.encoder import Encoder, family_of
-from u2pl.networks.parts import classifier_on, decoder_file, decoder_names, width_for
+from u2pl.networks.parts import classifier_on, width_for
 from u2pl.networks.pretrained import load_pretrained
+from u2pl.networks.registry import decoder_file, decoder_names
 from u2pl.networks.segmentor import Segmentor
 from u2pl.notation import OUTPUT_STRIDE
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -13,7 +13,10 @@ from pydantic import (
     field_validator,
 )
 
-from u2pl.networks.parts import DecoderFacts, decoder_file, decoder_names
+from u2pl.networks.registry import decoder_file, decoder_names
+
+if TYPE_CHECKING:
+    from u2pl.networks.parts import DecoderFacts
 
 #: Value of `encoder_weights` for random initialisation.
 RANDOM = "none"

@@ -1,18 +1,13 @@
-"""What a file in `decoders/` provides, and the block decoders share. The folder is the registry."""
+"""What a file in `decoders/` provides, and the blocks that decoders share."""
 
 from __future__ import annotations
 
-import pkgutil
-from importlib import import_module
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from torch import nn
 
-from u2pl.networks import decoders
-
 if TYPE_CHECKING:
     from u2pl.networks.config import NetworkConfig
-    from u2pl.networks.encoder import Encoder
 
 
 #: Layers that normalise; timm's and SyncBatchNorm are subclasses of these.
@@ -37,15 +32,6 @@ class DecoderFacts(NamedTuple):
     width: int = 256  # 0: as `width_for` has it
     dropout: float = 0.1
     any_stride: bool = False  # of the first map; False: it must be at a quarter of the image
-
-
-class DecoderFile(Protocol):
-    """Interface of a file in `decoders/`."""
-
-    FACTS: DecoderFacts
-
-    def build(self, config: NetworkConfig, encoder: Encoder, num_classes: int) -> Parts:
-        """Decoder and heads for the encoder's maps, with random weights."""
 
 
 def representation_head(
@@ -85,16 +71,6 @@ def classifier_on(in_channels: int, width: int, num_classes: int, dropout: float
         nn.Dropout2d(dropout),
         nn.Conv2d(width, num_classes, 1),
     )
-
-
-def decoder_names() -> list[str]:
-    """Names of the decoders."""
-    return [found.name for found in pkgutil.iter_modules(decoders.__path__)]
-
-
-def decoder_file(name: str) -> DecoderFile:
-    """The module of a decoder, by name."""
-    return cast(DecoderFile, import_module(f"{decoders.__name__}.{name}"))
 
 
 def conv_norm_relu(

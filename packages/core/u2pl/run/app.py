@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Protocol, cast
 
 from u2pl.run.request import Request
 
 if TYPE_CHECKING:
     from u2pl.counting import Counting
-    from u2pl.run.recipe import Recipe, Sections
+    from u2pl.run.recipe import Recipe
+    from u2pl.run.sections import Sections
     from u2pl.run.task import Part, Task
 
 #: The apps by the name that `u2pl.train` takes, and where each one's `APP` is.
@@ -21,9 +23,6 @@ APPS = {"semi": "u2pl_semi.app", "domain_adapt": "u2pl_da.app", "weak": "u2pl_ws
 
 class TaskModule(Protocol):
     """What the file `task.py` of an app defines."""
-
-    #: The options that its methods share.
-    SECTIONS: type[Sections]
 
     def make_task(self, app: App, request: Request, recipe: Recipe, counting: Counting) -> Task:
         """Open the data of a request; UserError for whatever cannot work."""
@@ -43,6 +42,7 @@ class App:
     text: str  # what it does, for --help
     baseline: str  # the method that learns from labels alone, which others have to beat
     presets: Mapping[str, str] = field(default_factory=dict)  # data scheme -> its recipe
+    options: str = "u2pl.run.sections:Sections"  # those that its methods share, see `sections`
     views: tuple[Mapping[str, object], ...] = ({},)  # evaluation variants that `evaluate` scores
 
     @property
@@ -54,6 +54,11 @@ class App:
     def recipes(self) -> Path:
         """Folder of its presets."""
         return self.folder / "recipes"
+
+    @property
+    def sections(self) -> type[Sections]:
+        """The options that its methods share."""
+        return cast("type[Sections]", resolve_name(self.options))
 
     @property
     def task_module(self) -> TaskModule:

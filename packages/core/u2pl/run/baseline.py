@@ -14,9 +14,10 @@ from u2pl.evaluate.confusion import Score
 from u2pl.methods.discovery import load_method
 from u2pl.run.app import App
 from u2pl.run.compare.finished import ROLES, network_of
-from u2pl.run.recipe import Recipe, flat_keys
+from u2pl.run.recipe import Recipe
 from u2pl.run.request import Request
 from u2pl.run.run import Run
+from u2pl.run.sections import flat_keys
 from u2pl.training.run_folder import CONFIG, SUMMARY, differences, next_folder, read_config
 
 #: File of an app's package: what its baseline scores on the built-in demo.

@@ -13,6 +13,7 @@ from u2pl.run.app import App
 from u2pl.run.presets import read_recipe, recipe_path, split_assignment
 from u2pl.run.request import Request
 from u2pl.run.resumption import find_resumption
+from u2pl.run.sections import check_key, flat_keys
 
 #: Sources that are not opened in advance: they are downloaded, or loaded by a heavy package.
 _SLOW = "hf"
@@ -29,8 +30,12 @@ def check_early(app: App, request: Request) -> None:
         if found.finished:
             return
         request = found.request
+    sections = app.sections
+    known = [key for key, _ in flat_keys(sections)]
     for assignment in request.set:
-        split_assignment(assignment)
+        key, _ = split_assignment(assignment)
+        if key.partition(".")[0] in sections.model_fields:  # the method's own need torch
+            check_key(key, known)
     if request.method_file is not None:
         check_file(app.methods, request.method_file)
     else:

@@ -11,11 +11,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails
 
 from u2pl.errors import UserError, did_you_mean, explain
-from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.files import parse_toml
 from u2pl.methods.discovery import known_methods, load_method, load_method_file
 from u2pl.methods.method import AnyMethod, MethodConfig
@@ -30,7 +29,7 @@ from u2pl.run.presets import (
     split_assignment,
 )
 from u2pl.run.request import Request
-from u2pl.training.config import DataConfig, TrainConfig
+from u2pl.run.sections import Sections, check_key, flat_keys
 
 Checked = TypeVar("Checked", bound=BaseModel)
 Shared = TypeVar("Shared", bound=BaseModel)
@@ -39,25 +38,6 @@ Shared = TypeVar("Shared", bound=BaseModel)
 METHOD = "method"
 #: The recipe of data that has none of its own.
 USUAL = "light"
-
-
-class Sections(BaseModel):
-    """Options that all methods share."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    network: NetworkConfig = Field(
-        default_factory=lambda: NetworkConfig(), description="encoder, decoder, heads"
-    )
-    data: DataConfig = Field(
-        default_factory=lambda: DataConfig(), description="crops and augmentation"
-    )
-    train: TrainConfig = Field(
-        default_factory=lambda: TrainConfig(), description="length, batch, optimizer"
-    )
-    evaluate: EvaluationProtocol = Field(
-        default_factory=lambda: EvaluationProtocol(), description="evaluation protocol"
-    )
 
 
 class OptionRow(NamedTuple):
@@ -100,7 +80,7 @@ class Recipe:
         if is_own(preset):
             _check_method_section(app, kind, path)
         extra = {} if steps is None else {"train": {"steps": steps}}
-        sections = app.task_module.SECTIONS
+        sections = app.sections
         found = resolve(path, kind.Config, assignments, extra, sections)
         return cls(preset_name(preset), kind, *found)
 
@@ -123,7 +103,7 @@ class Recipe:
         Raises:
             UserError: The options are of another version.
         """
-        kind, sections = _load(app, method), app.task_module.SECTIONS
+        kind, sections = _load(app, method), app.sections
         return cls(
             config["preset"], kind, *begun_options(config, kind.Config, assignments, sections)
         )
@@ -320,15 +300,7 @@ def _assign(values: Nested, assignments: Sequence[str], known: Sequence[str]) ->
     """Put "section.key=value" strings into nested values; UserError for an unknown key."""
     for assignment in assignments:
         key, text = split_assignment(assignment)
-        if key not in known:
-            inside = [name for name in known if name.startswith(f"{key}.")][:1]
-            meant = inside or [name for name in known if name.endswith(f".{key}")]
-            near = (
-                f" (did you mean {' or '.join(meant[:3])}?)"
-                if meant
-                else did_you_mean(key, known, 0.75)
-            )
-            raise UserError(f"--set {key}: there is no such option{near}; `show` lists them all")
+        check_key(key, known)
         nested: Any = _value(text)
         for part in reversed(key.split(".")):
             nested = {part: nested}
@@ -359,16 +331,6 @@ def _explicit(config: BaseModel) -> Nested:
         for name, part in parts.items()
         if isinstance(part, BaseModel)
     }
-
-
-def flat_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted names of a model's values, and their descriptions."""
-    for name, found in model.model_fields.items():
-        kind = found.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from flat_keys(kind, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", found.description or ""
 
 
 def _value(text: str) -> object:

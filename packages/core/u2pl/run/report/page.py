@@ -16,10 +16,11 @@ from u2pl.model.folder import WEIGHTS
 from u2pl.report.curves import POINTS, figures, score_figure
 from u2pl.report.page import render, write_page
 from u2pl.run.app import App
-from u2pl.run.recipe import OptionRow, flat_keys, flat_values
+from u2pl.run.recipe import OptionRow, flat_values
 from u2pl.run.report.finding import Finding
 from u2pl.run.report.images import gallery, moments, moments_text
 from u2pl.run.report.scores import confusions, notes, score_table, tiles
+from u2pl.run.sections import flat_keys
 from u2pl.training.run_folder import CONFIG, read_config
 
 REPORT = "report.html"
@@ -94,7 +95,7 @@ def contents(run: Finding, progress: OnProgress | None = None) -> dict[str, obje
 def described_options(run: Finding) -> list[OptionRow]:
     """Every option with its meaning, as far as this version knows it."""
     app, name = run.app, str(run.config["method_name"])
-    meanings = dict(flat_keys(app.task_module.SECTIONS))
+    meanings = dict(flat_keys(app.sections))
     try:
         kind = load_method(f"{app.package}.methods", app.methods, name)
         meanings |= dict(flat_keys(kind.Config, "method."))
