@@ -27,6 +27,7 @@ import numpy as np
 from u2pl.data.opening import open_source
 from u2pl.errors import UserError
 from u2pl.run.app import find_app
+from u2pl.run.compare.finished import ROLES, network_of
 from u2pl.run.compare.gains import Spread, paired
 from u2pl.run.run import Run
 from u2pl.run.sweep.execution import Interrupted
@@ -130,34 +131,38 @@ class Comparison:
         (planned.folder / "resume.safetensors").unlink(missing_ok=True)
         return None
 
-    def results(self) -> dict[str, dict[int, Mapping[str, Any]]]:
-        """The files that there are, by variant and seed."""
-        return {
-            variant: {
-                seed: json.loads(self.result_file(variant, seed).read_text())
-                for seed in self.seeds
-                if self.result_file(variant, seed).exists()
-            }
-            for variant in VARIANTS
+
+def results(folder: Path) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """The files in a folder of results, by variant and seed."""
+    return {
+        variant: {
+            int(file.stem.rpartition("-")[2]): json.loads(file.read_text())
+            for file in sorted(folder.glob(f"{variant}-*.json"))
         }
+        for variant in VARIANTS
+    }
 
 
 def table(results: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[str]:
-    """mIoU of each variant and seed, their means, and the paired difference."""
+    """mIoU of each variant and seed, by network, and paired differences to random labels."""
     seeds = sorted({seed for runs in results.values() for seed in runs})
-    lines = ["| labels | " + " | ".join(f"seed {seed}" for seed in seeds) + " | mean |"]
-    lines.append("|---" * (len(seeds) + 2) + "|")
-    scores = {
-        variant: {seed: float(run["miou_last"]) for seed, run in runs.items()}
-        for variant, runs in results.items()
-    }
-    for variant, own in scores.items():
-        cells = [f"{own[seed]:.2f}" if seed in own else "" for seed in seeds]
-        mean = f"{np.mean(list(own.values())):.2f}" if own else ""
-        lines.append(f"| {variant} | {' | '.join(cells)} | {mean} |")
-    gains = Spread.of(list(paired(scores["suggested"], scores["random"]).values()))
-    if gains is not None:
-        lines.append(f"suggested over random, paired by seed: {gains.words('+')}")
+    heads = ["labels", "network", *(f"seed {seed}" for seed in seeds), "mean", "- random"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for role in ROLES:
+        scores = {
+            variant: {
+                seed: run["networks"][network_of(role, run["networks"])]["miou"]
+                for seed, run in runs.items()
+            }
+            for variant, runs in results.items()
+        }
+        for variant, own in scores.items():
+            cells = [f"{own[seed]:.2f}" if seed in own else "" for seed in seeds]
+            mean = Spread.of(list(own.values()))
+            gain = Spread.of(list(paired(own, scores["random"]).values()))
+            cells.append(mean.words() if mean else "")
+            cells.append(gain.words("+") if gain and variant != "random" else "")
+            lines.append(f"| {variant} | {role} | {' | '.join(cells)} |")
     return lines
 
 
@@ -191,7 +196,7 @@ def main() -> int:
         sys.exit(f"error: {error}")
     except Interrupted as stopped:
         return int(stopped.code)
-    print("\n".join(table(comparison.results())))
+    print("\n".join(table(results(Path("results") / comparison.name))))
     if args.smoke:
         shutil.rmtree(Path("results") / comparison.name)
     return 0

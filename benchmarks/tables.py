@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import suggestions
 from evidence import VARIANTS
 from written_page import write_or_check
 
@@ -256,6 +257,25 @@ def study(name: str, runs: list[Run]) -> list[str]:
         ),
         *detector_tables(ROOT / "results" / name / "detector.json"),
         *noted(ROOT / "results" / name / "notes.md"),
+    ]
+
+
+def suggestion_tables(folder: Path) -> list[str]:
+    """What suggested labels are worth beside as many random ones."""
+    found = suggestions.results(folder)
+    runs = [run for own in found.values() for run in own.values()]
+    if not runs:
+        return []
+    first = runs[0]
+    return [
+        f"## {folder.name}",
+        f"{first['data']} (fingerprint {first['data_fingerprint']}), {first['method']}, "
+        f"{first['steps']} steps of {first['options']['train']['batch']} images, scored on "
+        f"{first['evaluation']}. `first`: on {first['split']}; `suggested`: on these and "
+        f"{suggestions.COUNT} more of {suggestions.POOL}, chosen by `suggest` with the first run; "
+        f"`random`: on as many that were drawn.",
+        "\n".join(suggestions.table(found)),
+        *noted(folder / "notes.md"),
     ]
 
 
@@ -607,6 +627,7 @@ def page() -> str:
     parts = [INTRODUCTION]
     for name, runs in studies().items():
         parts += study(name, runs)
+    parts += suggestion_tables(ROOT / "results" / suggestions.NAME)
     for name, section in BENCHMARKS.items():
         file = ROOT / "results" / f"benchmark-{name}.json"
         parts += [*section(file), *noted(file.with_suffix(".md"))] if file.exists() else []

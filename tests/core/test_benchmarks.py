@@ -178,6 +178,19 @@ def test_a_study_writes_what_its_runs_found_and_skips_what_is_written(
     assert not list((tmp_path / "runs").rglob("resume.safetensors"))
 
 
+def test_what_suggested_labels_are_worth_is_paired_by_seed() -> None:
+    scores = {"first": (40.0, 42.0), "suggested": (60.0, 61.0), "random": (50.0, 53.0)}
+    results = {
+        variant: {seed: {"networks": {"student": {"miou": own[seed]}}} for seed in (0, 1)}
+        for variant, own in scores.items()
+    }
+    for run in (run for own in results.values() for run in own.values()):
+        run["networks"]["ema"] = {"miou": 7.0}
+    lines = import_module("suggestions").table(results)
+    assert lines[3] == "| suggested | student | 60.00 | 61.00 | 60.50 ± 0.71 | +9.00 ± 1.41 |"
+    assert lines[5] == "| first | average | 7.00 | 7.00 | 7.00 ± 0.00 | +0.00 ± 0.00 |"
+
+
 def test_suggestions_are_compared_with_as_many_random_labels(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +232,8 @@ def test_suggestions_are_compared_with_as_many_random_labels(
     assert all(ids[0] == "known" and len(set(ids)) == 21 for ids in lists.values())
     assert lists["random-0"] != lists["random-1"]
     shown = capsys.readouterr().out
-    assert "| suggested | " in shown and "suggested over random, paired by seed: +" in shown
-    found = json.loads((tmp_path / "results" / suggestions.NAME / "random-1.json").read_text())
+    row, again = [line for line in shown.splitlines() if line.startswith("| random | student")]
+    folder = tmp_path / "results" / suggestions.NAME
+    assert row == again and row in import_module("tables").suggestion_tables(folder)[2]
+    found = json.loads((folder / "random-1.json").read_text())
     assert found["ids"] == lists["random-1"] and "--labeled" in found["command"]
