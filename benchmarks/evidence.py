@@ -398,23 +398,24 @@ def detector_commands(name: str, data: str | None, weights: str | None) -> list[
 
 def find_boxes(name: str, data: str | None, weights: str | None) -> None:
     """Train the study's detector, unless its boxes exist, and write its file of results."""
-    folder = run_folder(name) / DETECTOR
-    if (folder / BOXES).exists():
+    folder, result = run_folder(name) / DETECTOR, Path("results") / name / "detector.json"
+    if (folder / BOXES).exists() and result.exists():
         return
     # its confident pixels are compared
     suponly = planned(name, data, weights)["suponly", 0]
     if train(STUDIES[name], [suponly], 1, lambda _: None):
         sys.exit(f"{suponly.name} failed, and the boxes are compared with it")
     lines = detector_commands(name, data, weights)
-    for line in lines:
+    for line in lines[2:] if (folder / BOXES).exists() else lines:
         print(" ".join(line), flush=True)
         run(line[1:])
-    summary = Run(folder).summary
+    summary = json.loads((folder / "summary.json").read_text())
     (file,) = folder.glob("precision-*-train.json")
     commands = [" ".join(part for part in line if part != "--resume") for line in lines]
     found = {"commands": commands, **summary, "train": json.loads(file.read_text())}
     text = without_places(json.dumps(found), data, weights)
-    (Path("results") / name / "detector.json").write_text(text + "\n")
+    result.parent.mkdir(parents=True, exist_ok=True)
+    result.write_text(text + "\n")
 
 
 def run_folder(name: str) -> Path:

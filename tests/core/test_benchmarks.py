@@ -178,6 +178,36 @@ def test_a_study_writes_what_its_runs_found_and_skips_what_is_written(
     assert not list((tmp_path / "runs").rglob("resume.safetensors"))
 
 
+def test_what_is_known_of_a_detector_is_kept_and_is_made_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    evidence, ran = import_module("evidence"), list[str]()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evidence, "planned", lambda *_: {("suponly", 0): None})
+    monkeypatch.setattr(evidence, "train", lambda *_: [])
+
+    def run(line: list[str], quiet: bool = False) -> None:
+        folder = tmp_path / evidence.run_folder("voc-animals-65") / evidence.DETECTOR
+        folder.mkdir(parents=True, exist_ok=True)
+        name = {"train": "summary.json", "predict": "boxes.json"}.get(
+            line[2], "precision-x-train.json"
+        )
+        (folder / name).write_text('{"labeled": "labeled_65"}')
+        ran.append(line[2])
+
+    monkeypatch.setattr(evidence, "run", run)
+    for _ in range(2):
+        evidence.find_boxes("voc-animals-65", "/data/VOC", None)
+    assert ran == ["train", "predict", "evaluate"]
+    result = tmp_path / "results" / "voc-animals-65" / "detector.json"
+    found = json.loads(result.read_text())
+    assert found["labeled"] == "labeled_65" and found["train"] == {"labeled": "labeled_65"}
+    assert "--data VOC" in found["commands"][0]
+    result.unlink()  # stopped before it was written: the boxes stay
+    evidence.find_boxes("voc-animals-65", "/data/VOC", None)
+    assert ran[3:] == ["evaluate"] and result.exists()
+
+
 def test_what_suggested_labels_are_worth_is_paired_by_seed() -> None:
     scores = {"first": (40.0, 42.0), "suggested": (60.0, 61.0), "random": (50.0, 53.0)}
     results = {
