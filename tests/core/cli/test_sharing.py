@@ -155,7 +155,9 @@ def test_onnx_is_written_with_the_model_or_neither_is(
         raise UserError("it computes something else")
 
     monkeypatch.setattr(sharing, "to_onnx", differs)
-    assert "something else" in refused("export", run, "--to", "b", "--onnx")
+    failed = typed("export", run, "--to", "b", "--onnx")
+    assert failed.exit_code == 2 and "something else" in failed.stderr
+    assert "making model.onnx" in failed.stdout  # before the long work
     assert not Path("b").exists()
 
 

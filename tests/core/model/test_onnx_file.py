@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from harness import small_vit
@@ -75,6 +76,20 @@ def network(decoder: str, kind: str = "") -> Segmentor:
 def card(decoder: str, **values: Any) -> Card:
     config = NetworkConfig(decoder=decoder, encoder="x", output_stride=DECODERS[decoder])
     return Card(network=config, classes=CLASSES, **values)
+
+
+@pytest.mark.parametrize(
+    "kernel, stride, dilation", [(3, 1, 1), (3, 2, 1), (5, 2, 1), (3, 1, 2), (1, 2, 1)]
+)
+def test_same_padding_is_constant_where_the_stride_divides_the_map(
+    kernel: int, stride: int, dilation: int
+) -> None:
+    layer = Conv2dSame(2, 3, kernel, stride, dilation=dilation)
+    image = torch.rand(1, 2, 12, 8)
+    expected = layer(image)
+    with onnx_file.padded_by_constants(WholeImage(nn.Sequential(layer))):  # type: ignore[arg-type]
+        assert "forward" in vars(layer) and torch.equal(layer(image), expected)
+    assert "forward" not in vars(layer)
 
 
 @pytest.mark.parametrize("decoder", [*DECODERS, "dpt dinov2", "dpt dinov3"])

@@ -33,6 +33,7 @@ def export(app: App, request: ExportRequest) -> None:
     model = load(found.folder, "cpu")
     more: dict[str, Content] = {}
     if request.onnx:
+        reporter.say(f"making {ONNX} and comparing it with the network: a minute or more ...")
         more[ONNX], check = to_onnx(model.network, model.card)
         reporter.say(check_words(check))
     save_folder(request.to, model.network, without_paths(model.card), more)

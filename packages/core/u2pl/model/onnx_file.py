@@ -11,12 +11,15 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -108,7 +111,7 @@ def to_onnx(network: Segmentor, card: Card) -> tuple[bytes, OnnxCheck]:
 
 def _traced(whole: WholeImage) -> Any:
     try:
-        with _quietly():
+        with _quietly(), padded_by_constants(whole):
             return torch.onnx.export(
                 whole,
                 (noise(SAMPLE),),
@@ -183,6 +186,39 @@ def noise(shape: tuple[int, ...]) -> Tensor:
     """A batch of images, the same each time."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+@contextmanager
+def padded_by_constants(whole: WholeImage) -> Iterator[None]:
+    """While it lasts, timm's convolutions with "same" padding pad by what strides alone say.
+
+    They compute it from the size of each map, which makes tracing symbolic sizes ten times slower.
+    Images are padded to the encoder's stride, so every stride divides the map it meets, and of the
+    size nothing is left; `_compared` would tell if something were.
+    """
+    found = [each for each in whole.modules() if isinstance(each, Conv2dSame)]
+    for module in found:
+        module.forward = partial(_convolved, module)
+    try:
+        yield
+    finally:
+        for module in found:
+            del module.forward
+
+
+def _convolved(module: nn.Conv2d, map_BCHW: Tensor) -> Tensor:
+    """What `Conv2dSame` computes of a map whose sides its strides divide."""
+    height, width = (
+        max(dilation * (kernel - 1) + 1 - stride, 0)
+        for kernel, dilation, stride in zip(
+            module.kernel_size, module.dilation, module.stride, strict=True
+        )
+    )
+    sides = (width // 2, width - width // 2, height // 2, height - height // 2)
+    padded = F.pad(map_BCHW, sides)
+    return F.conv2d(
+        padded, module.weight, module.bias, module.stride, 0, module.dilation, module.groups
+    )
 
 
 @contextmanager
