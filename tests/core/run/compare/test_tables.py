@@ -9,7 +9,7 @@ import pytest
 from core.toy.app import APP
 from harness.runs import CLASSES, write_run
 from u2pl.run.compare.comparison import Comparison, compare
-from u2pl.run.compare.tables import class_table, main_table
+from u2pl.run.compare.tables import class_table, main_table, plain_text
 
 
 @pytest.fixture
@@ -32,6 +32,15 @@ def test_every_output_has_the_numbers_and_the_flags(found: Comparison) -> None:
         found
     )
     assert "drawn from" in found.html() and "<script" not in found.html()
+
+
+def test_a_narrow_terminal_has_lists_with_whole_numbers(found: Comparison) -> None:
+    text, row = plain_text(found, width=70), found.rows[1]
+    assert "…" not in text and max(map(len, text.splitlines())) <= 70
+    assert row.gain is not None
+    for part in (row.last.words(), row.gain.spread.words("+"), row.words):
+        assert part in text
+    assert "95 % over seeds" in text and "┃ IoU %" in text  # a table that fits stays one
 
 
 def test_markdown_is_made_of_whole_tables(found: Comparison) -> None:

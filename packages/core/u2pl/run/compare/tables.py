@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -103,11 +104,11 @@ def reading(found: Comparison) -> list[str]:
 
 def rendered(found: Comparison) -> RenderableType:
     """For a terminal: the table, the classes if there is room, notes and flags."""
-    parts: list[RenderableType] = [Text(one_line(heading(found))), _rich(main_table(found))]
+    parts: list[RenderableType] = [Text(one_line(heading(found))), _Fitted(main_table(found))]
     if len(found.variants) <= VARIANTS and len(found.classes) <= CLASSES:
         for role in ROLES:
             if found.rows_of(role):
-                parts += [Text(f"{role}s, last:"), _rich(class_table(found, role))]
+                parts += [Text(f"{role}s, last:"), _Fitted(class_table(found, role))]
     said = [*found.notes, *(f"note: {line}" for line in (*found.doubts, *found.flags))]
     return Group(*parts, *(Text(one_line(line)) for line in said))
 
@@ -167,11 +168,36 @@ def csv_text(found: Comparison) -> str:
     return out.getvalue()
 
 
+class _Fitted:
+    """A table; where the terminal is too narrow for its numbers, a list of what each row says."""
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = _rich(self.columns)
+        if (
+            Measurement.get(console, options.update(width=10_000), table).minimum
+            <= options.max_width
+        ):
+            yield table
+            return
+        for name, *cells in self.columns.rows:
+            yield Text(one_line(name), style="bold")
+            row = Table.grid(padding=(0, 2))
+            for head, cell in zip(self.columns.heads[1:], cells, strict=True):
+                if cell:
+                    row.add_row("", Text(one_line(head)), Text(one_line(cell)))
+            yield row
+
+
 def _rich(columns: Columns) -> Table:
     table = Table()
     for i, head in enumerate(columns.heads):
         number = i > 0 and head not in ("network", "what it shows")
-        table.add_column(Text(one_line(head)), justify="right" if number else "left")
+        table.add_column(
+            Text(one_line(head)), justify="right" if number else "left", no_wrap=number
+        )
     for i, row in enumerate(columns.rows):
         table.add_row(*(Text(one_line(cell)) for cell in row), end_section=i in columns.breaks)
     return table
