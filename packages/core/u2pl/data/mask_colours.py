@@ -60,6 +60,8 @@ def colours_in(files: Sequence[Path | bytes]) -> list[Found]:
 def propose_classes(files: Sequence[Path | bytes], path: Path, names: Sequence[str] = ()) -> str:
     """A classes.txt for masks painted in colours, as a command to paste; empty if they are not.
 
+    Without names, of masks that hold ids: which these are.
+
     Args:
         files: the masks.
         path: of classes.txt.
@@ -67,7 +69,7 @@ def propose_classes(files: Sequence[Path | bytes], path: Path, names: Sequence[s
             have no others, for no other colours are known to mean anything.
     """
     if not _painted(files):
-        return ""
+        return "" if names else _ids_in(files, path)
     found = colours_in(files)
     colours = [each.colour for each in found]
     usual = [(int(r), int(g), int(b)) for r, g, b in bit_palette(len(names))]
@@ -91,10 +93,34 @@ def propose_classes(files: Sequence[Path | bytes], path: Path, names: Sequence[s
             f"`{names[0]} {first}`, and a line for each colour without a name"
         )
     content = "\n".join(lines)
+    white = (
+        "\nif 255 255 255 means nothing, name its class `ignored` and write "
+        'ignore = ["ignored"] into meta.toml'
+    )
     return (
         f"{said}"
         f"to have them read, write them into {path.name} ({how}):\n"
         f"cat > {shlex.quote(str(path))} <<'END'\n{content}\nEND"
+        f"{white if (255, 255, 255) in colours and not names else ''}"
+    )
+
+
+def _ids_in(files: Sequence[Path | bytes], path: Path) -> str:
+    """The ids that masks hold, and how many lines of classes.txt name them; empty if unclear."""
+    found: set[int] = set()
+    for file in few(files, LOOKED_AT):
+        try:
+            found.update(np.unique(read_mask(file).pixels).tolist())
+        except UserError:
+            continue
+    ids = sorted(found - {IGNORE})
+    if not ids or not 0 < ids[-1] < IGNORE:
+        return ""
+    listed = ", ".join(map(str, ids[:20])) + (", …" if len(ids) > 20 else "")
+    ignored = f", and {IGNORE}, which is ignored" if IGNORE in found else ""
+    return (
+        f"the masks hold the ids {listed}{ignored}: {path.name} needs {ids[-1] + 1} lines, "
+        f"line 1 for id 0 and line {ids[-1] + 1} for id {ids[-1]}"
     )
 
 

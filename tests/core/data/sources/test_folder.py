@@ -150,7 +150,10 @@ def test_without_classes_the_colours_of_the_masks_propose_some(make_folder: Make
     (root / "classes.txt").unlink()
     with pytest.raises(UserError, match=r"classes\.txt does not exist") as caught:
         Folder(root)
-    assert caught.value.proposal == ""
+    assert caught.value.proposal == (
+        "the masks hold the ids 0, 1, 2: classes.txt needs 3 lines, line 1 for id 0 and line 3 "
+        "for id 2"
+    )
     paint = np.array([[0, 0, 0], [200, 0, 0], [0, 0, 200]], np.uint8)
     for name, id in (("a", 0), ("b", 2)):
         ids = np.full((40, 60), id, np.uint8)
@@ -183,6 +186,23 @@ def test_incomplete_folders_say_what_to_do(make_folder: MakeFolder, tmp_path: Pa
         Folder(root)
     with pytest.raises(UserError, match="does not exist"):
         Folder(tmp_path / "nowhere")
+
+
+def test_photos_without_images_folder_are_found_and_how_to_move_them(
+    make_folder: MakeFolder,
+) -> None:
+    root = make_folder({"a": [0], "b": [0]})
+    (root / "images").rename(root / "my photos")
+    with pytest.raises(UserError) as caught:
+        Folder(root)
+    assert str(caught.value).endswith(
+        f"; 2 images lie in {root}/my photos: if they are the photos, mv '{root}/my photos' "
+        f"{root}/images"
+    )
+    for photo in list((root / "my photos").iterdir()):
+        photo.rename(root / photo.name)
+    with pytest.raises(UserError, match=r"; 2 images lie in .* itself: make .*/images and move"):
+        Folder(root)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +15,11 @@ from u2pl.data.encoding_choice import choose_encoding
 from u2pl.data.file_source import IdList, index_files
 from u2pl.data.ids import IMAGE_SUFFIXES, read_lines, split_of
 from u2pl.data.mask_colours import propose_classes
-from u2pl.data.mask_files import find_masks, split_beside
+from u2pl.data.mask_files import OTHER_NAMES, find_masks, split_beside
 from u2pl.data.meta import BINARY, COLOURS, read_meta
 from u2pl.data.orientation import UPRIGHT
 from u2pl.data.own_photos import CLASSES, META, OwnPhotos
-from u2pl.data.walking import files_below
+from u2pl.data.walking import files_below, is_clutter
 from u2pl.errors import UserError
 from u2pl.files import expanded
 
@@ -127,7 +128,7 @@ def _images_folder(root: Path) -> Path:
         return root / "JPEGImages"
     raise UserError(
         f"{root} has no images/ folder: put photos into images/, masks into masks/ and write "
-        f"classes.txt{_hint(root)}"
+        f"classes.txt{_hint(root)}{_elsewhere(root)}"
     )
 
 
@@ -173,6 +174,42 @@ def _left_out(folder: Path, below: Sequence[str], begin: str = "") -> str:
         f"{begin}{folder.name}/ holds {len(others)} files that are not read: {listed}{more}, such "
         f"as {others[0]}; to use photos among them, save them as JPEG or PNG"
     )
+
+
+def _elsewhere(root: Path) -> str:
+    """Where photos lie in a folder that has no images/, and how to move them; empty if nowhere.
+
+    Looks into the folder and those in it, no deeper: it may be a whole disk.
+    """
+    if not root.is_dir() or _known(root):
+        return ""
+    images = shlex.quote(str(root / IMAGES))
+    if here := _images_in(root):
+        return f"; {here} images lie in {root} itself: make {images} and move the photos there"
+    folders = [
+        (name, count)
+        for name in _names_in(root)
+        if name.lower() not in OTHER_NAMES and (count := _images_in(root / name))
+    ]
+    if len(folders) != 1:
+        return ""
+    name, count = folders[0]
+    return (
+        f"; {count} images lie in {root / name}: if they are the photos, "
+        f"mv {shlex.quote(str(root / name))} {images}"
+    )
+
+
+def _images_in(folder: Path) -> int:
+    return sum(os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES for name in _names_in(folder))
+
+
+def _names_in(folder: Path) -> list[str]:
+    """What is in a folder; nothing if it is none, or cannot be read."""
+    try:
+        return [name for name in os.listdir(folder) if not is_clutter(name)]
+    except OSError:
+        return []
 
 
 def _hint(root: Path) -> str:
