@@ -17,6 +17,7 @@ from u2pl.report.charts import (
     line_chart,
     matrix_chart,
     number,
+    tick_texts,
     ticks,
 )
 
@@ -152,6 +153,20 @@ def test_ticks_are_round_and_inside(low, high):
     assert all(low - 1e-12 <= tick <= high * (1 + 1e-9) for tick in found)
     steps = {round((b - a) / (high - low), 9) for a, b in pairwise(found)}
     assert len(steps) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.07, 1.075, 1.08], ["1.070", "1.075", "1.080"]),
+        ([18.75, 19.0, 19.25], ["18.75", "19.00", "19.25"]),
+        ([0, 2000, 4000], ["0", "2000", "4000"]),
+        ([0, 2.5e-5, 5e-5], ["0", "2.5e-5", "5e-5"]),
+        ([0.0, 5e6], ["0", "5e+06"]),
+    ],
+)
+def test_texts_of_ticks_differ_and_are_exact(values, expected):
+    assert tick_texts(values) == expected
 
 
 def test_numbers_are_short():

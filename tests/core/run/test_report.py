@@ -18,6 +18,7 @@ from u2pl.evaluate.counts import COUNTS, Counts, load_counts, save_counts
 from u2pl.evaluate.statistics import FEW, bootstrap_interval
 from u2pl.run.moments import MOMENTS, read_moments
 from u2pl.run.report.finding import Finding
+from u2pl.run.report.images import choice_words
 from u2pl.run.report.page import REPORT, write_report
 from u2pl.run.run import Run
 from u2pl.run.train import train
@@ -166,6 +167,8 @@ def test_the_gallery_begins_with_the_worst_images(trained: Run) -> None:
     counts = load_counts(trained.folder / COUNTS).networks["student"]
     known = [value for value in counts.image_mious() if value is not None]
     assert mious[0] == round(min(known), 1)
+    assert choice_words(12, len(known)) in page(trained).text
+    assert choice_words(2, 2) == "All scored images, worst first."
 
 
 def test_a_baseline_beside_it_gives_the_gain(run: Run) -> None:

@@ -78,7 +78,11 @@ def line_chart(
                 "</rect>"
             ).format(start, _TOP, end - start, HEIGHT - _TOP - _BOTTOM, band.name)
         )
-    parts += [_y_tick(value, place(left, value)[1]) for value in ticks(low, high)]
+    levels = ticks(low, high)
+    parts += [
+        _y_tick(text, place(left, value)[1])
+        for value, text in zip(levels, tick_texts(levels), strict=True)
+    ]
     steps = [value for value in ticks(left, right, 4) if value == int(value)]
     parts += [_x_tick(value, place(value, low)[0]) for value in steps]
     parts.append(
@@ -271,6 +275,19 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [index * step for index in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def tick_texts(values: Sequence[float]) -> list[str]:
+    """Evenly spaced values with as many digits as tell them apart, and no more.
+
+    Powers of ten where plain digits would not fit beside an axis.
+    """
+    step = abs(values[1] - values[0]) if len(values) > 1 else 0
+    largest = max(map(abs, values), default=0)
+    if not step or largest < 1e-3 or largest >= 1e6:
+        return [number(value).replace("e-0", "e-") for value in values]
+    places = next((n for n in range(6) if abs(round(step, n) - step) < 1e-6 * step), 6)
+    return [f"{value:.{places}f}" if value else "0" for value in values]
+
+
 def number(value: float | None) -> str:
     """A value in about three digits."""
     if value is None or not _finite(value):
@@ -342,11 +359,11 @@ def _points(
     return points
 
 
-def _y_tick(value: float, y: float) -> Markup:
+def _y_tick(text: str, y: float) -> Markup:
     return Markup(
         '<path class="grid" d="M{} {:.1f}H{}"/><text class="axis" x="{}" y="{:.1f}" '
         'text-anchor="end">{}</text>'
-    ).format(_LEFT, y, WIDTH - _RIGHT, _LEFT - 6, y + 4, number(value))
+    ).format(_LEFT, y, WIDTH - _RIGHT, _LEFT - 6, y + 4, text)
 
 
 def _x_tick(value: float, x: float) -> Markup:

@@ -87,13 +87,13 @@ PANELS = (
         _SHARE,
     ),
     Panel(
-        "alpha_t",
+        "Share called unreliable, alpha_t",
         ("alpha_t",),
         "Share of pixels that are called unreliable; it falls to 0 as the teacher gets better.",
         (0.0, None),
     ),
     Panel(
-        "gamma_t",
+        "Threshold of doubt, gamma_t",
         ("gamma_t",),
         "Entropy in nats above which a pixel is unreliable: the percentile 1 - alpha_t. It falls "
         "as the teacher gets surer, and rises as alpha_t falls.",
@@ -102,7 +102,7 @@ PANELS = (
     Panel(
         "Weights",
         ("lambda_u", "weight/*"),
-        "Weight of the loss on pseudo-labels, or of single ones. Weights of wrong labels should "
+        "lambda_u: of the loss on all pseudo-labels. Of single ones: those of wrong labels should "
         "lie below those of right ones.",
         (0.0, None),
     ),

@@ -91,12 +91,18 @@ def gallery(run: Finding, progress: OnProgress | None) -> tuple[list[Shown], str
                     progress(done, len(chosen))
     except (UserError, OSError) as error:  # the data have moved since
         return [], "", [f"No images are shown, as the data cannot be read any more: {error}"]
-    text = (
-        f"{len(chosen)} of {len(ranked)} scored images, worst first: the {min(WORST, len(ranked))} "
-        "worst, then some of all the others, evenly spread. An image's mIoU is over the classes "
-        "in it or in its prediction."
+    words = choice_words(len(chosen), len(ranked))
+    return found, f"{words} An image's mIoU is over the classes in it or in its prediction.", []
+
+
+def choice_words(shown: int, scored: int) -> str:
+    """Which of the scored images are shown."""
+    if shown == scored:
+        return "All scored images, worst first."
+    return (
+        f"{shown} of {scored} scored images, worst first: the {WORST} worst, then some of all the "
+        "others, evenly spread."
     )
-    return found, text, []
 
 
 def _pictures(

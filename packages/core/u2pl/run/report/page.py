@@ -63,7 +63,7 @@ def contents(run: Finding, progress: OnProgress | None = None) -> dict[str, obje
     palette = model.palette if model is not None else None
     classes = model.classes if model is not None else ()
     key = (
-        [*zip(classes, palette.tolist(), strict=True), ("none", list(IGNORE_COLOUR))]
+        [*zip(classes, palette.tolist(), strict=True), ("no label", list(IGNORE_COLOUR))]
         if palette is not None
         else []
     )
@@ -132,13 +132,12 @@ def _facts(run: Finding) -> list[tuple[str, str]]:
     rows: dict[str, object] = {
         "data": f"{run.data}, fingerprint {config.get('data_fingerprint')}",
         "split": config.get("split"),
-        "training images with masks, without": f"{summary['labeled']}, {summary['unlabeled']}"
-        if summary
-        else None,
+        "training images": summary
+        and f"{summary['labeled']} with masks, {summary['unlabeled']} without",
         "pretrained encoder": weights and f"{weights['name']}, sha256 {weights['sha256'][:12]}",
         "device": summary.get("device"),
-        "processes, threads of each": summary
-        and f"{summary.get('world_size')}, {summary.get('threads')}",
+        "processes": summary
+        and f"{summary.get('world_size')}, threads of each: {summary.get('threads')}",
         "precision": summary.get("precision"),
         "peak GPU memory": summary.get("peak_gpu_bytes")
         and f"{summary['peak_gpu_bytes'] / 2**30:.1f} GiB",
