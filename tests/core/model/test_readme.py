@@ -36,6 +36,13 @@ def test_it_says_what_how_well_and_how_to_use() -> None:
     assert "normalisation" not in text
 
 
+def test_classes_stand_beside_their_scores() -> None:
+    scores: dict[str, Any] = {"miou": 41.2512, "per_class_iou": [41.2512, None]}
+    text = readme(Card(network=NetworkConfig(), classes=("sky", "sea"), scores=scores))
+    assert "| miou | 41.25 |\n" in text and "per_class_iou" not in text
+    assert "| 0 | sky | 41.25 |\n| 1 | sea | not in the masks |\n" in text
+
+
 def test_it_says_what_is_not_known() -> None:
     text = readme(Card(network=NetworkConfig(), classes=("sky", "sea")))
     assert "with u2pl on data not stated." in text

@@ -16,6 +16,8 @@ PLACED = {
     "scores", "normalisation",
 }  # fmt: skip
 
+#: The entry of a card's scores that is a list by class id.
+PER_CLASS = "per_class_iou"
 #: Scores that the hub shows: their names there, and what to call them.
 METRICS = {
     "miou": ("mean_iou", "mIoU in percent"),
@@ -41,7 +43,8 @@ def readme(card: Card, name: str = "FOLDER") -> str:
         f"A semantic segmentation network trained with {_line(method)} on {_line(data)}."
         + (f" Training began with {_line(card.origin.name)}." if card.origin else ""),
         "## Scores",
-        _table(card.scores) or "Not evaluated.",
+        _table({key: _short(value) for key, value in card.scores.items() if key != PER_CLASS})
+        or "Not evaluated.",
         "Protocol: " + _line(card.evaluation or "not stated"),
         "## Use",
         "In an environment where the package `u2pl` is installed:",
@@ -51,11 +54,24 @@ def readme(card: Card, name: str = "FOLDER") -> str:
         *(["FOLDER is this folder."] if name == "FOLDER" else []),
         *licence,
         "## Classes",
-        "\n".join(f"{index}. {_line(name)}" for index, name in enumerate(card.classes)),
+        _classes(card),
         "## Details",
         _table({"network": network.model_dump(mode="json")} | details),
     ]
     return "\n\n".join(paragraphs).rstrip("\n") + "\n"
+
+
+def _classes(card: Card) -> str:
+    """The classes by id, with their IoU where they were scored."""
+    scores = card.scores.get(PER_CLASS)
+    if not isinstance(scores, list) or len(scores) != len(card.classes):
+        return "\n".join(f"{index}. {_line(name)}" for index, name in enumerate(card.classes))
+    shown = ["not in the masks" if score is None else _line(_short(score)) for score in scores]
+    rows = [
+        f"| {index} | {_line(name)} | {score} |"
+        for index, (name, score) in enumerate(zip(card.classes, shown, strict=True))
+    ]
+    return "\n".join(["| id | class | IoU % |", "|---|---|---|", *rows])
 
 
 def _header(card: Card) -> str:
@@ -131,6 +147,10 @@ def _table(values: Mapping[str, object]) -> str:
         return ""
     rows = [f"| {key} | {_line(value)} |" for key, value in values.items()]
     return "\n".join(["| what | value |", "|---|---|", *rows])
+
+
+def _short(score: object) -> object:
+    return round(score, 2) if isinstance(score, float) else score
 
 
 def _line(value: object) -> str:
