@@ -62,6 +62,8 @@ def test_it_says_of_each_image_how_doubtful_and_what_it_shows() -> None:
     each = shown(found("sub/a #1?", 0.456))
     text = each.text.replace("\u00a0", " ")  # which does not break before its unit
     assert text == "doubt 46 %: background 70 %, <b>dog</b> 30 %"
+    small = found("a", 0.456).model_copy(update={"shares": {"a": 0.996, "b": 0.004, "c": 0.0}})
+    assert shown(small).text.replace("\u00a0", " ") == "doubt 46 %: a 100 %, b <1 %, c 0 %"
     assert each.photo == "thumbnails/sub/a%20%231%3F.jpg"
     assert each.overlay == "overlay/sub/a%20%231%3F.jpg"
 

@@ -116,7 +116,10 @@ def colour_names(
 def shown(found: Found) -> Shown:
     """An image as the page shows it."""
     largest = sorted(found.shares.items(), key=lambda share: -share[1])[:NAMED]
-    parts = ", ".join(f"{name} {100 * share:.0f}\u00a0%" for name, share in largest)
+    parts = ", ".join(
+        f"{name} {'<1' if 0 < share < 0.005 else f'{100 * share:.0f}'}\u00a0%"
+        for name, share in largest
+    )
     doubt = f"doubt {100 * found.entropy:.0f}\u00a0%"
     photo, mask = thumbnail_files(found.name)
     width, height = fitted(found.width, found.height)
