@@ -393,9 +393,13 @@ def _score(
     before, now = begin.scores[result].miou, score.miou
     if now < before:
         does = "is hurting" if before - now > 1 else "does not help so far"
+        told = any(
+            each.step > begin.step and each.scores[result].miou < before
+            for each in history.evaluations[:-1]
+        )
         reporter.note(
             f"self-training {does}: mIoU {now:.2f}, and {before:.2f} at the end of the warm "
-            f"start; try {method.remedy}"
+            f"start" + ("" if told else f"; try {method.remedy}")
         )
 
 
