@@ -198,7 +198,7 @@ def padded_by_constants(whole: WholeImage) -> Iterator[None]:
     """
     found = [each for each in whole.modules() if isinstance(each, Conv2dSame)]
     for module in found:
-        module.forward = partial(_convolved, module)
+        module.forward = partial(_convolved, module)  # type: ignore[method-assign]
     try:
         yield
     finally:
