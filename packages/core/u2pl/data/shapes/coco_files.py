@@ -65,6 +65,7 @@ def read_files(
             used[file.categories[number]] += count
     return Annotations(
         kind=f"COCO's {' and '.join(file.name for file in files)}",
+        root=root,
         where=files[0],
         labels=class_names(found),
         used=used,

@@ -115,6 +115,7 @@ def read_folder(place: Path, images: str | None, counting: Counting) -> Annotati
         digest.update(page.content + b"\0")
     return Annotations(
         kind=f"YOLO's text files of {data.name}",
+        root=place if place.is_dir() else place.parent,
         where=data,
         labels=tuple(dict.fromkeys(names[label] for label in sorted(names))),
         used=Counter(shape.label for page in pages.values() for shape in page.drawing.shapes),
