@@ -167,7 +167,8 @@ class Drawn(OwnPhotos):
 
     def _without_background(self, meta: Meta, listed: ClassFile) -> Meta:
         """Without the background that nobody drew or named, if pixels in no shape are ignored."""
-        written = listed.path.name == CLASSES or listed.names[0] in self.annotations.labels
+        own = listed.path.name == CLASSES and listed.path != self.annotations.where
+        written = own or listed.names[0] in self.annotations.labels
         if written or self.outside != IGNORED:
             return meta
         if len(listed.names) < 3:
@@ -224,9 +225,9 @@ def _means_ignore(label: str) -> bool:
 
 
 def _classes(root: Path, found: Annotations) -> ClassFile:
-    """classes.txt, or else the labels behind a background."""
+    """classes.txt, unless it is the program's, or else the labels behind a background."""
     for name in (CLASSES, *found.class_files):
-        if (root / name).is_file():
+        if (root / name).is_file() and root / name != found.where:
             return read_class_file(root / name)
     labels = [label for label in found.labels if not _means_ignore(label)]
     first = next((label for label in labels if is_background(0, label)), BACKGROUND)
