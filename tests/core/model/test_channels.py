@@ -73,5 +73,5 @@ def test_the_card_says_what_its_channels_are() -> None:
         text = folder_files(made.network, made.card)["README.md"]
         assert isinstance(text, bytes) and said in text.decode()
         assert "of rasters of uint8" in text.decode()
-    with pytest.raises(ValueError, match="3 means and 3 deviations for 4 channels"):
+    with pytest.raises(ValueError, match="have 3 and 3 numbers for 4 channels"):
         model(4, normalisation=Normalisation(mean=(0, 0, 0), std=(1, 1, 1)))

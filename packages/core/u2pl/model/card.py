@@ -107,8 +107,8 @@ class Card(BaseModel):
         found = self.normalisation
         if found and not len(found.mean) == len(found.std) == self.channels:
             raise ValueError(
-                f"normalisation has {len(found.mean)} means and {len(found.std)} deviations for "
-                f"{self.channels} channels"
+                f"normalisation.mean and normalisation.std have {len(found.mean)} and "
+                f"{len(found.std)} numbers for {self.channels} channels"
             )
         return self
 
