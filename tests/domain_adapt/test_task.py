@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.rasters import write_raster
 from harness.tiny import Tiny
 from u2pl.counting import silently
 from u2pl.data.streams import Stream
@@ -46,6 +47,21 @@ def task(tiny: Tiny) -> Make:
         return make_task(APP, request, silently)
 
     return make
+
+
+def test_rasters_of_other_channels_than_the_photos_are_refused(task: Make, tmp_path: Path) -> None:
+    for kind, mode in (("images", "RGB"), ("masks", "L")):
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        for name in "ab":
+            Image.new(mode, (32, 32)).save(tmp_path / "photos" / kind / f"{name}.png")
+    write_raster(tmp_path / "fields" / "images" / "a.tif", np.ones((4, 64, 64), np.uint8))
+    write_raster(tmp_path / "fields" / "masks" / "a.tif", np.zeros((64, 64), np.uint8))
+    for name in ("photos", "fields"):
+        (tmp_path / name / "classes.txt").write_text("background\nfield\n")
+    target = f"geotiff:{tmp_path / 'fields'}?bands=1,2,3,4&tile=16"
+    domains = {"source": f"folder:{tmp_path / 'photos'}", "target": target}
+    with pytest.raises(UserError, match="has 4 channels, and folder:.*photos 3: choose as many"):
+        task(domains).begin()
 
 
 def images(task: Task) -> dict[str, int]:

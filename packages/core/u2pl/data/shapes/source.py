@@ -124,7 +124,7 @@ class Drawn(OwnPhotos):
 
     @staticmethod
     @abstractmethod
-    def read(place: Path, images: str | None, counting: Counting) -> Annotations:
+    def read(place: Path, /, images: str | None, counting: Counting) -> Annotations:
         """Read what the program wrote, and find its images; arguments as of the class.
 
         Raises UserError if a file is broken, or images are not there.
