@@ -58,3 +58,5 @@ def test_a_raster_is_trained_on_scored_and_predicted(
     assert json.loads((out / "geojson/a.geojson").read_text())["type"] == "FeatureCollection"
     line = refused("evaluate", run, "--data", f"folder:{photos(tmp_path / 'photos')}", "--cpu")
     assert "has images of 3 channels, and the network takes 4" in line
+    line = refused("detector train --data", f"geotiff:{data}", "--out", tmp_path / "no", "--cpu")
+    assert "has 4 channels, and a detector sees photos" in line

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 import u2pl
-from harness.rasters import write_raster
 from u2pl.data.geo.scaling import unscaled
 from u2pl.errors import UserError
 from u2pl.model.card import Card, EncoderWeights, Normalisation
@@ -34,6 +33,8 @@ def model(channels: int, **values: Any) -> Model:
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_what_was_saved_predicts_arrays_and_rasters_alike(tmp_path: Path, channels: int) -> None:
+    from harness.rasters import write_raster  # skips without the extra
+
     made = model(channels)
     made.save(tmp_path / "model")
     loaded = u2pl.load(tmp_path / "model", "cpu")
@@ -52,6 +53,8 @@ def test_what_was_saved_predicts_arrays_and_rasters_alike(tmp_path: Path, channe
 
 
 def test_what_the_network_does_not_take_is_one_line(tmp_path: Path) -> None:
+    from harness.rasters import write_raster  # skips without the extra
+
     four, jpeg = model(4), tmp_path / "photo.jpg"
     Image.new("RGB", (20, 20)).save(jpeg)
     few = write_raster(tmp_path / "few.tif", PIXELS[:2])
