@@ -23,7 +23,7 @@ PAIRS = {
     "deeplabv3plus_light": "test_efficientnet",
     "daformer": small_mit.NAME,
     "segformer": small_mit.NAME,
-    "linear": "test_convnext",
+    "linear": "test_vit",
     "dpt": "test_vit",
 }
 
