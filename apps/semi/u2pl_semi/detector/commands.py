@@ -33,7 +33,7 @@ from u2pl.files import make_folder, write_json
 from u2pl.methods.method import MethodConfig
 from u2pl.mixing.masks import inside_boxes
 from u2pl.model.model import choose_device, load
-from u2pl.notation import IGNORE
+from u2pl.notation import COLOURS, IGNORE
 from u2pl.run.presets import preset_name, recipe_path
 from u2pl.run.recipe import begun_options, option_rows, resolve
 from u2pl.run.request import default_of
@@ -120,6 +120,11 @@ class DetectorRun:
             found, _ = resolve(path, MethodConfig, request.set, extra, DetectorSections)
             self.sections = found
         self.source = open_source(request.data, counting)
+        if self.source.channels != COLOURS:
+            raise UserError(
+                f"{request.data} has {self.source.channels} channels, and a detector sees photos: "
+                "choose three bands"
+            )
         self.split = choose_labeled(self.source, request.labeled, request.seed)
         self.things = thing_classes(self.source)
 

@@ -143,8 +143,8 @@ def report(app: App, request: ReportRequest) -> None:
     """Write the report of a run and print where."""
     console = standard_output()
     choose_threads()
-    with ConsoleReporter(console).counting("drawing the report") as progress:
-        path = write_report(app, request.run, choose_device(request.cpu), progress)
+    counting = ConsoleReporter(console).counting
+    path = write_report(app, request.run, choose_device(request.cpu), counting)
     console.print(f"report: {path}", soft_wrap=True, highlight=False, markup=False)
 
 

@@ -32,6 +32,7 @@ from u2pl.methods.method import AnyMethod
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.licenses import license_notes
+from u2pl.notation import COLOURS
 from u2pl.run.app import App
 from u2pl.run.recipe import Recipe
 from u2pl.run.request import Request
@@ -138,6 +139,19 @@ class Task(ABC):
         return self.parts[0].source.classes
 
     @property
+    def channels(self) -> int:
+        """Of all images; UserError if those of one part have others than those of another."""
+        first, *others = (*self.streams, self.scored)
+        count = first.source.channels
+        for part in others:
+            if part.source.channels != count:
+                raise UserError(
+                    f"{part.text} has {part.source.channels} channels, and {first.text} {count}: "
+                    "choose as many bands"
+                )
+        return count
+
+    @property
     def protocol(self) -> EvaluationProtocol:
         """How networks are scored."""
         return self.recipe.sections.evaluate
@@ -231,6 +245,7 @@ class Task(ABC):
                 for note in photo_notes(source, ids)
             ),
             *(license_notes(weights.name, weights.license) if weights is not None else ()),
+            *(_channel_notes(self.channels) if weights is not None else ()),
             *(method.notes() if method is not None else ()),
             *self.own_notes(),
         ]
@@ -259,7 +274,7 @@ class Task(ABC):
         """
         if self.request.init is None:
             return self.build_method(), None
-        start = Start.load(self.request.init, self.network(), tuple(self.classes))
+        start = Start.load(self.request.init, self.network(), tuple(self.classes), self.channels)
         return self.build_method(start), start.beginning
 
     def build_method(self, start: Start | None = None) -> AnyMethod:
@@ -269,7 +284,7 @@ class Task(ABC):
         """
         torch.manual_seed(self.request.seed)
         recipe, classes = self.recipe, len(self.classes)
-        network = build_segmentor(self.network(), classes)
+        network = build_segmentor(self.network(), classes, self.channels)
         if start is not None:
             start.fill(network)
         return recipe.kind(recipe.options, network, classes)
@@ -337,6 +352,14 @@ class Task(ABC):
         """The same task with a network that is not pretrained."""
         request = replace(self.request, init=None)
         return replace(self, request=request, recipe=self.recipe.from_random_weights())
+
+
+def _channel_notes(channels: int) -> tuple[str, ...]:
+    """What becomes of pretrained weights for images that are no photos."""
+    if channels == COLOURS:
+        return ()
+    taken = "one channel" if channels == 1 else f"{channels} channels"
+    return (f"the encoder's first convolution is adapted from three colours to {taken}",)
 
 
 def _by_source(parts: Sequence[Part]) -> list[tuple[Source, list[str]]]:

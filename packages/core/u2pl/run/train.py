@@ -242,11 +242,8 @@ def _carry_out(
             forget_unbegun(folder)
         raise
     if main:
-        with (
-            telling_how_to_go_on(command, folder),
-            reporter.counting("drawing the report") as drawing,
-        ):
-            write_report(task.app, folder, device, drawing)
+        with telling_how_to_go_on(command, folder):
+            write_report(task.app, folder, device, reporter.counting)
     distributed.barrier()
 
 
@@ -285,8 +282,7 @@ def _finished(app: App, folder: Path, request: Request, reporter: Reporter | Non
     if request.baseline or not (folder / REPORT).exists():
         accelerator = make_accelerator(request.cpu)
         if accelerator.is_main_process:
-            with (reporter or Silent()).counting("drawing the report") as drawing:
-                write_report(app, folder, accelerator.device, drawing)
+            write_report(app, folder, accelerator.device, (reporter or Silent()).counting)
         distributed.barrier()
     elif reporter is not None and distributed.rank() == 0:
         reporter.say(f"{folder} is finished: there is nothing to go on with")

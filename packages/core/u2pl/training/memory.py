@@ -88,7 +88,7 @@ def check_memory(
     Raises UserError if the bound is above what the device has.
     """
     side = _TRIED * method.student.divisor
-    small = torch.zeros(3, side, side, device=method.device)
+    small = torch.zeros(method.student.channels, side, side, device=method.device)
     full = device.type == "cpu" and train.precision in ("auto", "float32")
     bytes_per_pixel = kept_bytes(method.student, small) / side**2 / (1 if full else 2)
     image = bytes_per_pixel * data.crop**2
