@@ -47,7 +47,7 @@ from u2pl.training import loop
 from u2pl.training.checkpoint import has_checkpoint, saved_step
 from u2pl.training.claim import Numbered, claimed
 from u2pl.training.journal import Entries
-from u2pl.training.loading import check_shared_memory
+from u2pl.training.loading import check_shared_memory, peer_failures
 from u2pl.training.loop import (
     Interrupted,
     Job,
@@ -126,6 +126,7 @@ def make_task(
     return app.task_module.make_task(app, request, Recipe.of_request(app, request), counting)
 
 
+@peer_failures()
 def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     """Train as requested, in a folder of its own, or go on with a run that was named by its folder.
 
@@ -241,13 +242,11 @@ def _carry_out(
         if began_in_vain and main and not request.resume:
             forget_unbegun(folder)
         raise
-    if main:
-        with (
-            telling_how_to_go_on(command, folder),
-            reporter.counting("drawing the report") as drawing,
-        ):
-            write_report(task.app, folder, device, drawing)
-    distributed.barrier()
+    with telling_how_to_go_on(command, folder), peer_failures():
+        if main:
+            with reporter.counting("drawing the report") as drawing:
+                write_report(task.app, folder, device, drawing)
+        distributed.barrier()
 
 
 @contextmanager
