@@ -8,5 +8,6 @@ from u2pl_semi.app import APP
 
 class TestResumedRuns(ResumedRuns):
     app = APP
+    turn = 0
     steps = 10
-    kills = (0, 2)
+    processes = (2, 1)
