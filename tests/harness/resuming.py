@@ -32,6 +32,8 @@ from u2pl.training.run_lock import LOCK
 MOST = 300.0  # seconds to wait for anything
 #: Seconds within which everything has ended when one of several processes has.
 ENDED = 30.0
+#: Seed of the first kill: the second of two processes, then a state half written, then a time.
+FIRST = 1912
 #: `accelerate launch` for two processes.
 TWO = ("--multi_gpu", "--num_processes", 2, "--main_process_port", 0)
 #: What the others say then.
@@ -291,7 +293,7 @@ class ResumedRuns(EveryMethod):
         whole: Callable[..., Whole],
         tmp_path: Path,
     ) -> None:
-        draw, method = random.Random(kill), self.everything
+        draw, method = random.Random(FIRST + kill), self.everything
         processes = self.processes[kill // 3 % 2]
         own, expected = commands(method, processes), whole(method, processes)
         killed, log = tmp_path / "killed", tmp_path / "log"
