@@ -344,6 +344,30 @@ def test_a_run_that_was_cut_short_in_its_report_gets_it(
     assert_same_run(whole, tmp_path / "run")
 
 
+@pytest.mark.parametrize(("barrier", "going_on"), [(1, False), (2, True)])
+def test_another_process_may_be_gone_before_and_after_the_training_too(
+    barrier: int,
+    going_on: bool,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting = iter(range(1, 3))
+
+    def wait() -> None:
+        if next(waiting) == barrier:
+            raise RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer")
+
+    run = copied(whole, tmp_path)
+    monkeypatch.setattr("u2pl.distributed.barrier", wait)
+    monkeypatch.setattr("u2pl.distributed.is_peer_lost", lambda error: "gloo" in str(error))
+    result = CliRunner().invoke(program, ["train", "--resume", str(run)])
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: another process of this run has ended or does not answer; ")
+    assert line.endswith(f"go on with: u2pl-toy train --resume {run}") == going_on
+
+
 def test_whoever_may_read_a_run_may_go_on_with_it(whole: Path) -> None:
     modes = {path.name: path.stat().st_mode & 0o777 for path in whole.iterdir() if path.is_file()}
     assert modes["resume.safetensors"] == modes["config.json"]
