@@ -368,6 +368,19 @@ def test_another_process_may_be_gone_before_and_after_the_training_too(
     assert line.endswith(f"go on with: u2pl-toy train --resume {run}") == going_on
 
 
+def test_a_run_whose_other_process_is_gone_before_the_first_state_goes_on(
+    whole: Path, tmp_path: Path, at_step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    at_step(0, RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer"))
+    monkeypatch.setattr("u2pl.distributed.is_peer_lost", lambda error: "gloo" in str(error))
+    result = CliRunner().invoke(program, [*WORDS, "--out", str(run)])
+    assert result.exit_code == 2
+    command = result.stderr.partition("go on with: ")[2]
+    assert CliRunner().invoke(program, shlex.split(command)[1:]).exit_code == 0
+    assert_same_run(whole, run)
+
+
 def test_whoever_may_read_a_run_may_go_on_with_it(whole: Path) -> None:
     modes = {path.name: path.stat().st_mode & 0o777 for path in whole.iterdir() if path.is_file()}
     assert modes["resume.safetensors"] == modes["config.json"]

@@ -19,7 +19,7 @@ from torch import nn
 from u2pl import distributed
 from u2pl.counting import OnProgress, silently
 from u2pl.data.streams import TrainingSet
-from u2pl.errors import CutShort, DiskError, LoadingError, UserError, out_of_memory
+from u2pl.errors import CutShort, DiskError, LoadingError, LostError, UserError, out_of_memory
 from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.counts import COUNTS, save_counts
 from u2pl.evaluate.crf import load_crf
@@ -235,7 +235,7 @@ def _carry_out(
                 draw_pictures(folder, task, device)
                 progress.picture(folder / PICTURES, task.total)
                 write_summary(folder, task, history, method, accelerator)  # it is finished then
-    except DiskError:  # the run can go on, from its beginning at least
+    except (DiskError, LostError):  # the run can go on, from its beginning at least
         raise
     except (UserError, RuntimeError, MemoryError) as error:
         began_in_vain = isinstance(error, UserError) or out_of_memory(error)
