@@ -8,8 +8,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -285,44 +283,6 @@ def test_a_damaged_line_of_the_journal_is_named_and_kept_and_the_run_goes_on(
         assert re.search(note, result.stdout), result.stdout
     assert (run / "journal.jsonl").read_text() == "".join(damaged)
     assert "line 2 cannot be read" in (run / "report.html").read_text()
-    assert_same_run(whole, run)
-
-
-#: Dies without a word in the middle of its third state.
-KILLED = """
-import os, signal
-from u2pl.training import checkpoint
-
-real, states = checkpoint.tensor_file, []
-
-def dying(tensors, facts):
-    def write(file):
-        file.write(bytes(9999))
-        file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    states.append(facts)
-    return write if len(states) == 3 else real(tensors, facts)
-
-checkpoint.tensor_file = dying
-from core.toy.app import program
-program()
-"""
-
-
-def test_a_run_that_is_killed_goes_on_and_leaves_nothing_of_what_was_half_written(
-    whole: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    line = [sys.executable, "-c", KILLED, *WORDS, "--out", str(run)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    assert subprocess.run(line, env=environment, check=False).returncode == -signal.SIGKILL
-    (half,) = run.glob(".resume.safetensors.*.part")
-    assert half.stat().st_size > 0 and (run / ".lock").exists()
-    result = CliRunner().invoke(program, ["train", "--resume", str(run)])
-    assert result.exit_code == 0, result.output
-    assert "going on after step 2 of 5" in result.stdout
-    assert not list(run.rglob(".*"))
     assert_same_run(whole, run)
 
 
