@@ -104,8 +104,8 @@ class Interrupted(KeyboardInterrupt):
     """The run was stopped by Ctrl-C; the text says how to go on."""
 
 
-class _CutShort(Exception):
-    """A signal ended a scoring."""
+class _ScoringEnded(Exception):
+    """By a signal, before all images were scored."""
 
 
 #: How long processes wait for each other; a machine that is gone does not answer.
@@ -263,7 +263,7 @@ def fit(
         if due:
             try:
                 score()
-            except _CutShort:
+            except _ScoringEnded:
                 cut = True
         if history.step in job.phases and not cut:
             reporter.phase(job.phases[history.step])
@@ -396,7 +396,7 @@ def _score(
 ) -> None:
     """Score the networks, if possible; keep the first as `last`, and as `best` if it is.
 
-    Raises _CutShort, and changes nothing, if a signal comes while they are scored.
+    Raises _ScoringEnded, and changes nothing, if a signal comes while they are scored.
     """
     networks = method.networks()
     result = next(iter(networks))
@@ -408,7 +408,7 @@ def _score(
     def scored_one(done: float, total: int) -> None:
         reporter.evaluating(done, total)
         if done < total and stop.asked(int(done)):
-            raise _CutShort
+            raise _ScoringEnded
 
     evaluation = Evaluation(history.step, job.evaluate(networks, scored_one))
     history.evaluations.append(evaluation)
