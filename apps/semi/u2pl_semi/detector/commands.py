@@ -26,7 +26,7 @@ from u2pl.data.source import Source
 from u2pl.data.splits import choose_labeled
 from u2pl.data.streams import Stream
 from u2pl.data.transforms import TrainTransform
-from u2pl.errors import DiskError, UserError, out_of_memory
+from u2pl.errors import DiskError, LostError, UserError, out_of_memory
 from u2pl.evaluate.inference import predict_probabilities
 from u2pl.evaluate.scoring import check_scored, load_example
 from u2pl.files import make_folder, write_json
@@ -42,6 +42,7 @@ from u2pl.run.sections import flat_keys
 from u2pl.run.train import Reporter, Silent, telling_how_to_go_on
 from u2pl.training.claim import Numbered, claimed
 from u2pl.training.config import DataConfig, TrainConfig
+from u2pl.training.loading import peer_failures
 from u2pl.training.loop import Interrupted, Job, Stopped, fit, local_batch, make_accelerator
 from u2pl.training.provenance import versions
 from u2pl.training.run_folder import (
@@ -200,6 +201,7 @@ def show(request: DetectorShowRequest) -> None:
     standard_output().print(option_table(rows))
 
 
+@peer_failures()
 def train(request: SemiRequest) -> int:
     """Train a detector on the labelled images, and print its precision; returns the exit code."""
     console = standard_output()
@@ -286,7 +288,7 @@ def _carry_out(
         if main:
             reporter.say(str(cut))
         return 128 + cut.signal if isinstance(cut, Stopped) else 130
-    except DiskError:
+    except (DiskError, LostError):
         raise
     except (UserError, RuntimeError, MemoryError) as error:
         began_in_vain = isinstance(error, UserError) or out_of_memory(error)

@@ -64,12 +64,14 @@ def evaluate(
         protocol: how images are passed to the networks.
         device: of the networks and the counts.
         num_classes: C of the networks' logits.
-        progress: called after each image of this process with the numbers done and to do.
+        progress: called after each image of this process with the numbers done and to do. All
+            processes call it equally often, so that they can agree in it; what it raises ends this.
 
     Raises UserError if `ids` is empty or an image has no mask.
     """
     check_scored(source, ids)
     mine = range(distributed.rank(), len(ids), distributed.world_size())
+    most = -(-len(ids) // distributed.world_size())  # of a process
     whole = {name: Confusion(num_classes, device) for name in networks}
     images = {
         name: torch.zeros(len(ids), 3, num_classes, dtype=torch.int64, device=device)
@@ -85,7 +87,9 @@ def evaluate(
                 whole[name].matrix.add_(one.matrix)
                 images[name][index] = one.by_class()
             if progress is not None:
-                progress(done, len(mine))
+                progress(done, most)
+    if progress is not None and len(mine) < most:
+        progress(most, most)
     return {
         name: Counts(
             distributed.total(whole[name].matrix).cpu(), distributed.total(images[name]).cpu()

@@ -19,7 +19,7 @@ from torch import nn
 from u2pl import distributed
 from u2pl.counting import OnProgress, silently
 from u2pl.data.streams import TrainingSet
-from u2pl.errors import CutShort, DiskError, LoadingError, UserError, out_of_memory
+from u2pl.errors import CutShort, DiskError, LoadingError, LostError, UserError, out_of_memory
 from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.counts import COUNTS, save_counts
 from u2pl.evaluate.crf import load_crf
@@ -47,7 +47,7 @@ from u2pl.training import loop
 from u2pl.training.checkpoint import has_checkpoint, saved_step
 from u2pl.training.claim import Numbered, claimed
 from u2pl.training.journal import Entries
-from u2pl.training.loading import check_shared_memory
+from u2pl.training.loading import check_shared_memory, peer_failures
 from u2pl.training.loop import (
     Interrupted,
     Job,
@@ -126,6 +126,7 @@ def make_task(
     return app.task_module.make_task(app, request, Recipe.of_request(app, request), counting)
 
 
+@peer_failures()
 def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     """Train as requested, in a folder of its own, or go on with a run that was named by its folder.
 
@@ -234,17 +235,17 @@ def _carry_out(
                 draw_pictures(folder, task, device)
                 progress.picture(folder / PICTURES, task.total)
                 write_summary(folder, task, history, method, accelerator)  # it is finished then
-    except DiskError:  # the run can go on, from its beginning at least
+    except (DiskError, LostError):  # the run can go on, from its beginning at least
         raise
     except (UserError, RuntimeError, MemoryError) as error:
         began_in_vain = isinstance(error, UserError) or out_of_memory(error)
         if began_in_vain and main and not request.resume:
             forget_unbegun(folder)
         raise
-    if main:
-        with telling_how_to_go_on(command, folder):
+    with telling_how_to_go_on(command, folder), peer_failures():
+        if main:
             write_report(task.app, folder, device, reporter.counting)
-    distributed.barrier()
+        distributed.barrier()
 
 
 @contextmanager
