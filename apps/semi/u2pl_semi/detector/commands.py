@@ -28,7 +28,7 @@ from u2pl.data.streams import Stream
 from u2pl.data.transforms import TrainTransform
 from u2pl.errors import DiskError, UserError, out_of_memory
 from u2pl.evaluate.inference import predict_probabilities
-from u2pl.evaluate.scoring import check_scored, load_example
+from u2pl.evaluate.scoring import load_example, read_scored
 from u2pl.files import make_folder, write_json
 from u2pl.methods.method import MethodConfig
 from u2pl.mixing.masks import inside_boxes
@@ -218,7 +218,8 @@ def train(request: SemiRequest) -> int:
     method = DetectorTraining(build_detector(run.sections.network, len(run.things)), run.things)
     scored = masked(run.source, "val") if "val" in run.source.splits() else []
     if scored:
-        check_scored(run.source, scored)
+        with reporter.counting("reading the masks to score on") as progress:
+            read_scored(run.source, scored, progress)
     config, place = run.config(), run.place
     going_on = request.resume and isinstance(place, Path)
     if isinstance(place, Path) and going_on:
