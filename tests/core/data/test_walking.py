@@ -47,6 +47,24 @@ def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path: Path) -> None:
         files_below(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["day", "12.05", "val.txt"])
+def test_what_lies_behind_a_link_that_leads_nowhere_is_not_left_out(
+    name: str, tmp_path: Path
+) -> None:
+    touch(tmp_path, "images/a.jpg")
+    (tmp_path / "images" / name).symlink_to(tmp_path / "nowhere")
+    (tmp_path / "masks").symlink_to(tmp_path / "nowhere")
+    for folder, lost in (("images", f"images/{name}"), ("masks", "masks")):
+        with pytest.raises(UserError, match=f"{lost} is a link that leads nowhere: mend it"):
+            files_below(tmp_path / folder)
+
+
+def test_a_file_is_no_empty_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "masks")
+    with pytest.raises(UserError, match="masks is no folder: make it one"):
+        files_below(tmp_path / "masks")
+
+
 def test_ids_are_the_same_however_accents_are_written(tmp_path: Path) -> None:
     touch(tmp_path, "cafe\u0301/stra\u00dfe.jpg")
     assert list(files_by_id(tmp_path, (".jpg",))) == ["caf\u00e9/stra\u00dfe"]

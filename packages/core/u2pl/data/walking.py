@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from u2pl.data.ids import IMAGE_SUFFIXES
 from u2pl.errors import UserError
 
 # Written by Windows, by NAS systems beside photos, and by macOS into archives. Names that begin
@@ -21,9 +22,14 @@ def files_below(folder: Path) -> list[str]:
 
     Hidden files and folders, thumbnails of NAS systems and the like are skipped. Links to folders
     are followed, except those that lead back to a folder they are in. Empty if there is no such
-    folder; raises UserError if a folder cannot be read.
+    folder; raises UserError if a folder cannot be read, is something else, or is behind a link that
+    leads nowhere. An image behind such a link is left to whoever needs it.
     """
     if not folder.is_dir():
+        if folder.is_symlink():
+            raise _lost(str(folder))
+        if folder.exists():
+            raise UserError(f"{folder} is no folder: make it one, or move it away")
         return []
     return sorted(_below(str(folder), "", ()))
 
@@ -44,6 +50,14 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def _lost(path: str) -> UserError:
+    return UserError(f"{path} is a link that leads nowhere: mend it, or take it away")
+
+
 def _below(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
     """Args: `above`: device and inode of the folders that this one is in."""
     try:
@@ -61,5 +75,7 @@ def _below(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
         check_name(entry.path)
         if entry.is_dir():
             yield from _below(entry.path, f"{prefix}{entry.name}/", (*above, here))
+        elif entry.is_symlink() and not entry.is_file() and not _is_image(entry.name):
+            raise _lost(entry.path)
         else:
             yield prefix + entry.name

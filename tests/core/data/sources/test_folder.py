@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from u2pl.data.sources.folder import Folder
+from u2pl.data.tags.tags import read_tags
 from u2pl.errors import UserError
 
 MakeFolder = Callable[..., Path]
@@ -134,6 +136,30 @@ def test_folders_that_are_linked_are_read(make_folder: MakeFolder, tmp_path: Pat
         (root / kind / "day").symlink_to(tmp_path / f"{kind}-of-day")
     assert Folder(root).fingerprint() == expected
     assert Folder(root).mask("day/a").tolist() == [[0, 1] * 3] * 4
+
+
+@pytest.mark.parametrize("name", ["masks", "splits", "splits/val.txt", "meta.toml", "tags.csv"])
+def test_what_is_there_and_cannot_be_read_is_not_absent(
+    name: str, make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    root = make_folder({"a": [0, 1], "b": [2]}, other="a\n")
+    place = root / name
+    if place.is_dir():
+        shutil.rmtree(place)
+    place.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=re.escape(str(place))):
+        source = Folder(root)
+        assert source.tags is not None
+        read_tags(source.tags, source)
+
+
+@pytest.mark.parametrize("name", ["masks", "splits"])
+def test_a_file_in_the_place_of_a_folder_is_not_absent(name: str, make_folder: MakeFolder) -> None:
+    root = make_folder({"a": [0, 1], "b": [2]}, other="a\n")
+    shutil.rmtree(root / name)
+    (root / name).write_text("")
+    with pytest.raises(UserError, match=f"{name} is no folder"):
+        Folder(root)
 
 
 def test_accents_may_be_written_in_two_ways(make_folder: MakeFolder) -> None:

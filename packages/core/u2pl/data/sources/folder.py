@@ -133,7 +133,7 @@ def _images_folder(root: Path) -> Path:
 
 def _class_file(root: Path, images: dict[str, Path]) -> ClassFile:
     """classes.txt, or CVAT's labelmap.txt; UserError if there is neither, with a proposal."""
-    if (root / LABELMAP).is_file() and not (root / CLASSES).exists():
+    if (root / LABELMAP).is_file() and not os.path.lexists(root / CLASSES):
         listed = read_labelmap(root / LABELMAP)
         return listed._replace(note=f"classes are read from {LABELMAP}")
     try:
@@ -170,8 +170,8 @@ def _left_out(folder: Path, below: Sequence[str], begin: str = "") -> str:
     listed = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common(4))
     more = ", …" if len(kinds) > 4 else ""
     return (
-        f"{begin}{folder.name}/ holds {len(others)} files that are not read: {listed}{more}, such "
-        f"as {others[0]}; to use photos among them, save them as JPEG or PNG"
+        f"{begin}{folder.name}/ holds {len(others)} other files, which are not read: {listed}{more}, "
+        f"such as {others[0]}; to use photos among them, save them as JPEG or PNG"
     )
 
 
