@@ -146,7 +146,7 @@ def test_where_nothing_can_be_written_the_scores_are_said(
     def refuse(path: Path, _: object) -> None:
         raise DiskError(f"cannot write {path}: Read-only file system")
 
-    monkeypatch.setattr("u2pl.cli.commands.write_json", refuse)
+    monkeypatch.setattr("u2pl.cli.keeping.write_json", refuse)
     result = CliRunner().invoke(program, ["evaluate", str(saved), "--cpu"])
     assert result.exit_code == 0 and "mIoU" in result.output
     assert "note: not written down: cannot write" in result.output

@@ -18,6 +18,7 @@ from torchvision.models.detection import FasterRCNN
 
 from u2pl import distributed
 from u2pl.cli.console import ConsoleReporter, option_table, standard_output
+from u2pl.cli.keeping import keep_results
 from u2pl.counting import Counting, silently
 from u2pl.data.boxes import FoundBoxes, component_boxes, thing_classes, write_boxes
 from u2pl.data.demo.scenes import DEMOS
@@ -55,6 +56,7 @@ from u2pl_semi.detector.network import (
     DetectorConfig,
     build_detector,
     detect,
+    is_replaced,
     load_detector,
     save_detector,
 )
@@ -371,7 +373,9 @@ def evaluate(request: PrecisionRequest) -> None:
         console.print(agreement_table(shares, source, request.confidence))
         result["confidence"] = request.confidence
         result["pixels"] = {source.classes[c]: each for c, each in shares.items()}
-    write_json(request.detector / f"precision-{source.name}-{request.split}.json", result)
+    words = f"precision {source.name} {request.split} {len(ids)} images {source.fingerprint()}"
+    replaced = is_replaced(request.detector, card)
+    keep_results(request.detector, {words: result}, console, replaced)
 
 
 def opened(

@@ -170,8 +170,8 @@ def _left_out(folder: Path, below: Sequence[str], begin: str = "") -> str:
     listed = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common(4))
     more = ", …" if len(kinds) > 4 else ""
     return (
-        f"{begin}{folder.name}/ holds {len(others)} other files, which are not read: {listed}{more}, "
-        f"such as {others[0]}; to use photos among them, save them as JPEG or PNG"
+        f"{begin}{folder.name}/ holds files that are not read: {listed}{more}, such as "
+        f"{others[0]}; to use photos among them, save them as JPEG or PNG"
     )
 
 
