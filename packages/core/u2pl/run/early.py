@@ -13,6 +13,7 @@ from u2pl.run.app import App
 from u2pl.run.presets import read_recipe, recipe_path, split_assignment
 from u2pl.run.request import Request
 from u2pl.run.resumption import find_resumption
+from u2pl.training.run_folder import CONFIG, check_empty, check_same, read_config
 
 #: Sources that are not opened in advance: they are downloaded, or loaded by a heavy package.
 _SLOW = "hf"
@@ -29,6 +30,8 @@ def check_early(app: App, request: Request) -> None:
         if found.finished:
             return
         request = found.request
+    if request.out is not None and found is None:
+        _check_place(app, request, request.out)
     for assignment in request.set:
         split_assignment(assignment)
     if request.method_file is not None:
@@ -44,6 +47,16 @@ def check_early(app: App, request: Request) -> None:
         if place.partition(":")[0] != _SLOW:
             with suppress(_Later):
                 open_source(place, _not_now)
+
+
+def _check_place(app: App, request: Request, folder: Path) -> None:
+    """UserError if a run cannot begin in a folder, or what is there is another one."""
+    if not request.resume:
+        check_empty(folder)
+        return
+    asked = {"app": app.name, "method_name": request.method, "seed": request.seed}
+    there = read_config(folder) if (folder / CONFIG).is_file() else {}
+    check_same(folder, {**there, **request.data_values, **asked}, request.accept_changed_data)
 
 
 def _check_method(app: App, request: Request) -> None:
