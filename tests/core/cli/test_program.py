@@ -34,6 +34,8 @@ class Order:
     mode: Annotated[Literal["here", "away"] | None, typer.Option()] = None
     add: Annotated[list[float] | None, typer.Option(help="grams, repeatable")] = None
     in_a_hurry: Annotated[bool, typer.Option("--fast")] = False
+    to: Annotated[Path | None, typer.Option()] = None
+    by: Annotated[list[Path] | None, typer.Option()] = None
 
 
 class Kitchen:
@@ -70,6 +72,17 @@ def test_a_command_is_made_from_the_fields() -> None:
     text = kitchen.run("order", "--help").output
     assert "Order a dish." in text and "what to eat" in text and "grams, repeatable" in text
     assert "--fast" in text and "--in-a-hurry" not in text
+
+
+def test_paths_are_those_that_a_shell_would_have_made_of_them() -> None:
+    kitchen = Kitchen()
+    result = kitchen.run("order", "soup", "--to=~/x", "--by=~/y", "--by", "z~")
+    assert result.exit_code == 0, result.output
+    home = Path.home()
+    assert kitchen.orders == [Order(dish="soup", to=home / "x", by=[home / "y", Path("z~")])]
+    for option in ("--to", "--by"):
+        line = refused(kitchen.run("order", "soup", option, "~nobody-of-this-name/x"))
+        assert line == "error: ~nobody-of-this-name/x: there is no such user on this machine"
 
 
 def test_a_command_may_offer_less_and_say_it_another_way() -> None:
