@@ -138,6 +138,8 @@ def test_scores_on_data_of_the_same_name_lie_beside_each_other(saved: Path) -> N
     for place in (data, other, data):
         scored(saved, VIEWS[:1], data=str(place))
     assert len({entry["fingerprint"] for entry in written(saved)}) == len(written(saved)) == 2
+    scored(saved, VIEWS[:1], data=str(shutil.copytree(other, saved.parent / "城市乙")))
+    assert len(list(saved.glob("evaluation-城市乙-val-*.json"))) == 1
 
 
 def test_where_nothing_can_be_written_the_scores_are_said(
