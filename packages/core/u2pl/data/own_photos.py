@@ -9,7 +9,7 @@ from u2pl.data.file_source import FileSource, IdList
 from u2pl.data.ids import hold_out, match_id, read_lines
 from u2pl.data.meta import Meta
 from u2pl.data.orientation import STORED
-from u2pl.data.walking import files_below
+from u2pl.data.walking import files_in
 from u2pl.errors import UserError
 
 CLASSES, META = "classes.txt", "meta.toml"
@@ -45,13 +45,11 @@ class OwnPhotos(FileSource):
             where: what stands for the lists that are made, in errors.
             others: lists that are written elsewhere; a file in splits/ replaces that of its name.
         """
-        folder = self.root / "splits"
         self.lists = {
             **(others or {}),
             **{
-                name.removesuffix(".txt"): IdList(str(folder / name), read_lines(folder / name))
-                for name in files_below(folder)
-                if name.endswith(".txt") and "/" not in name
+                file.stem: IdList(str(file), read_lines(file))
+                for file in files_in(self.root / "splits", ".txt")
             },
         }
         if "val" not in self.lists:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -152,6 +153,22 @@ def test_what_is_there_and_cannot_be_read_is_not_absent(
         source = Folder(root)
         assert source.tags is not None
         read_tags(source.tags, source)
+
+
+@pytest.mark.parametrize("name", ["masks", "splits"])
+def test_a_folder_without_rights_is_not_absent(
+    name: str, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, scandir = make_folder({"a": [0, 1], "b": [2]}, other="a\n"), os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path) == root / name:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # for root everything is readable
+    with pytest.raises(UserError, match=rf"{name} cannot be read \(Permission denied\)"):
+        Folder(root)
 
 
 @pytest.mark.parametrize("name", ["masks", "splits"])

@@ -18,7 +18,7 @@ from u2pl.data.mask_files import find_masks, split_beside
 from u2pl.data.meta import BINARY, COLOURS, read_meta
 from u2pl.data.orientation import UPRIGHT
 from u2pl.data.own_photos import CLASSES, META, OwnPhotos
-from u2pl.data.walking import files_below
+from u2pl.data.walking import files_below, files_in
 from u2pl.errors import UserError
 from u2pl.files import expanded
 
@@ -147,7 +147,7 @@ def _class_file(root: Path, images: dict[str, Path]) -> ClassFile:
 
 def _subsets(root: Path) -> dict[str, IdList]:
     """Lists to score on in what CVAT exports of a project; all other images train."""
-    files = sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))
+    files = files_in(root / "ImageSets" / "Segmentation", ".txt")
     splits = {split_of(file.stem): file for file in files}
     return {
         name: IdList(str(splits[name]), read_lines(splits[name]))
