@@ -94,10 +94,11 @@ def new_program(app: App) -> typer.Typer:
     @command(program, app.request)
     def train(request: Request) -> int:
         """Train, score and keep a network. Starts on several GPUs with `accelerate launch`."""
-        from u2pl.run.early import check_early
+        from u2pl.run.early import check_early, check_place
 
         outlive_output()
         check_early(app, request)
+        check_place(app, request)
         begin(f"{app.name} train")
         from u2pl.cli.commands import train as body
 

@@ -30,8 +30,6 @@ def check_early(app: App, request: Request) -> None:
         if found.finished:
             return
         request = found.request
-    if request.out is not None and found is None:
-        _check_place(app, request, request.out)
     for assignment in request.set:
         split_assignment(assignment)
     if request.method_file is not None:
@@ -49,8 +47,15 @@ def check_early(app: App, request: Request) -> None:
                 open_source(place, _not_now)
 
 
-def _check_place(app: App, request: Request, folder: Path) -> None:
-    """UserError if a run cannot begin in a folder, or what is there is another one."""
+def check_place(app: App, request: Request) -> None:
+    """Look at the folder that a run is to have, importing nothing heavy.
+
+    Raises:
+        UserError: It is not empty, or with `resume` holds no run, or another one.
+    """
+    folder = request.out
+    if folder is None:
+        return
     if not request.resume:
         check_empty(folder)
         return
