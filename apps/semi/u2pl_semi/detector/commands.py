@@ -18,6 +18,7 @@ from torchvision.models.detection import FasterRCNN
 
 from u2pl import distributed
 from u2pl.cli.console import ConsoleReporter, option_table, standard_output
+from u2pl.cli.keeping import keep_results
 from u2pl.counting import Counting, silently
 from u2pl.data.boxes import FoundBoxes, component_boxes, thing_classes, write_boxes
 from u2pl.data.demo.scenes import DEMOS
@@ -28,7 +29,7 @@ from u2pl.data.streams import Stream
 from u2pl.data.transforms import TrainTransform
 from u2pl.errors import DiskError, LostError, UserError, out_of_memory
 from u2pl.evaluate.inference import predict_probabilities
-from u2pl.evaluate.scoring import check_scored, load_example
+from u2pl.evaluate.scoring import load_example, read_scored
 from u2pl.files import make_folder, write_json
 from u2pl.methods.method import MethodConfig
 from u2pl.mixing.masks import inside_boxes
@@ -57,6 +58,7 @@ from u2pl_semi.detector.network import (
     DetectorConfig,
     build_detector,
     detect,
+    is_replaced,
     load_detector,
     save_detector,
 )
@@ -226,7 +228,8 @@ def train(request: SemiRequest) -> int:
     method = DetectorTraining(build_detector(run.sections.network, len(run.things)), run.things)
     scored = masked(run.source, "val") if "val" in run.source.splits() else []
     if scored:
-        check_scored(run.source, scored)
+        with reporter.counting("reading the masks to score on") as progress:
+            read_scored(run.source, scored, progress)
     config, place = run.config(), run.place
     going_on = request.resume and isinstance(place, Path)
     if isinstance(place, Path) and going_on:
@@ -378,7 +381,9 @@ def evaluate(request: PrecisionRequest) -> None:
         console.print(agreement_table(shares, source, request.confidence))
         result["confidence"] = request.confidence
         result["pixels"] = {source.classes[c]: each for c, each in shares.items()}
-    write_json(request.detector / f"precision-{source.name}-{request.split}.json", result)
+    words = f"precision {source.name} {request.split} {len(ids)} images {source.fingerprint()}"
+    replaced = is_replaced(request.detector, card)
+    keep_results(request.detector, {words: result}, console, replaced)
 
 
 def opened(

@@ -25,7 +25,7 @@ from u2pl.data.source import Source
 from u2pl.data.streams import TrainingSet
 from u2pl.errors import UserError
 from u2pl.evaluate.protocol import EvaluationProtocol
-from u2pl.evaluate.scoring import load_example
+from u2pl.evaluate.scoring import load_example, read_scored
 from u2pl.maps import resize_image, shrink_factor
 from u2pl.methods.discovery import file_digest, has_docstring
 from u2pl.methods.method import AnyMethod
@@ -110,6 +110,13 @@ class Task(ABC):
             words = black_and_white(part.source, part.ids) if part.masked else ""
             if words:
                 raise UserError(words)
+
+    def check_scored(self) -> None:
+        """UserError if an image that networks are scored on lacks a mask, or it cannot be read."""
+        scored = self.scored
+        if scored.ids:
+            with self.counting("reading the masks to score on") as progress:
+                read_scored(scored.source, scored.ids, progress)
 
     def check(self) -> None:  # noqa: B027, most tasks have something to check
         """Look into the data far enough to know that a run makes sense; UserError if not."""

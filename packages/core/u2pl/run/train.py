@@ -23,7 +23,7 @@ from u2pl.errors import CutShort, DiskError, LoadingError, LostError, UserError,
 from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.counts import COUNTS, save_counts
 from u2pl.evaluate.crf import load_crf
-from u2pl.evaluate.scoring import check_scored, evaluate
+from u2pl.evaluate.scoring import evaluate
 from u2pl.maps import shrink_factor
 from u2pl.methods.discovery import known_methods
 from u2pl.methods.method import AnyMethod
@@ -159,11 +159,9 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     if task.protocol.crf:
         load_crf()
     # before the folder is made: whatever cannot work leaves nothing behind
-    scored = task.scored
-    if scored.ids:
-        check_scored(scored.source, scored.ids)
     task.check_masks()
     task.check()
+    task.check_scored()
     place = _place(task)
     begun = place if isinstance(place, Path) and request.resume else None
     asked, changed = task.config(), list[str]()

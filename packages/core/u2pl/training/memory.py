@@ -75,9 +75,10 @@ def kept_bytes(network: nn.Module, image_3HW: Tensor) -> int:
 def check_memory(
     method: AnyMethod, train: TrainConfig, data: DataConfig, device: torch.device
 ) -> None:
-    """Refuse a step that cannot fit, before anything is taken; `doctor` estimates it closer.
+    """Refuse a step that cannot fit, before anything is taken.
 
     A lower bound: what autograd keeps of the labelled images alone, from a small one by its area.
+    `doctor` tells more closely, by an image or by whole steps.
 
     Args:
         method: on the device where it was built.

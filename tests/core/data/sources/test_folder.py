@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from PIL import Image
 
 from u2pl.data.opening import open_source
 from u2pl.data.sources.folder import Folder
+from u2pl.data.tags.tags import read_tags
 from u2pl.errors import UserError
 
 MakeFolder = Callable[..., Path]
@@ -160,14 +163,15 @@ def test_files_of_other_kinds_are_counted(make_folder: MakeFolder) -> None:
     assert sorted(source.ids()) == ["a", "avif", "b", "gif", "jfif", "jp2", "ppm"]
     assert all(source.image(id).size == (6, 4) for id in source.ids())
     assert source.notes == (
-        "images/ holds 3 files that are not read: .heic (2), .dng (1), such as 1.heic; to use "
+        "images/ holds files that are not read: .heic (2), .dng (1), such as 1.heic; to use "
         "photos among them, save them as JPEG or PNG",
     )
     for file in images.iterdir():
         if file.suffix.lower() != ".heic":
             file.unlink()
     with pytest.raises(
-        UserError, match=r"holds no images: put \.jpg.* files there: images/ holds 2"
+        UserError,
+        match=r"holds no images: put \.jpg.* files there: images/ holds files .* .heic .2.,",
     ):
         Folder(root)
 
@@ -188,6 +192,46 @@ def test_folders_that_are_linked_are_read(make_folder: MakeFolder, tmp_path: Pat
         (root / kind / "day").symlink_to(tmp_path / f"{kind}-of-day")
     assert Folder(root).fingerprint() == expected
     assert Folder(root).mask("day/a").tolist() == [[0, 1] * 3] * 4
+
+
+@pytest.mark.parametrize("name", ["masks", "splits", "splits/val.txt", "meta.toml", "tags.csv"])
+def test_what_is_there_and_cannot_be_read_is_not_absent(
+    name: str, make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    root = make_folder({"a": [0, 1], "b": [2]}, other="a\n")
+    place = root / name
+    if place.is_dir():
+        shutil.rmtree(place)
+    place.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=re.escape(str(place))):
+        source = Folder(root)
+        assert source.tags is not None
+        read_tags(source.tags, source)
+
+
+@pytest.mark.parametrize("name", ["masks", "splits"])
+def test_a_folder_without_rights_is_not_absent(
+    name: str, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, scandir = make_folder({"a": [0, 1], "b": [2]}, other="a\n"), os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path) == root / name:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # for root everything is readable
+    with pytest.raises(UserError, match=rf"{name} cannot be read \(Permission denied\)"):
+        Folder(root)
+
+
+@pytest.mark.parametrize("name", ["masks", "splits"])
+def test_a_file_in_the_place_of_a_folder_is_not_absent(name: str, make_folder: MakeFolder) -> None:
+    root = make_folder({"a": [0, 1], "b": [2]}, other="a\n")
+    shutil.rmtree(root / name)
+    (root / name).write_text("")
+    with pytest.raises(UserError, match=f"{name} is no folder"):
+        Folder(root)
 
 
 def test_accents_may_be_written_in_two_ways(make_folder: MakeFolder) -> None:

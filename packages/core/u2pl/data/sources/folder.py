@@ -18,7 +18,7 @@ from u2pl.data.mask_files import find_masks, split_beside
 from u2pl.data.meta import BINARY, COLOURS, read_meta
 from u2pl.data.orientation import UPRIGHT
 from u2pl.data.own_photos import CLASSES, META, OwnPhotos
-from u2pl.data.walking import files_below
+from u2pl.data.walking import files_below, files_in
 from u2pl.errors import UserError
 from u2pl.files import expanded
 
@@ -148,10 +148,10 @@ def _images_folder(root: Path) -> Path:
 
 def _class_file(root: Path, images: dict[str, Path]) -> ClassFile:
     """classes.txt, or what CVAT and Roboflow write; UserError without any, with a proposal."""
-    if (root / LABELMAP).is_file() and not (root / CLASSES).exists():
+    if (root / LABELMAP).is_file() and not os.path.lexists(root / CLASSES):
         listed = read_labelmap(root / LABELMAP)
         return listed._replace(note=f"classes are read from {LABELMAP}")
-    if not (root / CLASSES).exists() and (files := _pixel_values(root)):
+    if not os.path.lexists(root / CLASSES) and (files := _pixel_values(root)):
         found = [read_pixel_values(file) for file in files]
         other = next((each for each in found if each.names != found[0].names), None)
         if other is not None:
@@ -171,7 +171,7 @@ def _class_file(root: Path, images: dict[str, Path]) -> ClassFile:
 
 def _subsets(root: Path) -> dict[str, IdList]:
     """Lists to score on in what CVAT exports of a project; all other images train."""
-    files = sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))
+    files = files_in(root / "ImageSets" / "Segmentation", ".txt")
     splits = {split_of(file.stem): file for file in files}
     return {
         name: IdList(str(splits[name]), read_lines(splits[name]))
@@ -209,8 +209,8 @@ def _left_out(folder: Path, below: Sequence[str], begin: str = "") -> str:
     listed = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common(4))
     more = ", …" if len(kinds) > 4 else ""
     return (
-        f"{begin}{folder.name}/ holds {len(others)} files that are not read: {listed}{more}, such "
-        f"as {others[0]}; to use photos among them, save them as JPEG or PNG"
+        f"{begin}{folder.name}/ holds files that are not read: {listed}{more}, such as "
+        f"{others[0]}; to use photos among them, save them as JPEG or PNG"
     )
 
 

@@ -34,7 +34,7 @@ from u2pl.data.geo.tiles import Tile, cut, hold_out_blocks
 from u2pl.data.ids import check_ids, few, match_id, read_lines
 from u2pl.data.reading import check_range
 from u2pl.data.source import Source
-from u2pl.data.walking import is_clutter
+from u2pl.data.walking import files_in
 from u2pl.errors import UserError
 from u2pl.files import expanded
 from u2pl.notation import IGNORE
@@ -209,8 +209,7 @@ class GeoTiff(Source):
         """The lists in splits/."""
         return {
             file.stem: IdList(str(file), read_lines(file))
-            for file in sorted((self.root / "splits").glob("*.txt"))
-            if not is_clutter(file.name)
+            for file in files_in(self.root / "splits", ".txt")
         }
 
     @cached_property
