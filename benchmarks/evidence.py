@@ -410,7 +410,7 @@ def find_boxes(name: str, data: str | None, weights: str | None) -> None:
         print(" ".join(line), flush=True)
         run(line[1:])
     summary = json.loads((folder / "summary.json").read_text())
-    (file,) = folder.glob("precision-*-train.json")
+    (file,) = folder.glob("precision-*-train*.json")
     commands = [" ".join(part for part in line if part != "--resume") for line in lines]
     found = {"commands": commands, **summary, "train": json.loads(file.read_text())}
     text = without_places(json.dumps(found), data, weights)

@@ -2,9 +2,11 @@
 
     uv run benchmarks/large_image.py
     uv run benchmarks/large_image.py --side 20000 --kind jpeg
+    uv run benchmarks/large_image.py --kind geotiff
 
 Peak memory is what the process holds at most beyond what it holds with the network loaded, after a
-small image was predicted. `tiff` is read strip by strip, `jpeg` is decoded once.
+small image was predicted. `tiff` is read strip by strip, `jpeg` is decoded once; `geotiff`, which
+needs rasterio, lies in tiles, and its prediction is written on its grid.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import torch
 from measure import WALL, arguments, environment, write
 from PIL import Image
 
+from u2pl.data.geo.rasters import load_rasterio
 from u2pl.model.card import Card
 from u2pl.model.model import Model
 from u2pl.model.predict_files import Output, predict_files
@@ -34,6 +37,7 @@ from u2pl.networks.config import NetworkConfig
 KINDS: dict[str, dict[str, Any]] = {
     "tiff": {"format": "TIFF", "compression": "tiff_deflate"},
     "jpeg": {"format": "JPEG", "quality": 80},
+    "geotiff": {"driver": "GTiff", "crs": "EPSG:32633", "tiled": True, "compress": "deflate"},
 }
 
 
@@ -43,7 +47,14 @@ def make(path: Path, width: int, height: int, kind: str) -> None:
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 256, (height // 64 + 1, width // 64 + 1, 3)).astype(np.uint8)
     image = Image.fromarray(blocks).resize((width, height), Image.Resampling.BILINEAR)
-    image.save(path, **KINDS[kind])
+    if kind != "geotiff":
+        image.save(path, **KINDS[kind])
+        return
+    rasterio = load_rasterio()
+    place = rasterio.Affine(10, 0, 400_000, 0, -10, 5_400_000)
+    shape = {"width": width, "height": height, "count": 3, "dtype": "uint8", "transform": place}
+    with rasterio.open(path, "w", **shape, **KINDS[kind]) as file:
+        file.write(np.moveaxis(np.asarray(image), 2, 0))
 
 
 def tiny_model(classes: int, device: torch.device) -> Model:
@@ -70,7 +81,7 @@ def main() -> None:
     )
     width, height = options.width or options.side, options.side
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"large.{options.kind}"
+        path = Path(folder) / f"large.{options.kind.removeprefix('geo')}"
         # another process, so that its memory is not counted
         context = multiprocessing.get_context("spawn")
         maker = context.Process(target=make, args=(path, width, height, options.kind))

@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+import os
+import signal
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
 
 from u2pl import distributed
+from u2pl.errors import LostError
+from u2pl.training.loading import peer_failures
 
 
 @pytest.mark.parametrize(
@@ -66,3 +74,33 @@ def test_all_processes_say_what_the_first_one_does(monkeypatch, world):
     monkeypatch.setattr("torch.distributed.get_backend", lambda: "gloo")
     monkeypatch.setattr("torch.distributed.broadcast_object_list", broadcast)
     assert distributed.from_first("mine") == ("mine" if world == 1 else "runs/a-7")
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_process_that_is_gone_or_silent_is_one_line_within_the_longest_wait(
+    dies: bool, tmp_path: Path
+) -> None:
+    """Two connected processes; a machine that disappears does not close its connections."""
+
+    def connect(rank: int) -> None:
+        store = dist.FileStore(str(tmp_path / "store"), 2)
+        wait = timedelta(seconds=10 if dies else 1)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=wait)
+
+    other = os.fork()
+    if other == 0:
+        try:
+            connect(1)
+            distributed.barrier()
+            os.kill(os.getpid(), signal.SIGKILL if dies else signal.SIGSTOP)
+        finally:
+            os._exit(1)
+    try:
+        connect(0)
+        distributed.barrier()
+        with pytest.raises(LostError, match=r"^another process of this run"), peer_failures():
+            distributed.total(torch.ones(1))
+    finally:
+        dist.destroy_process_group()
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)

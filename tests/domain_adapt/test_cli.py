@@ -185,7 +185,7 @@ def test_a_finished_run_resumed_changes_nothing_and_another_command_is_refused(
     assert "is not empty; add --resume" in refused(*line("u2plplus", domains, out))
     swapped = {"source": domains["source"], "target": domains["source"]}
     error = refused(*line("u2plplus", swapped, out), "--resume")
-    assert "was started with another target, data_fingerprint" in error
+    assert "was started with another target;" in error
     assert "; to go on as it began name the folder alone" in error
 
 

@@ -10,5 +10,6 @@ from u2pl_da.app import APP
 
 class TestResumedRuns(ResumedRuns):
     app = APP
+    turn = 1
     steps = 8
     usual: ClassVar = {"train.checkpoint_every": 3, "train.evaluations": 1, "data.crop": 32}

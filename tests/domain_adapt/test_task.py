@@ -48,6 +48,23 @@ def task(tiny: Tiny) -> Make:
     return make
 
 
+def test_rasters_of_other_channels_than_the_photos_are_refused(task: Make, tmp_path: Path) -> None:
+    from harness.rasters import write_raster  # skips without the extra
+
+    for kind, mode in (("images", "RGB"), ("masks", "L")):
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        for name in "ab":
+            Image.new(mode, (32, 32)).save(tmp_path / "photos" / kind / f"{name}.png")
+    write_raster(tmp_path / "fields" / "images" / "a.tif", np.ones((4, 64, 64), np.uint8))
+    write_raster(tmp_path / "fields" / "masks" / "a.tif", np.zeros((64, 64), np.uint8))
+    for name in ("photos", "fields"):
+        (tmp_path / name / "classes.txt").write_text("background\nfield\n")
+    target = f"geotiff:{tmp_path / 'fields'}?bands=1,2,3,4&tile=16"
+    domains = {"source": f"folder:{tmp_path / 'photos'}", "target": target}
+    with pytest.raises(UserError, match=r"has 4 channels, and folder:.*photos 3: choose as many"):
+        task(domains).begin()
+
+
 def images(task: Task) -> dict[str, int]:
     """How many images of each part are trained on."""
     return {part.role: len(part.ids) for part in task.streams}

@@ -60,9 +60,24 @@ class Launcher:
         self.server.stdin.flush()
         return int(self.server.stdout.readline())
 
-    def start(self, log: Path, file: Path, *args: Any, threads: int = 1) -> int:
-        """Start a program in a process group of its own, its output in `log`; returns its id."""
-        return self._ask(start=[str(file), *map(str, args)], threads=threads, log=str(log))
+    def start(
+        self,
+        log: Path,
+        file: Path,
+        *args: Any,
+        threads: int = 1,
+        dies: tuple[int, float] | None = None,
+    ) -> int:
+        """Start a program in a process group of its own; returns its id.
+
+        Args:
+            log: where its output goes.
+            file, args: of the program.
+            threads: that it computes on.
+            dies: in which of the files that it writes it dies, from 1, and at what share of it.
+        """
+        words = [str(file), *map(str, args)]
+        return self._ask(start=words, threads=threads, log=str(log), dies=dies)
 
     def wait(self, pid: int) -> int:
         """The exit code; the negative number of a signal, if one ended the process."""

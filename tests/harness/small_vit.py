@@ -55,4 +55,5 @@ def model(kind: str, depth: int = 4, **options: Any) -> nn.Module:
 
 def encoder(kind: str, **options: Any) -> PlainViT:
     """The encoder that wraps it, in evaluation mode."""
-    return PlainViT(model(kind, **options), "test_vit").eval()
+    channels = options.get("in_chans", 3)
+    return PlainViT(model(kind, **options), "test_vit", channels).eval()

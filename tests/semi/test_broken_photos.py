@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from harness.tiny import Tiny
@@ -89,3 +92,47 @@ def test_a_new_run_does_not_ask_for_that(photos: Path, tiny: Tiny, tmp_path: Pat
     words = training(photos, tiny, tmp_path / "run")
     code, said = type_words(*words, "--accept-changed-data")
     assert code == 2 and "--accept-changed-data needs --resume" in said
+
+
+def test_a_run_that_scores_a_broken_photo_says_how_to_go_on(
+    photos: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    broken, run = photos / "images" / "2.png", tmp_path / "run"
+    spoil(broken)
+    code, said = type_words(*training(photos, tiny, run))
+    error, _, command = said.splitlines()[-1].partition("; go on with: ")
+    assert code == 2 and error.startswith(f"error: {broken} ")
+    assert shlex.split(command)[-2:] == ["--resume", str(run)]
+
+
+def all_ignored(mask: np.ndarray) -> np.ndarray:
+    return np.full_like(mask, 255)
+
+
+#: What becomes of the masks that are scored, and words of the complaint.
+SCORED: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "an id of no class": (lambda mask: mask + np.uint8(9), "holds ids"),
+    "colours": (lambda mask: np.stack([mask, mask * 2, mask], -1), "is a RGB image"),
+    "turned": (lambda mask: np.rot90(mask), "one of the two lies on its side"),
+    "all ignored": (all_ignored, "the masks to score on hold no labelled pixel"),
+}
+
+
+@pytest.mark.parametrize("case", SCORED)
+def test_a_mask_that_cannot_be_scored_is_found_before_the_first_step(
+    case: str, photos: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, complaint = SCORED[case]
+    ids = "012" if case == "all ignored" else "1"
+    for mask in (photos / "masks" / f"{id}.png" for id in ids):
+        Image.fromarray(change(np.array(Image.open(mask)))).save(mask)
+    # of a large data set `doctor` looks at some images alone
+    monkeypatch.setattr("u2pl.doctor.findings.LOOKED_AT", 1)
+    words = training(photos, tiny, tmp_path / "run")
+    # `doctor` asks the same: two cases tell whether it does
+    for name in ("train", "doctor") if case in ("an id of no class", "all ignored") else ("train",):
+        left_out = () if name == "train" else ("--out", str(tmp_path / "run"))
+        typed = [name, *(["--method"] if name == "doctor" else []), *words[1:]]
+        code, said = type_words(*[word for word in typed if word not in left_out])
+        assert code == 2 and complaint in said.splitlines()[-1], said
+        assert "step 1" not in said.splitlines() and not (tmp_path / "run").exists()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from torch.utils.data import default_collate
 
 from harness.commands import faults
 from harness.tiny import Tiny
@@ -212,6 +213,47 @@ def test_too_little_memory_and_disk_must_be_fixed(
     disk, memory = faults(command("doctor", "--data", folder, *tiny("u2plplus")))
     assert "of disk" in disk
     assert "this machine has 100 kB" in memory
+
+
+def test_a_batch_that_cannot_fit_is_not_made(
+    folder: Path, tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def collated(samples: list[Any]) -> Any:
+        made.append(len(samples))
+        return default_collate(samples)
+
+    monkeypatch.setattr("u2pl.doctor.costs.default_collate", collated)
+    monkeypatch.setattr("u2pl.doctor.costs.memory_of", lambda device: 100_000_000)
+    (memory,) = faults(command("doctor", "--data", folder, *tiny("u2plplus", train_batch=60_000)))
+    assert "this machine has 100.0 MB" in memory
+    assert made and max(made) <= 2  # those that are tried
+
+
+def test_too_little_room_for_the_workers_is_a_fault(
+    folder: Path, tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container; the folder is there, whatever the system."""
+    monkeypatch.setattr("u2pl.training.loading.SHARED", folder)
+    free = {folder: 0}
+    usage = "u2pl.training.loading.shutil.disk_usage"
+    monkeypatch.setattr(usage, lambda path: SimpleNamespace(free=free.get(path, 10**12)))
+    (found,) = faults(command("doctor", "--data", folder, *tiny("u2plplus", data_workers=2)))
+    assert "the data workers need" in found and "set data.workers=0" in found
+
+
+def test_a_class_in_no_labelled_mask_is_a_fault_as_it_is_in_training(
+    photos: Path, tiny: Tiny, command: Command, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    for id in ("3", "4", "5", "6"):
+        mask = np.asarray(Image.open(photos / "masks" / f"{id}.png")).copy()
+        mask[mask == 2] = 0
+        Image.fromarray(mask).save(photos / "masks" / f"{id}.png")
+    words = ["--data", photos, *tiny("suponly")]
+    (found,) = faults(command("doctor --method suponly", *words))
+    assert "no labelled mask holds class2; label one" in found
+    assert refused("train suponly", *words, "--out", tmp_path / "run") == f"error: {found}"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from harness.rasters import CRS, box, rasterio, write_geojson, write_raster
 from harness.tiny import Tiny
@@ -24,7 +25,15 @@ def fields(root: Path) -> Path:
     ]
     write_geojson(root / "labels/a.geojson", squares)
     (root / "classes.txt").write_text("background\nfield\n")
-    (root / "meta.toml").write_text("tile = 32\nbands = [4, 3, 2]\n")
+    (root / "meta.toml").write_text("tile = 32\nbands = [4, 3, 2, 1]\n")
+    return root
+
+
+def photos(root: Path) -> Path:
+    for kind, mode in (("images", "RGB"), ("masks", "L")):
+        (root / kind).mkdir(parents=True)
+        Image.new(mode, (32, 32)).save(root / kind / "a.png")
+    (root / "classes.txt").write_text("background\nfield\n")
     return root
 
 
@@ -36,15 +45,18 @@ def test_a_raster_is_trained_on_scored_and_predicted(
     done = command("train u2plplus --preset demo", *words, *tiny("u2plplus"))
     assert done.exit_code == 0, done.output
     card = json.loads((run / "last/config.json").read_text())
-    assert card["scaling"]["bands"] == [4, 3, 2] and card["scaling"]["kind"] == "uint16"
+    assert card["scaling"]["bands"] == [4, 3, 2, 1] and card["scaling"]["kind"] == "uint16"
     scored = command("evaluate", run, "--cpu")
     assert scored.exit_code == 0, scored.output
-    done = command("predict", run, data, "--out", out, "--format", "geojson", "--cpu")
+    words = ["--out", out, "--format", "geojson", "--gallery", "--cpu"]
+    done = command("predict", run, data, *words)
     assert done.exit_code == 0, done.output
     assert "1 images in" in done.stdout and "colour/" not in done.stdout
     assert "1 of them are GeoTIFFs: ids/ and confidence/ lie on their grid" in done.stdout
     with rasterio.open(data / "images/a.tif") as given, rasterio.open(out / "ids/a.tif") as found:
         assert (found.transform, found.crs.to_string()) == (given.transform, CRS)
     assert json.loads((out / "geojson/a.geojson").read_text())["type"] == "FeatureCollection"
-    line = refused("train suponly --data", f"geotiff:{data}?bands=1,2", "--out", tmp_path / "no")
-    assert "choose three bands" in line
+    line = refused("evaluate", run, "--data", f"folder:{photos(tmp_path / 'photos')}", "--cpu")
+    assert "has images of 3 channels, and the network takes 4" in line
+    line = refused("detector train --data", f"geotiff:{data}", "--out", tmp_path / "no", "--cpu")
+    assert "has 4 channels, and a detector sees photos" in line

@@ -23,6 +23,8 @@ from harness.tiny import Tiny, method_of
 from u2pl.data.file_source import FileSource
 from u2pl.methods.discovery import method_names
 from u2pl.model.folder import load_folder, save_folder
+from u2pl.model.model import Model
+from u2pl_ws import map_scores
 from u2pl_ws.app import APP
 
 STEPS = 4
@@ -183,7 +185,8 @@ def test_cams_scores_what_training_learnt_from(copied: Path, command: Command) -
         and "% of the pixels have a certain label" in result.stdout
     )
     assert all(name in result.stdout for name in COLUMNS)
-    written = json.loads((copied / "last" / "cams-train.json").read_text())
+    (file,) = (copied / "last").glob("cams-street-train-3-images-*.json")
+    written = json.loads(file.read_text())
     assert (written["data"], written["images"]) == ("street", 3) and 0 < written["certain"] <= 100
     for name in COLUMNS:
         assert 0 <= written[name]["miou"] <= 100 and len(written[name]["per_class_iou"]) == 4
@@ -195,13 +198,35 @@ def test_cams_of_a_list_and_of_a_few(
     (broken / "splits" / "some.txt").write_text("4\n5\n6\n")  # the last one has no mask
     result = command("cams", copied, "--cpu", "--data", broken, "--split", "some")
     assert result.exit_code == 0, result.output
-    assert "on 2 tagged images" in result.stdout and (copied / "last" / "cams-some.json").exists()
+    assert "on 2 tagged images" in result.stdout and list(
+        (copied / "last").glob("cams-street-some-2-images-*")
+    )
     result = command("cams", copied, "--cpu", "--limit", 1)
     assert "on 1 tagged images" in result.stdout, result.output
+    assert len(list((copied / "last").glob("cams-*"))) == 2
     (broken / "splits" / "bare.txt").write_text("6\n7\n")
     assert "no image of bare has a mask" in refused(
         "cams", copied, "--cpu", "--data", broken, "--split", "bare"
     )
+
+
+def test_cams_of_a_network_that_was_replaced_meanwhile_are_not_put_beside_the_new_one(
+    copied: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = map_scores.load
+
+    def replaced(folder: Path, device: str) -> Model:
+        """A run that goes on writes its network after each evaluation."""
+        model = load(folder, device)
+        scores = {**model.card.scores, "step": 7}
+        save_folder(folder, model.network, model.card.model_copy(update={"scores": scores}))
+        return model
+
+    monkeypatch.setattr(map_scores, "load", replaced)
+    result = command("cams", copied, "--cpu", "--limit", 1)
+    assert result.exit_code == 0 and "certain labels" in result.stdout
+    assert "note: not written down: training has written another network" in result.stdout
+    assert not list((copied / "last").glob("cams-*"))
 
 
 def test_cams_needs_a_classifier_and_the_same_classes(

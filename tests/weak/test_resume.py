@@ -10,6 +10,7 @@ from u2pl_ws.app import APP
 
 class TestResumedRuns(ResumedRuns):
     app = APP
+    turn = 2
     steps = 8
     usual: ClassVar = {
         "train.checkpoint_every": 3,

@@ -12,12 +12,12 @@ from rich.progress import track
 from torch import Tensor
 
 from u2pl.cli.console import ConsoleReporter, standard_output
+from u2pl.cli.keeping import is_replaced, keep_results
 from u2pl.errors import UserError, explain
 from u2pl.evaluate.confusion import Confusion
 from u2pl.evaluate.inference import evaluating, predict_probabilities
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.evaluate.scoring import load_example
-from u2pl.files import write_json
 from u2pl.maps import resize_image, shrink_factor, top_class
 from u2pl.model.folder import locate
 from u2pl.model.model import choose_device, load
@@ -81,7 +81,9 @@ def score_maps(request: MapsRequest) -> None:
     console.print(score_table(source.classes, scores))
     facts = {"data": source.name, "fingerprint": source.fingerprint(), "images": len(ids)}
     found = {name: score._asdict() for name, score in scores.items()}
-    write_json(place.beside / f"cams-{split}.json", {**facts, "certain": share, **found})
+    words = f"cams {source.name} {split} {len(ids)} images {source.fingerprint()}"
+    result = {words: {**facts, "certain": share, **found}}
+    keep_results(place.beside, result, console, is_replaced(place, model.card))
 
 
 def labels_of(

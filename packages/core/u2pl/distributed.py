@@ -6,6 +6,7 @@ so callers need not branch on the number of processes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -25,8 +26,10 @@ def rank() -> int:
 
 def is_peer_lost(error: RuntimeError) -> bool:
     """Whether an error says that another process has ended or does not answer."""
+    # before they are connected only the launcher's word tells that there are several
+    several = world_size() > 1 or os.environ.get("WORLD_SIZE", "1") != "1"
     lost = isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)
-    return world_size() > 1 and lost
+    return several and lost
 
 
 def device() -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import unicodedata
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -43,6 +44,8 @@ SYNONYMS: Mapping[str, str] = MappingProxyType(
 _CONTROL = ("Cc", "Zl", "Zp")
 #: Characters that let what follows be shown in another order, and one that is not seen at all.
 _UNSEEN = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+#: Folders -> what errors call them.
+_CALLED: dict[str, str] = {}
 #: Characters of a line that a person still reads.
 LONGEST = 2000
 
@@ -50,11 +53,27 @@ LONGEST = 2000
 class UserError(ValueError):
     """One line for a person: what is wrong, where, and what to do.
 
-    Commands print it and exit with code 2.
+    Commands print it and exit with code 2. What lies in an unpacked archive is called a member of
+    it, see `call`.
     """
 
     #: Lines of a file that would mend it, for `doctor` to show.
     proposal: str = ""
+
+    def __init__(self, line: str = "") -> None:
+        for folder, name in _CALLED.items():
+            line = line.replace(f"{folder}{os.sep}", f"{name}: ").replace(folder, name)
+        super().__init__(line)
+
+
+def call(folder: str, name: str) -> None:
+    """Call a folder that no person knows by a name that they do know, in all errors.
+
+    Args:
+        folder: of what was unpacked.
+        name: of the archive; what lies in the folder is `name: path`.
+    """
+    _CALLED[folder] = name
 
 
 class CutShort(UserError):

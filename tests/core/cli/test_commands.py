@@ -138,6 +138,8 @@ def test_scores_on_data_of_the_same_name_lie_beside_each_other(saved: Path) -> N
     for place in (data, other, data):
         scored(saved, VIEWS[:1], data=str(place))
     assert len({entry["fingerprint"] for entry in written(saved)}) == len(written(saved)) == 2
+    scored(saved, VIEWS[:1], data=str(shutil.copytree(other, saved.parent / "城市乙")))
+    assert len(list(saved.glob("evaluation-城市乙-val-*.json"))) == 1
 
 
 def test_where_nothing_can_be_written_the_scores_are_said(
@@ -146,7 +148,7 @@ def test_where_nothing_can_be_written_the_scores_are_said(
     def refuse(path: Path, _: object) -> None:
         raise DiskError(f"cannot write {path}: Read-only file system")
 
-    monkeypatch.setattr("u2pl.cli.commands.write_json", refuse)
+    monkeypatch.setattr("u2pl.cli.keeping.write_json", refuse)
     result = CliRunner().invoke(program, ["evaluate", str(saved), "--cpu"])
     assert result.exit_code == 0 and "mIoU" in result.output
     assert "note: not written down: cannot write" in result.output

@@ -8,7 +8,7 @@ import typer
 
 from u2pl.cli import errors
 from u2pl.cli.errors import guarded, say_error
-from u2pl.errors import UserError
+from u2pl.errors import LostError, UserError
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -80,3 +80,10 @@ def test_another_process_lets_the_first_one_speak(
         guarded(raising(UserError("only I know")))
     assert waited == [errors.GRACE]
     assert capsys.readouterr().err == "error: only I know\n"
+    with pytest.raises(typer.Exit):  # the first may be the one that is gone
+        guarded(raising(LostError("another has ended")))
+    assert waited == [errors.GRACE]
+    monkeypatch.setenv("RANK", "2")
+    with pytest.raises(typer.Exit):
+        guarded(raising(LostError("another has ended")))
+    assert waited == [errors.GRACE] * 2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -16,6 +17,7 @@ import typer
 from typer.testing import CliRunner
 
 import u2pl
+from core.toy.app import APP
 from core.toy.app import program as toy
 from u2pl.cli.errors import begin, say_starting
 from u2pl.cli.program import OneLineErrors, command
@@ -32,6 +34,8 @@ class Order:
     mode: Annotated[Literal["here", "away"] | None, typer.Option()] = None
     add: Annotated[list[float] | None, typer.Option(help="grams, repeatable")] = None
     in_a_hurry: Annotated[bool, typer.Option("--fast")] = False
+    to: Annotated[Path | None, typer.Option()] = None
+    by: Annotated[list[Path] | None, typer.Option()] = None
 
 
 class Kitchen:
@@ -68,6 +72,17 @@ def test_a_command_is_made_from_the_fields() -> None:
     text = kitchen.run("order", "--help").output
     assert "Order a dish." in text and "what to eat" in text and "grams, repeatable" in text
     assert "--fast" in text and "--in-a-hurry" not in text
+
+
+def test_paths_are_those_that_a_shell_would_have_made_of_them() -> None:
+    kitchen = Kitchen()
+    result = kitchen.run("order", "soup", "--to=~/x", "--by=~/y", "--by", "z~")
+    assert result.exit_code == 0, result.output
+    home = Path.home()
+    assert kitchen.orders == [Order(dish="soup", to=home / "x", by=[home / "y", Path("z~")])]
+    for option in ("--to", "--by"):
+        line = refused(kitchen.run("order", "soup", option, "~nobody-of-this-name/x"))
+        assert line == "error: ~nobody-of-this-name/x: there is no such user on this machine"
 
 
 def test_a_command_may_offer_less_and_say_it_another_way() -> None:
@@ -256,6 +271,12 @@ EARLY = {
     "train --method-file mine.py": "it does not exist",
     "train plain --data unheard:of": "unknown data source 'unheard'",
     "train --resume runs/none": "there is no run runs/none",
+    "train --resume {bare}": "holds no run: it has no config.json",
+    "train --resume {run} --seed 4": "everything is taken from its config.json: leave --seed out",
+    "train plain --out {run}": "is not empty; add --resume",
+    "train plain --out {bare} --resume": "holds no run; leave --resume out",
+    "train plain --out {run} --resume": 'another method_name ("other" there, "plain" here)',
+    "train other --out {run} --resume --seed 4": "another seed (3 there, 4 here)",
     "show": "Missing argument 'method'",
 }
 
@@ -264,7 +285,12 @@ def test_what_can_be_seen_early_does_not_wait_for_torch(tmp_path: Path) -> None:
     """In one process of its own: torch must not be there after all these mistakes."""
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(b"")
-    lines = [words.format(bare=tmp_path) for words in EARLY]
+    run = tmp_path / "run"
+    run.mkdir()
+    options: dict[str, object] = {"preset": "light", "steps": 9, "options": {}, "data": "demo"}
+    config = {"app": APP.name, "method_name": "other", "seed": 3, **options}
+    (run / "config.json").write_text(json.dumps(config))
+    lines = [words.format(bare=tmp_path, run=run) for words in EARLY]
     code = f"""
 import sys
 from core.toy.app import program

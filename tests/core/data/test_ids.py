@@ -60,6 +60,9 @@ def test_lines_are_stripped_and_blank_ones_dropped(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_bytes(b"\xef\xbb\xbfa \r\n\r\n b\r\n\r\n")
     assert read_lines(tmp_path / "l.txt") == ["a", "b"]
     assert read_lines(tmp_path / "l.txt", keep_blank=True) == ["a", "", "b"]
+    (tmp_path / "l.txt").write_text("a\n" + "b" * 1_000_000)
+    with pytest.raises(UserError, match=r"l\.txt, line 2 has 1000000 characters: write one entry"):
+        read_lines(tmp_path / "l.txt")
     (tmp_path / "l.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"l\.txt cannot be read as a text file"):
         read_lines(tmp_path / "l.txt")

@@ -5,8 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from u2pl.data.channels import as_image
 from u2pl.data.transforms import TrainTransform
 from u2pl.errors import UserError
+from u2pl.notation import padding
 
 
 def _ramp(width: int, height: int) -> tuple[Image.Image, np.ndarray]:
@@ -53,6 +55,20 @@ def test_resizing_a_box_equals_cutting_the_resized_image(scale: float) -> None:
             <= 1
         )
         assert (sample.label.numpy() == np.asarray(ids.crop(box))).mean() > 0.99
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_any_number_of_channels_is_cut_as_each_by_itself(channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 41, channels), np.uint8)
+    transform = TrainTransform(32, (0.6, 1.4), flip=True)
+    sample = transform(as_image(pixels), None, np.random.default_rng(3)).image
+    assert sample.shape == (channels, 32, 32)
+    for channel in range(channels):
+        photo = as_image(pixels[..., [channel] * 3])
+        alone = transform(photo, None, np.random.default_rng(3))
+        valid = alone.valid
+        assert torch.equal(sample[channel][valid], alone.image[0][valid]) and not valid.all()
+        assert (sample[channel][~valid] == padding(channels)[channel]).all()
 
 
 def test_unit_scale_copies_pixels() -> None:

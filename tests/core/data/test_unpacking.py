@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import shutil
 import zipfile
@@ -196,3 +197,26 @@ def test_of_two_at_once_both_find_the_folder(cache: Path, tmp_path: Path) -> Non
 
     assert (unpacked(archive, overtaken) / "a.txt").read_text() == "1"
     assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.parametrize("top", ["", "export/"])
+def test_errors_name_the_archive_and_its_member(cache: Path, tmp_path: Path, top: str) -> None:
+    PROGRAMS["labelme"](tmp_path / "photos")
+    (tmp_path / "photos" / "a.json").write_text("{")
+    broken = folder_packed(tmp_path / "photos", top)
+    with pytest.raises(UserError) as error:
+        open_source(str(broken))
+    assert str(error.value).startswith(f"{broken}: {top}a.json cannot be read as JSON")
+    shutil.rmtree(tmp_path / "photos")
+    PROGRAMS["yolo"](tmp_path / "photos")
+    (tmp_path / "photos" / "images" / "train" / "a.png").write_bytes(b"none")
+    archive = folder_packed(tmp_path / "photos", top)
+    source = open_source(f"yolo:{archive}")
+    a = next(id for id in source.ids() if id.endswith("a"))
+    for fails in (source.image, source.mask):
+        with pytest.raises(UserError, match=rf"{re.escape(str(archive))}: {top}\S+a\.png") as error:
+            fails(a)
+        assert str(cache) not in str(error.value)
+    assert str(cache) not in " ".join(source.notes)
+    # as a worker process hands it over
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)

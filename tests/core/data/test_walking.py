@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from u2pl.data.file_source import files_by_id
-from u2pl.data.walking import files_below
+from u2pl.data.walking import files_below, files_in
 from u2pl.errors import UserError
 
 
@@ -34,7 +34,8 @@ def test_links_to_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
     (tmp_path / "store" / "again").symlink_to(tmp_path / "store")
     (tmp_path / "store" / "sub" / "up").symlink_to(images)
     (images / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    assert files_below(images) == ["c.jpg", "day/a.jpg", "day/sub/b.jpg", "gone.jpg"]
+    (images / "itself.jpg").symlink_to("itself.jpg")
+    assert files_below(images) == ["c.jpg", "day/a.jpg", "day/sub/b.jpg", "gone.jpg", "itself.jpg"]
     (tmp_path / "link").symlink_to(images)
     assert files_below(tmp_path / "link") == files_below(images)
 
@@ -45,6 +46,30 @@ def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path: Path) -> None:
     (tmp_path / "closed").chmod(0)
     with pytest.raises(UserError, match=r"closed cannot be read \(Permission denied\)"):
         files_below(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["day", "12.05", "val.txt"])
+def test_what_lies_behind_a_link_that_leads_nowhere_is_not_left_out(
+    name: str, tmp_path: Path
+) -> None:
+    touch(tmp_path, "images/a.jpg")
+    (tmp_path / "images" / name).symlink_to(tmp_path / "nowhere")
+    (tmp_path / "masks").symlink_to(tmp_path / "nowhere")
+    for folder, lost in (("images", f"images/{name}"), ("masks", "masks")):
+        with pytest.raises(UserError, match=f"{lost} is a link that leads nowhere: mend it"):
+            files_below(tmp_path / folder)
+
+
+def test_files_in_a_folder_itself_are_told_by_their_ending(tmp_path: Path) -> None:
+    touch(tmp_path, "b.txt", "a.txt", "._a.txt", "c.csv", "d.txt/e.txt")
+    assert files_in(tmp_path, ".txt") == [tmp_path / "a.txt", tmp_path / "b.txt"]
+    assert files_in(tmp_path / "nowhere", ".txt") == []
+
+
+def test_a_file_is_no_empty_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "masks")
+    with pytest.raises(UserError, match="masks is no folder: make it one"):
+        files_below(tmp_path / "masks")
 
 
 def test_ids_are_the_same_however_accents_are_written(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from harness.fixtures import assert_close, cases
 from u2pl.data.transforms import TrainTransform
 from u2pl.evaluate import inference
 from u2pl.evaluate.inference import (
-    PADDING,
     center_crop,
     evaluating,
     predict_probabilities,
@@ -22,6 +21,7 @@ from u2pl.evaluate.inference import (
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.maps import top_class, upsample
 from u2pl.networks.segmentor import SegOutput
+from u2pl.notation import PADDING
 
 
 class Quarter(nn.Module):

@@ -40,16 +40,25 @@ def test_networks_share_one_pass_and_return_to_their_mode(drawn, reader):
 
 @pytest.mark.parametrize("world", [1, 2, 3, 16])
 def test_processes_share_the_images_without_counting_one_twice(monkeypatch, drawn, reader, world):
-    """Each process counts images of its own; summed they are what one process counts."""
+    """Each process counts images of its own; summed they are what one process counts.
+
+    All say equally often how far they are: they agree on whether to go on.
+    """
     networks, protocol = {"net": reader(0)}, EvaluationProtocol()
     alone = evaluate(networks, drawn, IDS, protocol, "cpu", 3)["net"]
     drawn.decoded.clear()
     monkeypatch.setattr(distributed, "world_size", lambda: world)
     monkeypatch.setattr(distributed, "total", lambda value: value)
-    shares = []
+    shares, most = [], -(-11 // world)
     for rank in range(world):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        shares.append(evaluate(networks, drawn, IDS, protocol, "cpu", 3)["net"])
+        seen = []
+
+        def tell(*numbers, seen=seen):
+            seen.append(numbers)
+
+        shares.append(evaluate(networks, drawn, IDS, protocol, "cpu", 3, tell)["net"])
+        assert seen == [(done, most) for done in range(1, most + 1)]
     assert sorted(drawn.decoded) == IDS
     for part in Counts._fields:
         parts = [getattr(share, part) for share in shares]

@@ -186,3 +186,19 @@ def test_two_processes_change_images_like_one(request: pytest.FixtureRequest) ->
     twins = request.getfixturevalue("connected")
     halves = twins.run(lambda rank: change(generator(1), image[2 * rank : 2 * rank + 2]))
     assert torch.equal(torch.cat(halves), whole)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_other_channels_than_colours_are_changed_as_grey_images(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(intensity, "OPERATIONS", {name: OPERATIONS[name]})
+    change = RandomIntensity(IntensityConfig(most=1))
+    image = torch.randint(20, 200, (2, 5, 32, 40), generator=generator(4)).to(torch.uint8)
+    found = change(generator(1), image)
+    assert found.shape == image.shape and found.dtype == torch.uint8
+    assert (name in ("identity", "colour", "hue")) == torch.equal(found, image)
+    for channel in range(5):
+        grey = image[:, [channel]]
+        alone = change(generator(1), grey)
+        assert torch.equal(found[:, [channel]], alone), channel

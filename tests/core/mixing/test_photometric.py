@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import colorsys
-from itertools import permutations
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
@@ -325,3 +325,22 @@ def test_a_wrong_option_is_refused(wrong):
 def test_a_blur_that_is_no_range_is_refused(sigma):
     with pytest.raises(ValidationError):
         StrongViewConfig(sigma=sigma)
+
+
+@pytest.mark.parametrize("kind", ["photometric", "unimatch"])
+@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+def test_other_channels_than_colours_are_changed_alike_and_stay_apart(
+    kind: str, channels: int
+) -> None:
+    sure = {"jitter_probability": 1, "blur_probability": 1, "grey_probability": 1}
+    view = StrongView(StrongViewConfig(kind=kind, **sure))
+    image = torch.rand(3, channels, 14, 15, generator=generator(5))
+    found = view(generator(2), image)
+    order = torch.randperm(channels, generator=generator(3))
+    torch.testing.assert_close(found[:, order], view(generator(2), image[:, order]))
+    assert not torch.allclose(found, image)
+    for one, other in combinations(range(channels), 2):  # no grey
+        assert not torch.allclose(found[:, one], found[:, other])
+    # what changes colours alone leaves them as they are
+    colours = StrongViewConfig(kind=kind, **sure | {"blur_probability": 0}, strength=0, hue=0.5)
+    torch.testing.assert_close(StrongView(colours)(generator(2), image), image)

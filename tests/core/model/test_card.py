@@ -78,7 +78,8 @@ def test_what_was_written_before_there_was_a_class_is_read() -> None:
         ({"classes": ()}, ("classes",)),
         ({"network": {"decoder": "daformer", "encodr": "mit_b0"}}, ("network", "encodr")),
         ({"protocol": {"mode": "slid"}}, ("protocol", "mode")),
-        ({"normalisation": {"mean": [0.5], "std": [1, 1, 1]}}, ("normalisation", "mean", 1)),
+        ({"normalisation": {"mean": [1, 1, 1], "std": [1, 1, 0]}}, ("normalisation", "std", 2)),
+        ({"normalisation": {"mean": [0.5], "std": [1, 1, 1]}}, ()),
         ({"palette": [(1, 2), (3, 4)]}, ("palette", 0, 2)),
         ({"palette": [(1, 2, 3)]}, ()),
     ],
@@ -88,7 +89,10 @@ def test_what_a_card_cannot_be_is_named(change: dict[str, Any], where: tuple[Any
         Card(**({"network": NETWORK, "classes": ("sky", "sea")} | change))
     first = caught.value.errors()[0]
     assert first["loc"] == where
-    assert where or "palette has 1 colours for 2 classes" in first["msg"]
+    words = (
+        "have 1 and 3 numbers for 3 channels" if "normalisation" in change else "1 colours for 2"
+    )
+    assert where or words in first["msg"]
 
 
 def test_a_card_does_not_change() -> None:

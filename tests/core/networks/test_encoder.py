@@ -65,7 +65,7 @@ class Patches(Encoder):
         return ["patches_of_4"]
 
     @classmethod
-    def build(cls, name, output_stride):
+    def build(cls, name, output_stride, channels=3):
         return cls()
 
     @classmethod

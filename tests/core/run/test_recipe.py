@@ -76,6 +76,8 @@ def test_a_request_has_the_preset_of_its_data() -> None:
     assert preset(data="voc:PATH", steps=4) == ("large", 4)
     assert preset(data="photos") == preset(data="gta5:PATH") == ("light", 3)
     assert preset(preset="light", set=["train.steps=6"]) == ("light", 6)
+    with pytest.raises(UserError, match=r"--steps and --set train\.steps both say how long"):
+        preset(steps=4, set=["train.steps=4"])
 
 
 @pytest.mark.parametrize(

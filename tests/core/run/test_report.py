@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,10 +15,14 @@ from safetensors.torch import save_file
 from core.toy.app import APP, ToyRequest
 from harness.browser import look
 from u2pl.cli.commands import doubt_words, gain_words
+from u2pl.counting import Counting, OnProgress
+from u2pl.data.opening import open_source
+from u2pl.data.source import Source
 from u2pl.errors import UserError
 from u2pl.evaluate.counts import COUNTS, Counts, load_counts, save_counts
 from u2pl.evaluate.statistics import FEW, bootstrap_interval
 from u2pl.run.moments import MOMENTS, read_moments
+from u2pl.run.report import images
 from u2pl.run.report.finding import Finding
 from u2pl.run.report.images import choice_words
 from u2pl.run.report.page import REPORT, write_report
@@ -94,6 +100,24 @@ def test_training_ends_with_a_report_that_needs_no_other_file(trained: Run) -> N
     assert len(set(found.ids)) == len(found.ids)
     assert {"scores", "curves", "confusions", "images", "moments", "run"} <= set(found.ids)
     assert all(image["alt"] and image["src"].startswith("data:image/") for image in found.images)
+
+
+def test_opening_the_data_again_is_counted(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large file of annotations takes minutes."""
+    said = []
+
+    @contextmanager
+    def counting(what: str) -> Iterator[OnProgress]:
+        said.append(what)
+        yield lambda done, total: None
+
+    def opened(text: str, counting: Counting) -> Source:
+        with counting("reading annotations"):
+            return open_source(text, counting)
+
+    monkeypatch.setattr(images, "open_source", opened)
+    write_report(APP, trained.folder, CPU, counting)
+    assert said == ["reading annotations", "drawing the report"]
 
 
 def test_it_says_score_interval_and_how_to_make_it_again(trained: Run) -> None:

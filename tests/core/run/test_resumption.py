@@ -8,8 +8,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -288,44 +286,6 @@ def test_a_damaged_line_of_the_journal_is_named_and_kept_and_the_run_goes_on(
     assert_same_run(whole, run)
 
 
-#: Dies without a word in the middle of its third state.
-KILLED = """
-import os, signal
-from u2pl.training import checkpoint
-
-real, states = checkpoint.tensor_file, []
-
-def dying(tensors, facts):
-    def write(file):
-        file.write(bytes(9999))
-        file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    states.append(facts)
-    return write if len(states) == 3 else real(tensors, facts)
-
-checkpoint.tensor_file = dying
-from core.toy.app import program
-program()
-"""
-
-
-def test_a_run_that_is_killed_goes_on_and_leaves_nothing_of_what_was_half_written(
-    whole: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    line = [sys.executable, "-c", KILLED, *WORDS, "--out", str(run)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    assert subprocess.run(line, env=environment, check=False).returncode == -signal.SIGKILL
-    (half,) = run.glob(".resume.safetensors.*.part")
-    assert half.stat().st_size > 0 and (run / ".lock").exists()
-    result = CliRunner().invoke(program, ["train", "--resume", str(run)])
-    assert result.exit_code == 0, result.output
-    assert "going on after step 2 of 5" in result.stdout
-    assert not list(run.rglob(".*"))
-    assert_same_run(whole, run)
-
-
 def test_a_run_that_was_cut_short_in_its_report_gets_it(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +302,43 @@ def test_a_run_that_was_cut_short_in_its_report_gets_it(
     assert CliRunner().invoke(program, shlex.split(command)[1:]).exit_code == 0
     assert (tmp_path / "run" / "report.html").exists()
     assert_same_run(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("barrier", "going_on"), [(1, False), (2, True)])
+def test_another_process_may_be_gone_before_and_after_the_training_too(
+    barrier: int,
+    going_on: bool,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting = iter(range(1, 3))
+
+    def wait() -> None:
+        if next(waiting) == barrier:
+            raise RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer")
+
+    run = copied(whole, tmp_path)
+    monkeypatch.setattr("u2pl.distributed.barrier", wait)
+    monkeypatch.setattr("u2pl.distributed.is_peer_lost", lambda error: "gloo" in str(error))
+    result = CliRunner().invoke(program, ["train", "--resume", str(run)])
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: another process of this run has ended or does not answer; ")
+    assert line.endswith(f"go on with: u2pl-toy train --resume {run}") == going_on
+
+
+def test_a_run_whose_other_process_is_gone_before_the_first_state_goes_on(
+    whole: Path, tmp_path: Path, at_step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    at_step(0, RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer"))
+    monkeypatch.setattr("u2pl.distributed.is_peer_lost", lambda error: "gloo" in str(error))
+    result = CliRunner().invoke(program, [*WORDS, "--out", str(run)])
+    assert result.exit_code == 2
+    command = result.stderr.partition("go on with: ")[2]
+    assert CliRunner().invoke(program, shlex.split(command)[1:]).exit_code == 0
+    assert_same_run(whole, run)
 
 
 def test_whoever_may_read_a_run_may_go_on_with_it(whole: Path) -> None:

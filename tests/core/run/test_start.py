@@ -15,6 +15,7 @@ from safetensors.torch import load, save_file
 from core.toy.app import APP, ToyRequest
 from u2pl.cache import digest
 from u2pl.counting import silently
+from u2pl.data.geo.scaling import unscaled
 from u2pl.errors import UserError
 from u2pl.model.card import Card, EncoderWeights, Origin
 from u2pl.model.model import Model
@@ -171,6 +172,25 @@ def test_other_colours_are_refused(tmp_path: Path) -> None:
     start = Start.load(str(tmp_path / "a"), config(), CLASSES)
     with pytest.raises(UserError, match=r"with the mean \[0.25, 0.25, 0.25\].* with \[0.5, 0.5"):
         start.fill(network(config()))
+
+
+def test_a_network_of_photos_begins_one_of_other_channels_and_says_so(tmp_path: Path) -> None:
+    start = Start.load(shared(tmp_path / "a"), config(), CLASSES, 6)
+    assert "note: its first convolution takes 3 channels, and is adapted to 6" in (
+        start.beginning.lines
+    )
+    torch.manual_seed(1)
+    six, three = build_segmentor(config(), 3, 6), network(config())
+    start.fill(six)
+    Start.load(str(tmp_path / "a"), config(), CLASSES).fill(three)
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():  # half of the weights for each of two equal images
+        found = six.eval()(torch.cat([image, image], 1)).logits
+        torch.testing.assert_close(found, three.eval()(image).logits, atol=1e-5, rtol=1e-4)
+    scaling = unscaled((1, 2, 3, 4, 1, 2))
+    Model(six, Card(network=config(), classes=CLASSES, scaling=scaling)).save(tmp_path / "b")
+    with pytest.raises(UserError, match="it takes 6 channels, and this run's images have 3"):
+        Start.load(str(tmp_path / "b"), config(), CLASSES)
 
 
 def test_the_first_pretrained_weights_are_remembered(tmp_path: Path) -> None:

@@ -67,6 +67,19 @@ def test_a_damaged_line_in_the_middle_is_kept_and_named_and_none_behind_it_is_lo
     assert Journal(path, 1).notes == [] and path.read_bytes() == lines[0]
 
 
+def test_scores_that_the_state_does_not_know_are_written_again(tmp_path: Path) -> None:
+    """A run that was stopped in a scoring goes on with it, and is killed behind it."""
+    path = tmp_path / "journal.jsonl"
+    before = written(path)
+    score = {"step": 2, "student": {"per_class_iou": [1.0], "miou": 1.0, "pixel_accuracy": 1.0}}
+    Journal(path, 9).write(1, evaluation=score)
+    lines = path.read_bytes().splitlines(keepends=True)
+    for missing in (False, True):
+        path.write_bytes(b"".join([*lines[:2], lines[-1], *lines[2:-1]]))
+        Journal(path, 2, missing)
+        assert path.read_bytes() == b"".join([*before[:2], *([] if missing else lines[-1:])])
+
+
 def test_a_journal_without_a_file_is_silent() -> None:
     Journal(None, 0).write(1, loss=1.0)
 

@@ -151,17 +151,19 @@ def test_too_little_shared_memory_is_said_before_it_is_needed(
 
 
 @pytest.mark.parametrize(
-    ("error", "world", "lost"),
+    ("error", "connected", "announced", "lost"),
     [
-        (RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer"), 2, True),
-        (DistBackendError("NCCL communicator was aborted on rank 0"), 2, True),
-        (RuntimeError("shapes do not match"), 2, False),
-        (RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer"), 1, False),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer"), 2, 2, True),
+        (RuntimeError("Gloo connectFullMesh failed with [gloo/transport/tcp/pair.cc]"), 1, 2, True),
+        (DistBackendError("NCCL communicator was aborted on rank 0"), 2, 2, True),
+        (RuntimeError("shapes do not match"), 2, 2, False),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer"), 1, 1, False),
     ],
 )
 def test_the_end_of_another_process_is_one_line(
-    error: RuntimeError, world: int, lost: bool, monkeypatch: pytest.MonkeyPatch
+    error: RuntimeError, connected: int, announced: int, lost: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("u2pl.distributed.world_size", lambda: world)
+    monkeypatch.setattr("u2pl.distributed.world_size", lambda: connected)
+    monkeypatch.setenv("WORLD_SIZE", str(announced))
     with pytest.raises(LostError if lost else type(error)), peer_failures():
         raise error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from harness.commands import journal
 from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score
 from u2pl.methods.batches import PairBatch
@@ -29,6 +31,7 @@ from u2pl.training.config import DataConfig, TrainConfig
 from u2pl.training.loading import STOPPING
 from u2pl.training.loop import (
     Job,
+    Stopped,
     _batches,
     _evaluation_steps,
     _StopSignal,
@@ -116,6 +119,29 @@ def test_what_the_system_was_told_to_ignore_stays_ignored(
             assert not stop.asked(0)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("received", "other", "alone", "expected"),
+    [
+        (0, 0, False, 0),
+        (signal.SIGHUP, 0, False, signal.SIGHUP),
+        (0, signal.SIGUSR1, False, signal.SIGUSR1),
+        (0, 0, True, signal.SIGTERM),  # the launcher is gone: nobody would end them
+    ],
+)
+def test_several_processes_agree_every_tenth_time(
+    received: int, other: int, alone: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("u2pl.distributed.world_size", lambda: 2)
+    monkeypatch.setattr("u2pl.distributed.device", lambda: torch.device("cpu"))
+    monkeypatch.setattr("u2pl.distributed.largest", lambda own: own.clamp(min=other))
+    stop = _StopSignal()
+    stop.received = received
+    if alone:
+        monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert [stop.asked(done) for done in (1, 9)] == [0, 0]
+    assert stop.asked(10) == stop.asked(11) == expected
 
 
 def test_a_loop_in_another_thread_does_without_the_signal() -> None:
@@ -364,6 +390,69 @@ def test_channels_last_is_another_layout_of_the_same_numbers(
         found.append(method)
     assert found[0].layouts == {layout} and found[1].layouts == {False}
     torch.testing.assert_close(found[0].student.weight, found[1].student.weight)
+
+
+def scored_run(
+    folder: Path, resume: bool = False, at: tuple[int, int] | None = None, number: int = 0
+) -> tuple[Tensor, list[dict[str, object]], list[tuple[int, int]]]:
+    """Six steps, scored after the third and the last on four images.
+
+    Args:
+        folder: of the run.
+        resume: go on with it.
+        at: the scoring, from 1, and the image, from 1, at which a signal comes.
+        number: of the signal.
+
+    Returns: weights, evaluations, and the images that were scored in each scoring.
+    """
+    method, seen = Convolving(), list[tuple[int, int]]()
+
+    def evaluate(networks: dict[str, nn.Module], progress: Any) -> dict[str, Score]:
+        scoring = 1 + max((scoring for scoring, _ in seen), default=0)
+        for image in range(1, 5):
+            seen.append((scoring, image))
+            if (scoring, image) == at:
+                signal.raise_signal(number)
+            progress(image, 4)
+        score = method.student.weight.abs().mean().item()
+        return dict.fromkeys(networks, Score([score], score, score))
+
+    job = Job(
+        method, Constant(), TrainConfig(batch=2, lr=0.1, evaluations=2), DataConfig(workers=0),
+        6, 0, evaluate, lambda kind, network, facts: None, phases={3: "another phase"},
+    )  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    try:
+        history = fit(job, folder, make_accelerator(cpu=True), Silent(), resume)
+    except (Stopped, KeyboardInterrupt) as cut:
+        assert at is not None and seen[-1] == at  # no image more was scored
+        where = f"stopped after step {3 * at[0]} of 6, before it was scored"
+        assert number == signal.SIGINT or (str(cut) == where and cut.signal == number)
+        return scored_run(folder, resume=True)
+    return method.student.weight.detach(), history.dump()["evaluations"], seen  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("at", "number", "left"),
+    [((1, 2), signal.SIGTERM, 2), ((2, 1), signal.SIGUSR1, 1), ((2, 3), signal.SIGINT, 1)],
+)
+@pytest.mark.usefixtures("_unchanged")
+def test_a_signal_ends_a_scoring_which_begins_again_when_the_run_goes_on(
+    at: tuple[int, int], number: int, left: int, tmp_path: Path
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    weights, evaluations, _ = scored_run(whole)
+    found, scores, seen = scored_run(cut, at=at, number=number)
+    assert torch.equal(found, weights) and scores == evaluations
+    assert seen == [(scoring, image) for scoring in range(1, left + 1) for image in range(1, 5)]
+    assert journal(cut) == journal(whole)
+
+
+@pytest.mark.usefixtures("_unchanged")
+def test_a_signal_at_the_last_image_does_not_throw_the_scores_away(tmp_path: Path) -> None:
+    """Nothing is left to do after the second scoring."""
+    _, scores, seen = scored_run(tmp_path / "run", at=(2, 4), number=signal.SIGTERM)
+    assert len(scores) == 2 and len(seen) == 8
 
 
 class Holder(Method):

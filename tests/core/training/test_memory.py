@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 class Pointwise(nn.Sequential):
     """Keeps 3 + 8 + 8 numbers of each pixel for backward."""
 
-    divisor, min_images = 4, 2
+    divisor, min_images, channels = 4, 2, 3
 
     def __init__(self) -> None:
         super().__init__(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU())

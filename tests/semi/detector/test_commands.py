@@ -21,6 +21,7 @@ from harness.commands import journal, logged_steps
 from harness.tiny import Tiny
 from u2pl.data.boxes import read_boxes
 from u2pl.data.sources.folder import Folder
+from u2pl_semi.detector.network import load_detector, save_detector
 from u2pl_semi.detector.training import DetectorTraining
 
 Command = Callable[..., Any]
@@ -99,6 +100,29 @@ def test_only_boxes_of_the_threshold_are_written(
     assert sorted(found) == ["0", "1", "2"]
 
 
+def only(folder: Path, pattern: str) -> Any:
+    """What the only such file says."""
+    (file,) = folder.glob(pattern)
+    return json.loads(file.read_text())
+
+
+def test_precisions_of_a_detector_that_was_replaced_meanwhile_are_said_alone(
+    detector: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(detector, tmp_path / "copy")
+
+    def replaced(path: Path) -> Any:
+        network, card = load_detector(path)
+        save_detector(copy / "last", network, card.model_copy(update={"scores": {"ap50": 7.0}}))
+        return network, card
+
+    monkeypatch.setattr("u2pl_semi.detector.commands.load_detector", replaced)
+    result = command("detector evaluate --cpu --limit 1", copy)
+    assert result.exit_code == 0, result.output
+    assert "note: not written down: training has written another network" in result.stdout
+    assert not list(copy.glob("precision-*"))
+
+
 def test_evaluating_gives_the_score_of_the_run_again(
     detector: Path, command: Command, tmp_path: Path
 ) -> None:
@@ -106,11 +130,11 @@ def test_evaluating_gives_the_score_of_the_run_again(
     result = command("detector evaluate --cpu", copy)
     assert result.exit_code == 0, result.output
     summary = json.loads((copy / "summary.json").read_text())
-    found = json.loads((copy / "precision-blocks-val.json").read_text())
+    found = only(copy, "precision-blocks-val-3-images-*.json")
     assert (found["ap50"], found["classes"]) == (summary["ap50"], summary["classes"])
     assert (found["images"], found["split"], found["threshold"]) == (3, "val", 0.85)
     assert command("detector evaluate --cpu --limit 2 --split labeled", copy).exit_code == 0
-    assert json.loads((copy / "precision-blocks-labeled.json").read_text())["images"] == 2
+    assert only(copy, "precision-blocks-labeled-2-images-*.json")["images"] == 2
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +196,7 @@ def test_how_right_pixels_in_boxes_are(
     result = command(*words)
     assert result.exit_code == 0, result.output
     assert "right among pixels of a probability above 0" in result.stdout
-    found = json.loads((copy / "precision-blocks-val.json").read_text())
+    found = only(copy, "precision-blocks-val-3-images-*.json")
     assert list(found["pixels"]) == ["class2", "class1"] and found["confidence"] == 0
     known = [each for each in found["pixels"].values() if each["all"] is not None]
     assert known

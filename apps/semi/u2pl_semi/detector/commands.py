@@ -18,6 +18,7 @@ from torchvision.models.detection import FasterRCNN
 
 from u2pl import distributed
 from u2pl.cli.console import ConsoleReporter, option_table, standard_output
+from u2pl.cli.keeping import keep_results
 from u2pl.counting import Counting, silently
 from u2pl.data.boxes import FoundBoxes, component_boxes, thing_classes, write_boxes
 from u2pl.data.demo.scenes import DEMOS
@@ -26,14 +27,14 @@ from u2pl.data.source import Source
 from u2pl.data.splits import choose_labeled
 from u2pl.data.streams import Stream
 from u2pl.data.transforms import TrainTransform
-from u2pl.errors import DiskError, UserError, out_of_memory
+from u2pl.errors import DiskError, LostError, UserError, out_of_memory
 from u2pl.evaluate.inference import predict_probabilities
-from u2pl.evaluate.scoring import check_scored, load_example
+from u2pl.evaluate.scoring import load_example, read_scored
 from u2pl.files import make_folder, write_json
 from u2pl.methods.method import MethodConfig
 from u2pl.mixing.masks import inside_boxes
 from u2pl.model.model import choose_device, load
-from u2pl.notation import IGNORE
+from u2pl.notation import COLOURS, IGNORE
 from u2pl.run.presets import preset_name, recipe_path
 from u2pl.run.recipe import begun_options, option_rows, resolve
 from u2pl.run.request import default_of
@@ -42,6 +43,7 @@ from u2pl.run.sections import flat_keys
 from u2pl.run.train import Reporter, Silent, telling_how_to_go_on
 from u2pl.training.claim import Numbered, claimed
 from u2pl.training.config import DataConfig, TrainConfig
+from u2pl.training.loading import peer_failures
 from u2pl.training.loop import Interrupted, Job, Stopped, fit, local_batch, make_accelerator
 from u2pl.training.provenance import versions
 from u2pl.training.run_folder import (
@@ -56,6 +58,7 @@ from u2pl_semi.detector.network import (
     DetectorConfig,
     build_detector,
     detect,
+    is_replaced,
     load_detector,
     save_detector,
 )
@@ -120,6 +123,11 @@ class DetectorRun:
             found, _ = resolve(path, MethodConfig, request.set, extra, DetectorSections)
             self.sections = found
         self.source = open_source(request.data, counting)
+        if self.source.channels != COLOURS:
+            raise UserError(
+                f"{request.data} has {self.source.channels} channels, and a detector sees photos: "
+                "choose three bands"
+            )
         self.split = choose_labeled(self.source, request.labeled, request.seed)
         self.things = thing_classes(self.source)
 
@@ -195,6 +203,7 @@ def show(request: DetectorShowRequest) -> None:
     standard_output().print(option_table(rows))
 
 
+@peer_failures()
 def train(request: SemiRequest) -> int:
     """Train a detector on the labelled images, and print its precision; returns the exit code."""
     console = standard_output()
@@ -219,7 +228,8 @@ def train(request: SemiRequest) -> int:
     method = DetectorTraining(build_detector(run.sections.network, len(run.things)), run.things)
     scored = masked(run.source, "val") if "val" in run.source.splits() else []
     if scored:
-        check_scored(run.source, scored)
+        with reporter.counting("reading the masks to score on") as progress:
+            read_scored(run.source, scored, progress)
     config, place = run.config(), run.place
     going_on = request.resume and isinstance(place, Path)
     if isinstance(place, Path) and going_on:
@@ -281,7 +291,7 @@ def _carry_out(
         if main:
             reporter.say(str(cut))
         return 128 + cut.signal if isinstance(cut, Stopped) else 130
-    except DiskError:
+    except (DiskError, LostError):
         raise
     except (UserError, RuntimeError, MemoryError) as error:
         began_in_vain = isinstance(error, UserError) or out_of_memory(error)
@@ -371,7 +381,9 @@ def evaluate(request: PrecisionRequest) -> None:
         console.print(agreement_table(shares, source, request.confidence))
         result["confidence"] = request.confidence
         result["pixels"] = {source.classes[c]: each for c, each in shares.items()}
-    write_json(request.detector / f"precision-{source.name}-{request.split}.json", result)
+    words = f"precision {source.name} {request.split} {len(ids)} images {source.fingerprint()}"
+    replaced = is_replaced(request.detector, card)
+    keep_results(request.detector, {words: result}, console, replaced)
 
 
 def opened(

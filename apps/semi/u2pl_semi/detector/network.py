@@ -152,6 +152,26 @@ def load_detector(path: Path) -> tuple[FasterRCNN, DetectorCard]:
     Raises:
         UserError: Nothing there, or anything in it is missing, damaged, too new or does not fit.
     """
+    folder = _folder_of(path)
+    card = _read_card(folder / CONFIG)
+    config = card.network.model_copy(update={"encoder_weights": RANDOM})
+    network = build_detector(config, len(card.things))
+    own = {key: Kind.of(value) for key, value in network.state_dict().items()}
+    check_kinds(own, folder / WEIGHTS, CONFIG)
+    fill_network(network, folder / WEIGHTS)
+    return network.eval(), card
+
+
+def is_replaced(path: Path, card: DetectorCard) -> bool:
+    """Whether a folder does not hold a detector any more that was loaded from it."""
+    try:
+        return _read_card(_folder_of(path) / CONFIG) != card
+    except UserError:
+        return True
+
+
+def _folder_of(path: Path) -> Path:
+    """The folder of a detector, or `last/` of its run; UserError if it holds none."""
     path = Path(path)
     last = whole_folder(path / "last")
     folder = last if last.is_dir() else whole_folder(path)
@@ -161,13 +181,7 @@ def load_detector(path: Path) -> tuple[FasterRCNN, DetectorCard]:
                 f"no detector at {path}: it has no {name}; give the folder of a run of u2pl-semi "
                 "detector train"
             )
-    card = _read_card(folder / CONFIG)
-    config = card.network.model_copy(update={"encoder_weights": RANDOM})
-    network = build_detector(config, len(card.things))
-    own = {key: Kind.of(value) for key, value in network.state_dict().items()}
-    check_kinds(own, folder / WEIGHTS, CONFIG)
-    fill_network(network, folder / WEIGHTS)
-    return network.eval(), card
+    return folder
 
 
 def _read_card(path: Path) -> DetectorCard:

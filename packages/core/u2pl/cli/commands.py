@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -13,15 +12,15 @@ from rich.table import Table
 
 from u2pl import distributed
 from u2pl.cli.console import ConsoleReporter, standard_output
+from u2pl.cli.keeping import is_replaced, keep_results
 from u2pl.cli.requests import EvaluateRequest, ImportRequest, ReportRequest
-from u2pl.errors import DiskError, UserError
+from u2pl.errors import UserError
 from u2pl.evaluate.confusion import Score, subset_mious
 from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.evaluate.statistics import FEW, scored_words
-from u2pl.files import write_json
 from u2pl.model.card import Card
-from u2pl.model.folder import CONFIG, Found, locate, read_card
+from u2pl.model.folder import locate
 from u2pl.model.model import Model, choose_device, load
 from u2pl.model.released import import_released, known_classes
 from u2pl.report.tables import score_table
@@ -143,8 +142,8 @@ def report(app: App, request: ReportRequest) -> None:
     """Write the report of a run and print where."""
     console = standard_output()
     choose_threads()
-    with ConsoleReporter(console).counting("drawing the report") as progress:
-        path = write_report(app, request.run, choose_device(request.cpu), progress)
+    counting = ConsoleReporter(console).counting
+    path = write_report(app, request.run, choose_device(request.cpu), counting)
     console.print(f"report: {path}", soft_wrap=True, highlight=False, markup=False)
 
 
@@ -216,15 +215,9 @@ def evaluate(app: App, request: EvaluateRequest) -> dict[str, Score]:
         for words, score in scores.items()
     }
     console.print(score_table(model.classes, scores, subsets))
-    if _replaced(found, model.card):
-        console.print(
-            f"note: not written down: training has written another network to {found.folder} since",
-            soft_wrap=True,
-            markup=False,
-        )
-        return scores
-    for words, score in scores.items():
-        result = {
+    results = {
+        # data of the same name are told apart by their fingerprints
+        f"evaluation {source.name} {split} {words} {source.fingerprint()}": {
             "data": source.name,
             "fingerprint": source.fingerprint(),
             "split": split,
@@ -232,21 +225,10 @@ def evaluate(app: App, request: EvaluateRequest) -> dict[str, Score]:
             **score._asdict(),
             **({"subset_miou": subsets[words]} if source.subsets else {}),
         }
-        # data of the same name are told apart by their fingerprints
-        label = re.sub(r"[\W_]+", "-", f"{source.name} {split} {words} {source.fingerprint()}")
-        try:
-            write_json(found.beside / f"evaluation-{label.lower()}.json", result)
-        except DiskError as error:
-            console.print(f"note: not written down: {error}", soft_wrap=True, markup=False)
+        for words, score in scores.items()
+    }
+    keep_results(found.beside, results, console, is_replaced(found, model.card))
     return scores
-
-
-def _replaced(found: Found, card: Card) -> bool:
-    """Whether a folder does not hold a network any more that was loaded from it."""
-    try:
-        return read_card(found.folder / CONFIG) != card
-    except UserError:
-        return True
 
 
 def _possible(protocols: list[EvaluationProtocol], console: Console) -> list[EvaluationProtocol]:

@@ -6,12 +6,12 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import typer
 
-from u2pl.errors import UserError, one_line, out_of_memory, shortened
+from u2pl.errors import LostError, UserError, one_line, out_of_memory, shortened
 
 LOADING = "loading PyTorch ..."
 #: What a system says of a path that a user has named or owns.
@@ -19,7 +19,7 @@ _REFUSED = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO),
     *(errno.EDQUOT, errno.ESTALE),
 )
-#: Seconds that the other processes wait for the launcher to end them after rank 0 has exited.
+#: Seconds that processes which need not speak wait for the launcher to end them.
 GRACE = 5.0
 
 
@@ -27,6 +27,8 @@ def guarded(body: Callable[[], int | None]) -> int | None:
     """Run a command's body; what a user can get wrong becomes one line and exit code 2."""
     try:
         return body()
+    except LostError as error:
+        fail(str(error), speakers=("0", "1"))  # the first may be the one that is gone
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
@@ -46,9 +48,14 @@ def guarded(body: Callable[[], int | None]) -> int | None:
         )
 
 
-def fail(message: str) -> NoReturn:
-    """Print an error line and exit with code 2; of several processes only rank 0 prints."""
-    if os.environ.get("RANK", "0") != "0":
+def fail(message: str, speakers: Sequence[str] = ("0",)) -> NoReturn:
+    """Print an error line and exit with code 2.
+
+    Args:
+        message: the line.
+        speakers: ranks that print it at once; the others wait for the launcher to end them.
+    """
+    if os.environ.get("RANK", "0") not in speakers:
         time.sleep(GRACE)
     say_error(message)
     raise typer.Exit(2)

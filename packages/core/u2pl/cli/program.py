@@ -7,6 +7,7 @@ import inspect
 import platform
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
@@ -28,6 +29,7 @@ from u2pl.cli.requests import (
     sweep_request,
 )
 from u2pl.errors import UserError, synonym
+from u2pl.files import expanded
 from u2pl.output import outlive_output, show_what_can_be_shown
 from u2pl.run.app import App
 from u2pl.run.request import TRAIN_ONLY, Request, default_of, parameters
@@ -92,10 +94,11 @@ def new_program(app: App) -> typer.Typer:
     @command(program, app.request)
     def train(request: Request) -> int:
         """Train, score and keep a network. Starts on several GPUs with `accelerate launch`."""
-        from u2pl.run.early import check_early
+        from u2pl.run.early import check_early, check_place
 
         outlive_output()
         check_early(app, request)
+        check_place(app, request)
         begin(f"{app.name} train")
         from u2pl.cli.commands import train as body
 
@@ -251,7 +254,7 @@ def command(
 
     def add(body: Callable[[Asked], int | None]) -> Callable[..., None]:
         def run(**values: object) -> None:
-            code = guarded(lambda: body(request(**values)))
+            code = guarded(lambda: body(request(**{k: _at_home(v) for k, v in values.items()})))
             if code:
                 raise typer.Exit(code)
 
@@ -291,6 +294,13 @@ def _in_our_words(error: typer.TyperException) -> str | None:
     if meant is not None and "." in meant and "--set" in offered:
         return f"No such option: {name} (did you mean --set {meant}=VALUE?)"
     return None
+
+
+def _at_home(value: object) -> object:
+    """A path, or each of several, with `~` written out, as a shell does not in `--out=~/runs`."""
+    if isinstance(value, list):
+        return [_at_home(each) for each in value]
+    return expanded(value) if isinstance(value, Path) else value
 
 
 def _hints(request: type) -> dict[str, object]:

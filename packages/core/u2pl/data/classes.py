@@ -153,6 +153,23 @@ def read_labelmap(path: Path) -> ClassFile:
     return _class_file(path, named)
 
 
+def read_pixel_values(path: Path) -> ClassFile:
+    """Read the _classes.csv of Roboflow: a heading, then a pixel value and a class in each line.
+
+    Raises UserError as `read_class_file`, and if the values are not 0, 1, 2 and so on.
+    """
+    named: list[_Line] = []
+    for number, line in enumerate(read_lines(path)[1:]):
+        value, _, name = (part.strip() for part in line.partition(","))
+        if value != str(number) or not name:
+            raise UserError(
+                f"{path}: {line!r} is in the place of class {number}: write '{number}, NAME', as "
+                "Roboflow does, or a classes.txt instead of this file"
+            )
+        named.append(_Line(f"class {number}", name, None))
+    return _class_file(path, named)
+
+
 class _Line(NamedTuple):
     place: str  # where its file says it
     name: str

@@ -9,7 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from PIL import Image
+
 from u2pl.counting import Counting
+from u2pl.data.channels import as_photo
 from u2pl.data.classes import class_lines, palette_image
 from u2pl.data.file_source import FileSource
 from u2pl.data.orientation import STORED
@@ -133,7 +137,7 @@ def _write_image(source: Source, id: str, folder: Path, copy: bool) -> bool:
     target = folder / f"{id}{suffix}"
     target.parent.mkdir(parents=True, exist_ok=True)
     if image is None:
-        source.image(id).save(target)
+        Image.fromarray(as_photo(np.asarray(source.image(id)))).save(target)
     elif isinstance(image, bytes):
         target.write_bytes(image)
     elif copy or _is_temporary(image) or not _linked(target, image):

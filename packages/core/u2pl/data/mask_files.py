@@ -222,6 +222,8 @@ def _stray_words(folder: Path, count: int, strays: Mapping[str, tuple[Habit, str
 
 
 def _masks_below(folder: Path) -> list[str]:
+    if folder.is_file() and folder.name != MASKS:
+        return []  # of another name it may be anything
     return [
         file for file in files_below(folder) if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
     ]

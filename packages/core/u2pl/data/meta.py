@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -73,7 +74,7 @@ def read_meta(
         UserError: It is not valid TOML, or has an unknown key or class, or a value that makes no
             sense.
     """
-    if not path.exists():
+    if not os.path.lexists(path):  # a link that leads nowhere cannot be read
         return Meta()
     try:
         found = parse_toml(path.read_text(encoding="utf-8-sig"))

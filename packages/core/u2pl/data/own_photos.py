@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from u2pl.data.file_source import FileSource, IdList
 from u2pl.data.ids import hold_out, match_id, read_lines
 from u2pl.data.meta import Meta
 from u2pl.data.orientation import STORED
-from u2pl.data.walking import is_clutter
+from u2pl.data.walking import files_in
 from u2pl.errors import UserError
 
 CLASSES, META = "classes.txt", "meta.toml"
@@ -26,7 +27,11 @@ class OwnPhotos(FileSource):
         if self.exif == STORED:
             self.exif_switch = f"without exif in {META} such photos are read upright"
         self.tags = next(
-            (file for name in ("tags.csv", "tags.json") if (file := self.root / name).is_file()),
+            (
+                file
+                for name in ("tags.csv", "tags.json")
+                if os.path.lexists(file := self.root / name)  # a link that leads nowhere is said
+            ),
             None,
         )
 
@@ -44,8 +49,7 @@ class OwnPhotos(FileSource):
             **(others or {}),
             **{
                 file.stem: IdList(str(file), read_lines(file))
-                for file in sorted((self.root / "splits").glob("*.txt"))
-                if not is_clutter(file.name)
+                for file in files_in(self.root / "splits", ".txt")
             },
         }
         if "val" not in self.lists:

@@ -9,7 +9,7 @@ from u2pl.data.ids import few
 from u2pl.data.mask_files import has_masks
 from u2pl.data.shapes.coco_files import BESIDE
 from u2pl.data.shapes.photos import ASIDE
-from u2pl.data.shapes.yolo import DATA
+from u2pl.data.shapes.yolo import DATA, listed_file
 from u2pl.data.walking import files_below, is_clutter
 from u2pl.errors import UserError
 
@@ -20,8 +20,8 @@ DRAWN = ("cvat", "coco", "yolo", "labelme")
 _HEAD = 65_536
 # JSON files of a folder that are looked at.
 _LOOKED_AT = 8
-# Files of these beginnings hold COCO's other annotations.
-_OTHERS = ("captions", "person_keypoints", "panoptic", "stuff")
+# Files of these beginnings hold COCO's other annotations, or Label Studio's list of classes.
+_OTHERS = ("captions", "person_keypoints", "panoptic", "stuff", "notes.json")
 
 
 def recognise(path: Path) -> str | None:
@@ -59,11 +59,11 @@ def recognise(path: Path) -> str | None:
 
 
 def yolo_file(folder: Path) -> Path | None:
-    """The data.yaml of a folder."""
+    """The data.yaml of a folder, or the classes.txt that stands for it."""
     for name in DATA:
         if (folder / name).is_file() and re.search(rb"(?m)^names\s*:", _head(folder / name)):
             return folder / name
-    return None
+    return listed_file(folder)
 
 
 def cvat_files(folder: Path) -> list[Path]:

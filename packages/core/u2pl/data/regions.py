@@ -9,10 +9,12 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, TiffImagePlugin, TiffTags
+from PIL import TiffImagePlugin, TiffTags
 
+from u2pl.data.channels import as_image
 from u2pl.data.reading import open_image, read_photo_header, read_rgb
 from u2pl.errors import UserError
+from u2pl.notation import COLOURS
 
 #: Bytes of decoded blocks that are kept, since neighbouring rectangles share blocks.
 KEPT = 256 * 2**20
@@ -38,17 +40,18 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.err
 
 
 class Regions(ABC):
-    """An RGB image of which rectangles are read.
+    """An image of which rectangles are read.
 
     Args:
         width, height: in pixels.
+        channels: three, red, green and blue, of photos.
     """
 
     #: Whether the file holds whole rows, so that its columns cannot be read one after the other.
     by_rows = False
 
-    def __init__(self, width: int, height: int) -> None:
-        self.width, self.height = width, height
+    def __init__(self, width: int, height: int, channels: int = COLOURS) -> None:
+        self.width, self.height, self.channels = width, height, channels
 
     @property
     def pixels(self) -> int:
@@ -57,9 +60,10 @@ class Regions(ABC):
 
     @abstractmethod
     def read(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
-        """The pixels of a rectangle inside of the image, uint8 [h, w, 3]; UserError if broken.
+        """The pixels of a rectangle inside of the image, uint8 [h, w, channels].
 
         Right and bottom are exclusive. The array may be a view and is not to be written to.
+        Raises UserError if the file is broken.
         """
 
     def valid_rows(self, top: int, bottom: int) -> np.ndarray | None:
@@ -70,30 +74,31 @@ class Regions(ABC):
         return None
 
     def whole(self) -> np.ndarray:
-        """All pixels, uint8 [H, W, 3]."""
+        """All pixels, uint8 [H, W, channels]."""
         return self.read(0, 0, self.width, self.height)
 
     def reduced(self, factor: int) -> np.ndarray:
         """The image with its sides divided by `factor` and rounded up, read a few rows at a time.
 
-        Returns: means of factor x factor pixels, uint8 [h, w, 3].
+        Returns: means of factor x factor pixels, uint8 [h, w, channels].
         """
         if factor == 1:
             return self.whole()
         rows = factor * max(1, 256 // factor)
         strips = [
-            Image.fromarray(self.read(0, top, self.width, min(top + rows, self.height)))
+            as_image(self.read(0, top, self.width, min(top + rows, self.height)))
             for top in range(0, self.height, rows)
         ]
         return np.concatenate([np.asarray(strip.reduce(factor)) for strip in strips])
 
 
 class Decoded(Regions):
-    """An image in memory, uint8 [H, W, 3]."""
+    """An image in memory, uint8 [H, W, channels]."""
 
-    def __init__(self, pixels_HW3: np.ndarray) -> None:
-        super().__init__(pixels_HW3.shape[1], pixels_HW3.shape[0])
-        self._pixels = pixels_HW3
+    def __init__(self, pixels_HWC: np.ndarray) -> None:
+        height, width, channels = pixels_HWC.shape
+        super().__init__(width, height, channels)
+        self._pixels = pixels_HWC
 
     def read(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
         return self._pixels[top:bottom, left:right]

@@ -10,6 +10,7 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image
 
+from u2pl.data.channels import Stack, channels_of
 from u2pl.data.geo.scaling import Scaling
 from u2pl.data.ids import check_ids, read_lines
 from u2pl.data.orientation import STORED, Size
@@ -52,7 +53,7 @@ class Source(ABC):
     exif_switch: str = ""
     #: Whether masks are painted from shapes that a person drew, so that each id was meant.
     from_shapes: bool = False
-    #: How bands became the three colours of images, and will for networks; None: they are photos.
+    #: How bands became the channels of images, and will for networks; None: they are photos.
     scaling: Scaling | None = None
     #: Name -> classes, for each subset of the classes that benchmarks report an mIoU of as well.
     subsets: Mapping[str, tuple[str, ...]] = MappingProxyType({})
@@ -66,8 +67,8 @@ class Source(ABC):
         """The ids of a split; UserError if it is unknown or invalid."""
 
     @abstractmethod
-    def image(self, id: str) -> Image.Image:
-        """Decode an image to RGB; UserError if it is missing or broken."""
+    def image(self, id: str) -> Image.Image | Stack:
+        """Decode an image, a photo to RGB; UserError if it is missing or broken."""
 
     @abstractmethod
     def has_mask(self, id: str) -> bool:
@@ -87,6 +88,11 @@ class Source(ABC):
         They tell which way up a photo is read that EXIF turns (`Facing.drawn_upright`).
         """
         return None
+
+    @property
+    def channels(self) -> int:
+        """How many channels every image has."""
+        return channels_of(self.scaling)
 
     def show_as(self, scaling: Scaling) -> None:  # noqa: B027, photos need none
         """Show images as a network was shown those that it was trained on.

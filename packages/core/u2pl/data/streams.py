@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, Sampler
 
 from u2pl import distributed
 from u2pl.data.boxes import boxes_in_crop
+from u2pl.data.channels import Stack
 from u2pl.data.ids import first_three
 from u2pl.data.source import Source
 from u2pl.data.transforms import TrainSample, TrainTransform
@@ -120,7 +121,7 @@ class Stream(Dataset[TrainSample]):
         own = boxes_in_crop(self.boxes.get(id, NO_BOXES), geometry)
         return sample._replace(boxes=torch.from_numpy(own))
 
-    def _shown(self, position: int) -> tuple[str, Image.Image]:
+    def _shown(self, position: int) -> tuple[str, Image.Image | Stack]:
         """The image at a position; of unlabelled ones the next that can be read."""
         if self.masks != "extra":
             id = self.id(position)

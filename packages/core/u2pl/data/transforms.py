@@ -9,15 +9,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from u2pl.data.channels import Stack
 from u2pl.errors import UserError
 from u2pl.maps import shrink_factor
-from u2pl.notation import IGNORE, PADDING
+from u2pl.notation import IGNORE, padding
 
 
 class TrainSample(NamedTuple):
     """One crop."""
 
-    image: Tensor  # uint8 [3, crop, crop]
+    image: Tensor  # uint8 [3, crop, crop], or as many channels as the image has
     label: Tensor  # uint8 [crop, crop]; 255 everywhere if there is no mask
     valid: Tensor  # bool [crop, crop]; False on padding
     border: Tensor  # bool [crop]; True on the image's void rows
@@ -64,9 +65,9 @@ class TrainTransform:
         self.long_side, self.void_rows = long_side, void_rows
 
     def __call__(
-        self, image: Image.Image, mask: np.ndarray | None, rng: np.random.Generator
+        self, image: Image.Image | Stack, mask: np.ndarray | None, rng: np.random.Generator
     ) -> TrainSample:
-        """Cut a sample from an RGB image and its mask, uint8 [H, W]; always draws four numbers."""
+        """Cut a sample from an image and its mask, uint8 [H, W]; always draws four numbers."""
         return self.cut(image, mask, self.draw(image.size, rng))
 
     def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Geometry:
@@ -97,14 +98,17 @@ class TrainTransform:
         label[: geometry.size[1], : geometry.size[0]] = ids[:, ::-1] if geometry.mirror else ids
         return label
 
-    def cut(self, image: Image.Image, mask: np.ndarray | None, geometry: Geometry) -> TrainSample:
-        """Cut an RGB image and its mask, uint8 [H, W], as drawn for the image's size."""
+    def cut(
+        self, image: Image.Image | Stack, mask: np.ndarray | None, geometry: Geometry
+    ) -> TrainSample:
+        """Cut an image and its mask, uint8 [H, W], as drawn for the image's size."""
         width, height = geometry.size
         pixels = np.asarray(
             image.resize(geometry.size, Image.Resampling.BILINEAR, box=geometry.box)
         )
-        padded = np.empty((3, self.crop, self.crop), np.uint8)
-        padded[:] = np.array(PADDING, np.uint8)[:, None, None]
+        channels = pixels.shape[2]
+        padded = np.empty((channels, self.crop, self.crop), np.uint8)
+        padded[:] = np.array(padding(channels), np.uint8)[:, None, None]
         padded[:, :height, :width] = (pixels[:, ::-1] if geometry.mirror else pixels).transpose(
             2, 0, 1
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from u2pl.counting import Counting, OnProgress
 from u2pl.data.walking import is_clutter
-from u2pl.errors import DiskError, UserError
+from u2pl.errors import DiskError, UserError, call
 from u2pl.files import cache_folder, make_folder, new_folder
 
 # The bit of a member's flags that says that it takes a password.
@@ -24,7 +24,8 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EO
 def unpacked(path: Path, counting: Counting) -> Path:
     """The folder of what a .zip file holds; any other path as it is.
 
-    An archive with one folder at its top is that folder. Raises UserError if it is damaged, or a
+    An archive with one folder at its top is that folder. Errors about it name the archive and its
+    member. Raises UserError if it is damaged, or a
     name in it leads out of it, and DiskError if there is no room for it.
     """
     if path.suffix.lower() != ".zip" or not path.is_file():
@@ -47,6 +48,7 @@ def unpacked(path: Path, counting: Counting) -> Path:
                     f"{path} cannot be unpacked into {cache} ({error.strerror or error}): free "
                     "some space, set U2PL_CACHE to another folder, or unpack it yourself"
                 ) from error
+    call(str(folder), str(path))
     held = [name for name in os.listdir(folder) if not is_clutter(name)]
     only = folder / held[0] if len(held) == 1 else folder
     return only if only.is_dir() else folder

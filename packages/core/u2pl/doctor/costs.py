@@ -30,7 +30,7 @@ from u2pl.methods.method import AnyMethod
 from u2pl.run.task import Task
 from u2pl.schedules import Progress
 from u2pl.training.loading import check_shared_memory
-from u2pl.training.memory import memory_of
+from u2pl.training.memory import check_memory, memory_of
 
 #: CPU share below which other programs distort the trial.
 BUSY = 0.5
@@ -77,12 +77,14 @@ def say_costs(task: Task, method: AnyMethod, scored: list[str], diagnosis: Diagn
     workers, source, seed = sections.data.workers, task.parts[-1].source, task.request.seed
     try:
         dataset = task.dataset()
+        check_shared_memory(dataset, sections.train.batch, workers)
+        image = dataset[0][0].to(device)
+        if device.type == "cpu" and not _can_be_tried(task, method, image, diagnosis):
+            return
+        check_memory(method, sections.train, sections.data, device)
         begin = time.perf_counter()
         batch = _batch(dataset, sections.train.batch, device)
         loading = (time.perf_counter() - begin) / max(1, workers)
-        check_shared_memory(dataset, sections.train.batch, workers)
-        if device.type == "cpu" and not _can_be_tried(task, method, batch[0][0], diagnosis):
-            return
         with diagnosis.console.status("trying some steps"):
             begin, worked = time.perf_counter(), time.process_time()
             steps = try_steps(method, sections.train, batch, task.total, seed)
@@ -106,7 +108,7 @@ def say_costs(task: Task, method: AnyMethod, scored: list[str], diagnosis: Diagn
         diagnosis.fix([str(error)])
         return
     length = _say_times(task, device, steps, loading, scoring, len(scored), diagnosis)
-    _warn_of_length(task, method, batch[0][0], length, diagnosis)
+    _warn_of_length(task, method, image, length, diagnosis)
     peak, limit = amount(peak_memory(device)), amount(memory_of(device))
     diagnosis.say(f"memory: {peak} at the peak, of {limit}" + _still_to_fill(method))
     if device.type == "cpu" and share < BUSY:

@@ -94,6 +94,11 @@ def look(task: Task, diagnosis: Diagnosis) -> Part | None:
         say_sizes(roles, sum(sizes, Counter()), diagnosis, crops)
     if scored is not None and scored.ids:
         say_sizes(scored.role, found[scored.role].sizes, diagnosis)
+    if scored is not None and not diagnosis.faults:  # some images may not have been looked at
+        try:
+            task.check_scored()
+        except UserError as error:
+            diagnosis.fix([str(error)])
     masked = {part.role: found[part.role] for part in parts if part.masked}
     broken = [part for part in parts if found[part.role].problems]
     for source in {id(part.source): part.source for part in broken}.values():

@@ -156,7 +156,8 @@ def _smaller_encoder(
     for name in names:
         changes = {"encoder": name, "encoder_weights": RANDOM}
         try:
-            found = build_segmentor(network.model_copy(update=changes), len(task.classes))
+            config = network.model_copy(update=changes)
+            found = build_segmentor(config, len(task.classes), task.channels)
         except UserError:  # this decoder or stride does not go with it
             continue
         share = try_one_image(found.to(image_3HW.device), image_3HW).seconds / before

@@ -23,13 +23,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from u2pl.counting import OnProgress
+from u2pl.data.channels import as_image
 from u2pl.data.regions import Regions
 from u2pl.errors import UserError
 from u2pl.evaluate.inference import full_size
 from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.evaluate.windows import starts, window_weight
 from u2pl.maps import shrink_factor
-from u2pl.notation import IGNORE, PADDING
+from u2pl.notation import IGNORE, padding
 from u2pl.pseudo.partition import doubt
 
 #: Numbers that are softmaxed at once.
@@ -204,13 +205,14 @@ class _View:
         return list(product(down, across))
 
     def window(self, top: int, left: int) -> Tensor:
-        """The pixels of a window, float [1, 3, crop, crop] in [0, 1], padded."""
+        """The pixels of a window, float [1, channels, crop, crop] in [0, 1], padded."""
         above, beside = self.margins
         y0, x0 = max(top - above, 0), max(left - beside, 0)
         y1 = min(top - above + self.crop[0], self.height)
         x1 = min(left - beside + self.crop[1], self.width)
-        pixels = np.empty((*self.crop, 3), np.uint8)
-        pixels[:] = PADDING
+        channels = self.image.channels
+        pixels = np.empty((*self.crop, channels), np.uint8)
+        pixels[:] = padding(channels)
         rows = slice(y0 + above - top, y1 + above - top)
         columns = slice(x0 + beside - left, x1 + beside - left)
         pixels[rows, columns] = self._read(x0, y0, x1, y1)
@@ -218,7 +220,7 @@ class _View:
         return window.flip(-1) if self.mirrored else window
 
     def _read(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
-        """A rectangle of the scaled image, uint8 [h, w, 3]."""
+        """A rectangle of the scaled image, uint8 [h, w, channels]."""
         image, size = self.image, (self.width, self.height)
         if size == (image.width, image.height):
             return image.read(left, top, right, bottom)
@@ -229,7 +231,7 @@ class _View:
         x0, y0 = max(math.floor(box[0]) - reach_x, 0), max(math.floor(box[1]) - reach_y, 0)
         x1 = min(math.ceil(box[2]) + reach_x, image.width)
         y1 = min(math.ceil(box[3]) + reach_y, image.height)
-        part = Image.fromarray(image.read(x0, y0, x1, y1))
+        part = as_image(image.read(x0, y0, x1, y1))
         inside = (box[0] - x0, box[1] - y0, min(box[2], x1) - x0, min(box[3], y1) - y0)
         wanted = (right - left, bottom - top)
         return np.asarray(part.resize(wanted, Image.Resampling.BILINEAR, box=inside))

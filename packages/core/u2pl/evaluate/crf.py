@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from u2pl.data.channels import as_photo
 from u2pl.errors import UserError
 
 # As in AFA's released code: standard deviations in pixels (sxy) and in levels of 255 (srgb), and
@@ -41,7 +42,7 @@ def apply_crf(prob_CHW: Tensor, image_3HW: Tensor) -> Tensor:
 
     Args:
         prob_CHW: probabilities at the image's size.
-        image_3HW: uint8, or float in [0, 1].
+        image_3HW: uint8, or float in [0, 1]; of other numbers of channels what `as_photo` shows.
 
     Raises UserError if pydensecrf2 is missing.
     """
@@ -56,7 +57,7 @@ def apply_crf(prob_CHW: Tensor, image_3HW: Tensor) -> Tensor:
     crf.setUnaryEnergy(np.ascontiguousarray(energy.cpu().numpy()))
     crf.addPairwiseGaussian(**_NEAR)
     crf.addPairwiseBilateral(
-        **_ALIKE, rgbim=np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
+        **_ALIKE, rgbim=np.ascontiguousarray(as_photo(pixels.permute(1, 2, 0).cpu().numpy()))
     )
     prob = np.array(crf.inference(_STEPS), dtype=np.float32).reshape(classes, height, width)
     return torch.from_numpy(prob).to(prob_CHW.device)

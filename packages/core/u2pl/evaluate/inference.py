@@ -13,7 +13,7 @@ from u2pl.evaluate.crf import apply_crf
 from u2pl.evaluate.protocol import Blend, EvaluationProtocol
 from u2pl.evaluate.windows import margins, starts, window_weight
 from u2pl.maps import resize_image, shrink_factor, upsample
-from u2pl.notation import IGNORE, PADDING
+from u2pl.notation import IGNORE, padding
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def predict_probabilities(
 
 
 def center_crop(image_3HW: Tensor, label_HW: Tensor, crop: int) -> tuple[Tensor, Tensor]:
-    """Centre crop of a uint8 image and its label, padded with `PADDING` and 255."""
+    """Centre crop of a uint8 image and its label, padded with the mean colour and 255."""
     height, width = label_HW.shape
     top, left = max(height - crop, 0) // 2, max(width - crop, 0) // 2
     image = image_3HW[:, top : top + crop, left : left + crop]
@@ -112,7 +112,9 @@ def padded_to(image_3HW: Tensor, crop: int) -> Tensor:
     """The image, uint8 or float in [0, 1], padded evenly to at least crop x crop pixels."""
     height, width = image_3HW.shape[-2:]
     left, _, top, _ = margins(height, width, crop)
-    colour = image_3HW.new_tensor(PADDING) / (255 if image_3HW.is_floating_point() else 1)
+    colour = image_3HW.new_tensor(padding(image_3HW.shape[-3])) / (
+        255 if image_3HW.is_floating_point() else 1
+    )
     padded = colour.to(image_3HW.dtype)[:, None, None].repeat(
         *image_3HW.shape[:-3], 1, max(height, crop), max(width, crop)
     )

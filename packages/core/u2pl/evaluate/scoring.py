@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from u2pl import distributed
 from u2pl.counting import OnProgress
+from u2pl.data.class_counts import class_counts
 from u2pl.data.ids import first_three
-from u2pl.errors import UserError
+from u2pl.errors import LoadingError, UserError
 from u2pl.evaluate.confusion import Confusion
 from u2pl.evaluate.counts import Counts
 from u2pl.evaluate.inference import center_crop, evaluating, predict_probabilities
@@ -44,6 +45,22 @@ def check_scored(source: Source, ids: Sequence[str]) -> None:
         raise UserError(f"{source.name}: images without mask: {first_three(bare)}: {advice}")
 
 
+def read_scored(source: Source, ids: Sequence[str], progress: OnProgress | None = None) -> None:
+    """Decode every mask that will be scored, before a run costs hours; their counts are cached.
+
+    Each process takes its share of the masks.
+
+    Raises UserError on every process if there is no image, or a mask is missing or broken, or none
+    holds a labelled pixel.
+    """
+    check_scored(source, ids)
+    if not class_counts(source, ids, progress, distributed.device()).any():
+        raise UserError(
+            f"{source.name}: the masks to score on hold no labelled pixel (all are 255): choose "
+            "another split"
+        )
+
+
 def evaluate(
     networks: Mapping[str, nn.Module],
     source: Source,
@@ -64,12 +81,14 @@ def evaluate(
         protocol: how images are passed to the networks.
         device: of the networks and the counts.
         num_classes: C of the networks' logits.
-        progress: called after each image of this process with the numbers done and to do.
+        progress: called after each image of this process with the numbers done and to do. All
+            processes call it equally often, so that they can agree in it; what it raises ends this.
 
-    Raises UserError if `ids` is empty or an image has no mask.
+    Raises UserError if `ids` is empty or an image has no mask, LoadingError if one cannot be read.
     """
     check_scored(source, ids)
     mine = range(distributed.rank(), len(ids), distributed.world_size())
+    most = -(-len(ids) // distributed.world_size())  # of a process
     whole = {name: Confusion(num_classes, device) for name in networks}
     images = {
         name: torch.zeros(len(ids), 3, num_classes, dtype=torch.int64, device=device)
@@ -85,7 +104,9 @@ def evaluate(
                 whole[name].matrix.add_(one.matrix)
                 images[name][index] = one.by_class()
             if progress is not None:
-                progress(done, len(mine))
+                progress(done, most)
+    if progress is not None and len(mine) < most:
+        progress(most, most)
     return {
         name: Counts(
             distributed.total(whole[name].matrix).cpu(), distributed.total(images[name]).cpu()
@@ -99,7 +120,10 @@ def decoded(source: Source, ids: Sequence[str], protocol: EvaluationProtocol) ->
     with ThreadPoolExecutor(1) as worker:
         waiting = deque(worker.submit(_example, source, id, protocol) for id in ids[:2])
         for index in range(len(ids)):
-            example = waiting.popleft().result()
+            try:
+                example = waiting.popleft().result()
+            except UserError as error:  # a run can go on once that is mended
+                raise LoadingError(str(error)) from None
             if index + 2 < len(ids):
                 waiting.append(worker.submit(_example, source, ids[index + 2], protocol))
             yield example

@@ -2,6 +2,9 @@
 
 Zhao et al., "Augmentation Matters: A Simple-Yet-Effective Approach to Semi-Supervised Semantic
 Segmentation" (CVPR 2023). The operations are torchvision's, which are Pillow's.
+
+Images of other than three channels are changed as grey ones are, each channel by itself: colour and
+hue leave them as they are.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from u2pl import distributed
+from u2pl.notation import COLOURS
 from u2pl.schedules import step_seed
 
 #: A uint8 image [3, H, W] and a strength -> the changed image.
@@ -27,6 +31,12 @@ class Operation(NamedTuple):
     change: Change
     low: float = 0.0
     high: float = 0.0
+
+
+def _changed(image: Tensor, change: Change, strength: float) -> Tensor:
+    if len(image) == COLOURS:
+        return change(image, strength)
+    return change(image[:, None], strength)[:, 0]
 
 
 def _blur(image: Tensor, sigma: float) -> Tensor:
@@ -84,7 +94,7 @@ class RandomIntensity:
 
         Args:
             generator: the step's, equal on all processes; it is not advanced.
-            image_B3HW: uint8 RGB.
+            image_B3HW: uint8 RGB, or any other channels.
         """
         if not self.config.most:
             return image_B3HW
@@ -94,7 +104,7 @@ class RandomIntensity:
         changed = []
         for image, operations in zip(image_B3HW, everything[first:], strict=False):
             for name, strength in operations:
-                image = OPERATIONS[name].change(image, strength)
+                image = _changed(image, OPERATIONS[name].change, strength)
             changed.append(image)
         return torch.stack(changed)
 

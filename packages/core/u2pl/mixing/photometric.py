@@ -3,6 +3,9 @@
 `photometric` is that of DAFormer (Hoyer et al. 2022), which takes it from DACS (Tranheden et al.
 2021); `unimatch` that of UniMatch (Yang et al. 2023), whose operators are torchvision's.
 
+Images of other than three channels have no colours: brightness, contrast and blur change all of
+their channels alike, and saturation, hue and greyscale none.
+
 Shapes: T = taps, the length of the blur's kernel.
 """
 
@@ -18,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validato
 from torch import Tensor
 
 from u2pl import distributed
+from u2pl.notation import COLOURS
 from u2pl.schedules import step_seed
 
 
@@ -118,6 +122,8 @@ def change_saturation(image_B3HW: Tensor, amount_B: Tensor) -> Tensor:
     Computed in RGB: at constant H and V, each channel's distance to V is proportional to
     S = (V - min) / V.
     """
+    if image_B3HW.shape[1] != COLOURS:
+        return image_B3HW
     value = image_B3HW.amax(dim=1, keepdim=True)
     chroma = value - image_B3HW.amin(dim=1, keepdim=True)
     factor = torch.minimum(value / chroma.clamp_(min=1e-12), _each(1 + amount_B))
@@ -130,6 +136,8 @@ def change_hue(image_B3HW: Tensor, amount_B: Tensor) -> Tensor:
     h, s, v = rgb_to_hsv(pixel)
     out = hsv_to_rgb((h + amount) % 1, s, v)
     """
+    if image_B3HW.shape[1] != COLOURS:
+        return image_B3HW
     red, green, blue = image_B3HW.unbind(dim=1)
     value = image_B3HW.amax(dim=1)
     chroma = value - image_B3HW.amin(dim=1)
@@ -166,12 +174,16 @@ def blend_contrast(image_B3HW: Tensor, amount_B: Tensor) -> Tensor:
 
 def blend_saturation(image_B3HW: Tensor, amount_B: Tensor) -> Tensor:
     """Distance of RGB to the pixel's grey times 1 + amount, clamped to [0, 1]."""
+    if image_B3HW.shape[1] != COLOURS:
+        return image_B3HW
     grey = luminance(image_B3HW).expand_as(image_B3HW)
     return torch.lerp(grey, image_B3HW, _each(1 + amount_B)).clamp_(0, 1)
 
 
 def luminance(image_B3HW: Tensor) -> Tensor:
-    """Grey of each pixel by ITU-R 601, [B, 1, H, W]."""
+    """Grey of each pixel by ITU-R 601, [B, 1, H, W]; the mean of other than three channels."""
+    if image_B3HW.shape[1] != COLOURS:
+        return image_B3HW.mean(dim=1, keepdim=True)
     red, green, blue = image_B3HW.unbind(dim=1)
     return (0.299 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)
 
@@ -263,7 +275,7 @@ def strong_view(
     """Colour jitter, greyscale, then blur; an image with none of them stays bit-identical.
 
     Args:
-        image_B3HW: float RGB in [0, 1].
+        image_B3HW: float RGB, or any other channels, in [0, 1].
         draws: augmentation parameters of each image.
         order: permutation of the changes, the same for all images.
         taps: odd kernel size of the blur.
@@ -273,7 +285,7 @@ def strong_view(
     for change in order:
         jittered = changes[change](jittered, draws.amount_B4[:, change])
     image = torch.where(_each(draws.jitter_B), jittered, image_B3HW)
-    if draws.grey_B is not None:
+    if draws.grey_B is not None and image.shape[1] == COLOURS:
         image = torch.where(_each(draws.grey_B), luminance(image), image)
     blurred = gaussian_blur(image, draws.sigma_B, taps).clamp_(0, 1)
     return torch.where(_each(draws.blur_B), blurred, image)
@@ -295,7 +307,7 @@ class StrongView:
 
         Args:
             generator: the step's generator, equal on all processes.
-            image_B3HW: RGB, uint8 or floating point in [0, 1].
+            image_B3HW: RGB, or any other channels, uint8 or floating point in [0, 1].
         """
         image = image_B3HW.float() if image_B3HW.is_floating_point() else image_B3HW.float() / 255
         if self.config.kind == "none":

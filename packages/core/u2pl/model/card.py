@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from u2pl.data.channels import channels_of
 from u2pl.data.classes import clear_palette
 from u2pl.data.geo.scaling import Scaling
 from u2pl.errors import one_line
@@ -39,12 +40,12 @@ Deviation = Annotated[FiniteFloat, Field(gt=0)]
 
 
 class Normalisation(BaseModel):
-    """Mean and standard deviation of the three colours in [0, 1]."""
+    """Mean and standard deviation of each channel in [0, 1]."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
-    std: tuple[Deviation, Deviation, Deviation]
+    mean: tuple[FiniteFloat, ...]
+    std: tuple[Deviation, ...]
 
 
 class EncoderWeights(BaseModel):
@@ -90,8 +91,8 @@ class Card(BaseModel):
     encoder_weights: EncoderWeights | None = None  # None: random, as in `origin`, or not known
     origin: Origin | None = None
     versions: dict[str, str] = Field(default_factory=dict)
-    normalisation: Normalisation | None = None  # of the images' colours
-    scaling: Scaling | None = None  # of rasters' bands to colours; None: trained on photos
+    normalisation: Normalisation | None = None  # of the images' channels
+    scaling: Scaling | None = None  # of rasters' bands to channels; None: trained on photos
 
     @model_validator(mode="after")
     def _a_colour_for_each_class(self) -> Card:
@@ -100,6 +101,21 @@ class Card(BaseModel):
                 f"palette has {len(self.palette)} colours for {len(self.classes)} classes"
             )
         return self
+
+    @model_validator(mode="after")
+    def _a_mean_for_each_channel(self) -> Card:
+        found = self.normalisation
+        if found and not len(found.mean) == len(found.std) == self.channels:
+            raise ValueError(
+                f"normalisation.mean and normalisation.std have {len(found.mean)} and "
+                f"{len(found.std)} numbers for {self.channels} channels"
+            )
+        return self
+
+    @property
+    def channels(self) -> int:
+        """Of the network's input."""
+        return channels_of(self.scaling)
 
     @property
     def pretrained(self) -> EncoderWeights | None:

@@ -255,12 +255,12 @@ def _outline(card: Card, path: Path) -> Segmentor:
 def _build(card: Card, path: Path) -> Segmentor:
     # nothing is trained here, so nothing needs to be computed twice
     config = card.network.model_copy(update={"encoder_weights": RANDOM, "checkpointing": False})
-    network = build_segmentor(config, len(card.classes))
+    network = build_segmentor(config, len(card.classes), card.channels)
     if card.normalisation is None:
         raise UserError(f"{path} does not describe a network (no normalisation); copy it again")
     for buffer, value in (
         (network.mean, card.normalisation.mean),
         (network.std, card.normalisation.std),
     ):
-        buffer.copy_(buffer.new_tensor(value).view(3, 1, 1))
+        buffer.copy_(buffer.new_tensor(value).view(-1, 1, 1))
     return network

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from u2pl.counting import Counting, OnProgress, silently
+from u2pl.data.channels import as_photo
 from u2pl.data.classes import is_background
 from u2pl.data.geo.regions import is_raster, open_raster
 from u2pl.data.opening import open_source
@@ -33,6 +34,7 @@ from u2pl.model.card import Card
 from u2pl.model.folder import load_folder, save_folder
 from u2pl.model.onnx_file import OnnxCheck, to_onnx
 from u2pl.networks.segmentor import Segmentor
+from u2pl.notation import COLOURS
 from u2pl.report.overlays import colour_mask, overlay
 
 #: Pixels of an image above which it is shown to the network in parts.
@@ -59,7 +61,7 @@ class View(TypedDict, total=False):
 class Prediction:
     """A segmented image."""
 
-    image: np.ndarray  # uint8 [H, W, 3]
+    image: np.ndarray  # uint8 [H, W, 3]; of more channels the first three, of fewer grey
     ids: np.ndarray  # uint8 [H, W], class ids
     classes: tuple[str, ...]
     palette: np.ndarray  # uint8 [C, 3]
@@ -179,7 +181,8 @@ class Model:
 
         Args:
             image: a file, a PIL image, an array [H, W, 3] or [H, W], or a tensor [3, H, W]; arrays
-                and tensors as uint8, or floating point in [0, 1].
+                and tensors as uint8, or floating point in [0, 1]. For a network of other than
+                three channels a file, or an array or a tensor of these channels, scaled.
             probabilities: whether to keep those of all classes, float32 [C, H, W].
             stored_pixels: whether a file's pixels stay as they are stored, whatever EXIF says.
             window: see `segment`.
@@ -193,7 +196,7 @@ class Model:
         shown = (
             self.open_image(Path(image), stored_pixels)
             if isinstance(image, (str, Path))
-            else Decoded(as_pixels(image))
+            else Decoded(as_pixels(image, channels=self.card.channels))
         )
         kept = None
         if probabilities:
@@ -202,7 +205,7 @@ class Model:
         else:
             found = self.segment(shown, window, **view)
         return Prediction(
-            shown.whole(),
+            as_photo(shown.whole()),
             found.ids,
             self.classes,
             self.palette,
@@ -220,10 +223,11 @@ class Model:
         """An image file as the network is shown it; arguments and errors as of `predict`."""
         if self.is_raster(path):
             return open_raster(path, self.card.scaling)
-        if self.card.scaling is not None and self.card.scaling.kind != "uint8":
+        scaling = self.card.scaling
+        if scaling is not None and (scaling.kind != "uint8" or self.card.channels != COLOURS):
             raise UserError(
-                f"{path} is a photo, and the network was trained on rasters of "
-                f"{self.card.scaling.kind}: give it such GeoTIFFs"
+                f"{path} is a photo, and the network was trained on rasters, of which it takes "
+                f"{self.card.channels} bands of {scaling.kind}: give it such GeoTIFFs"
             )
         return open_regions(path, stored_pixels)
 
@@ -296,6 +300,11 @@ class Model:
             raise UserError(f"{source.name} has {theirs}; the network has {ours}")
         if self.card.scaling is not None:
             source.show_as(self.card.scaling)
+        if source.channels != self.card.channels:
+            raise UserError(
+                f"{text} has images of {source.channels} channels, and the network takes "
+                f"{self.card.channels}: give it data as it was trained on"
+            )
         return source, source.split(split or self.usual_split(data))
 
     def usual_split(self, data: str | None) -> str:
@@ -353,23 +362,31 @@ def choose_device(cpu: bool) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
 
 
-def as_pixels(image: ImageLike, stored: bool = False) -> np.ndarray:
-    """An image as uint8 [H, W, 3], a file upright unless `stored`; UserError if it is none."""
+def as_pixels(image: ImageLike, channels: int = COLOURS) -> np.ndarray:
+    """An image as uint8 [H, W, channels], a file upright; UserError if it is none.
+
+    One channel stands for three.
+    """
+    if isinstance(image, (str, Path, Image.Image)) and channels != COLOURS:
+        raise UserError(f"the network takes {channels} channels: give it an array of them")
     if isinstance(image, (str, Path)):
-        return np.array(read_rgb(Path(image), upright=not stored))
+        return np.array(read_rgb(Path(image)))
     if isinstance(image, Image.Image):
         return np.array(to_rgb(image, str(getattr(image, "filename", "") or "the image")))
     if isinstance(image, Tensor):
         tensor = image.detach().cpu()
         image = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-        if image.ndim == 3 and image.shape[0] in (1, 3):
+        if image.ndim == 3 and image.shape[0] in (1, channels):
             image = image.transpose(1, 2, 0)
     if not isinstance(image, np.ndarray):
         raise UserError(f"an image is a file, a PIL image, an array or a tensor, not {type(image)}")
     image = image[..., None] if image.ndim == 2 else image
-    if image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
+    known = (1, channels) if channels == COLOURS else (channels,)
+    if image.ndim != 3 or image.shape[2] not in known or not image.size:
+        grey = " or [H, W]" if 1 in known else ""
         raise UserError(
-            f"an image has the shape [H, W, 3] or [H, W] (a tensor [3, H, W]), not {image.shape}"
+            f"an image has the shape [H, W, {channels}]{grey} (a tensor [{channels}, H, W]), not "
+            f"{image.shape}"
         )
     if np.issubdtype(image.dtype, np.floating):
         if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
@@ -378,4 +395,4 @@ def as_pixels(image: ImageLike, stored: bool = False) -> np.ndarray:
     if image.dtype != np.uint8:
         raise UserError(f"an image is uint8, or floating point in [0, 1], not {image.dtype}")
     # a copy: the prediction keeps it, whatever becomes of the caller's array
-    return np.array(np.broadcast_to(image, (*image.shape[:2], 3)), order="C")
+    return np.array(np.broadcast_to(image, (*image.shape[:2], channels)), order="C")

@@ -28,17 +28,18 @@ from u2pl.evaluate.inference import evaluating
 from u2pl.maps import top_class, upsample
 from u2pl.model.card import Card
 from u2pl.networks.segmentor import Segmentor
+from u2pl.notation import COLOURS
 
 #: The oldest version of ONNX's operators that has antialiased resizing, which some encoders need.
 OPSET = 20
-#: Image that the network is traced with: a batch above 1 and sides that are no multiple of any
-#: stride, since what is equal in the sample is taken for equal in all images.
-SAMPLE = (2, 3, 69, 107)
+#: Batch, height and width of what the network is traced with: a batch above 1 and sides that are no
+#: multiple of any stride, since what is equal in the sample is taken for equal in all images.
+SAMPLE = (2, 69, 107)
 #: What may differ from the sample: batch, height and width. Unlike `Dim.AUTO`, an axis that the
 #: network's code has made a constant is an error.
 SIZES = {axis: Dim.DYNAMIC for axis in (0, 2, 3)}
-#: Images that the file is compared on: another batch each, one with odd sides.
-CHECKED = ((1, 3, 97, 131), (3, 3, 64, 128))
+#: What the file is compared on: another batch each, one with odd sides.
+CHECKED = ((1, 97, 131), (3, 64, 128))
 #: Largest difference of a probability between the file and torch.
 TOLERANCE = 1e-3
 
@@ -52,7 +53,7 @@ class OnnxCheck(NamedTuple):
 
 
 class WholeImage(nn.Module):
-    """What an ONNX file computes: uint8 images [B, 3, H, W] to probabilities and class ids.
+    """What an ONNX file computes: uint8 images [B, channels, H, W] to probabilities and class ids.
 
     As `predict` does with a whole image: normalised, padded, enlarged to the image's own size.
     """
@@ -87,9 +88,9 @@ def load_onnx() -> tuple[Any, Any]:
 def to_onnx(network: Segmentor, card: Card) -> tuple[bytes, OnnxCheck]:
     """The content of an ONNX file, and how it compares with the network.
 
-    Input `image`: uint8 RGB [batch, 3, height, width] of any size. Outputs `probabilities`: float32
-    [batch, class, height, width], and `ids`: uint8 [batch, height, width], both at the image's own
-    size. Classes, palette and protocol are in the file's metadata.
+    Input `image`: uint8 RGB [batch, 3, height, width] of any size, or the network's own channels.
+    Outputs `probabilities`: float32 [batch, class, height, width], and `ids`: uint8 [batch, height,
+    width], both at the image's own size. Classes, palette and protocol are in the file's metadata.
 
     Raises:
         UserError: A package is missing, the network cannot be exported, or the file's probabilities
@@ -114,7 +115,7 @@ def _traced(whole: WholeImage) -> Any:
         with _quietly(), padded_by_constants(whole):
             return torch.onnx.export(
                 whole,
-                (noise(SAMPLE),),
+                (noise(SAMPLE, whole.network.channels),),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["image"],
@@ -130,19 +131,27 @@ def _traced(whole: WholeImage) -> Any:
 def _describe(model: Any, card: Card, ir: Any) -> None:
     """Name the sizes, and say what the numbers mean."""
     (image,), (prob, ids) = model.graph.inputs, model.graph.outputs
-    image.shape = ir.Shape(["batch", 3, "height", "width"])
+    image.shape = ir.Shape(["batch", card.channels, "height", "width"])
     prob.shape = ir.Shape(["batch", len(card.classes), "height", "width"])
     ids.shape = ir.Shape(["batch", "height", "width"])
     model.metadata_props.update(
         {
             "classes": json.dumps(card.classes, ensure_ascii=False),
             "palette": json.dumps(card.colours()),
-            "input": "uint8 RGB, any size; normalisation and padding are inside",
+            "input": f"uint8 {_input(card)}, any size; normalisation and padding are inside",
             "resizing": _resizing(card),
             "protocol": json.dumps(card.protocol.model_dump(mode="json")),
             "scored": card.evaluation,
         }
     )
+
+
+def _input(card: Card) -> str:
+    """What the channels hold."""
+    scaling = card.scaling
+    if scaling is None:
+        return "RGB"
+    return f"bands, scaled from {scaling.model_dump_json(exclude={'nodata'})}"
 
 
 def _resizing(card: Card) -> str:
@@ -159,21 +168,21 @@ def _resizing(card: Card) -> str:
 def _compared(whole: WholeImage, path: Path) -> OnnxCheck:
     """Run the file and the network on images of other shapes than the sample's."""
     _, runtime = load_onnx()
-    differences, equal = [], []
+    differences, equal, shapes = [], [], []
     try:
         session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
         for shape in CHECKED:
-            image = noise(shape)
+            image = noise(shape, whole.network.channels)
             prob, ids = (output.numpy() for output in whole(image))
             theirs, their_ids = session.run(["probabilities", "ids"], {"image": image.numpy()})
             differences.append(float(np.abs(prob - theirs).max()))
             equal.append(ids == their_ids)
+            shapes.append(tuple(image.shape))
     except Exception as error:  # the runtime has classes of its own for what a file can do wrong
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"onnxruntime cannot run the network's ONNX file: {reason}") from error
-    check = OnnxCheck(
-        max(differences), float(np.concatenate([each.ravel() for each in equal]).mean()), CHECKED
-    )
+    pixels = np.concatenate([each.ravel() for each in equal])
+    check = OnnxCheck(max(differences), float(pixels.mean()), tuple(shapes))
     if not check.difference <= TOLERANCE:
         raise UserError(
             f"the network's ONNX file computes something else: probabilities differ by up to "
@@ -182,10 +191,10 @@ def _compared(whole: WholeImage, path: Path) -> OnnxCheck:
     return check
 
 
-def noise(shape: tuple[int, ...]) -> Tensor:
-    """A batch of images, the same each time."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+def noise(shape: tuple[int, ...], channels: int = COLOURS) -> Tensor:
+    """A batch of images, the same each time: uint8 [batch, channels, height, width]."""
+    generator, (batch, *size) = torch.Generator().manual_seed(0), shape
+    return torch.randint(0, 256, (batch, channels, *size), dtype=torch.uint8, generator=generator)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from u2pl.data.channels import as_photo
 from u2pl.data.classes import IGNORE_COLOUR
 from u2pl.model.manifest import Found
 from u2pl.report.overlays import write_picture, write_shown_ids
@@ -46,7 +47,7 @@ def thumbnail_files(name: str) -> list[str]:
 
 
 def write_thumbnails(
-    image_HW3: np.ndarray,
+    image_HWC: np.ndarray,
     ids_HW: np.ndarray,
     palette: np.ndarray,
     background: bool,
@@ -56,15 +57,16 @@ def write_thumbnails(
     """Write the thumbnails of an image; a background shows the image as it is.
 
     Args:
-        image_HW3: uint8.
+        image_HWC: uint8, of any number of channels.
         ids_HW: class ids, 255 = ignore.
         palette: uint8 [C, 3].
         background: whether class 0 is one.
         out: folder of all predictions.
         name: of the image.
     """
-    size = fitted(image_HW3.shape[1], image_HW3.shape[0])
-    small = Image.fromarray(image_HW3).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    size = fitted(image_HWC.shape[1], image_HWC.shape[0])
+    whole = Image.fromarray(as_photo(image_HWC))
+    small = whole.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     mask = Image.fromarray(ids_HW).resize(size, Image.Resampling.NEAREST)
     photo, shown = (out / file for file in thumbnail_files(name))
     write_picture(np.asarray(small), photo)

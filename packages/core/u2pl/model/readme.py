@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from u2pl.model.card import Card
 from u2pl.model.hub import repository_of
 from u2pl.networks.licenses import NVIDIA, TEXTS, is_special
+from u2pl.notation import COLOURS
 from u2pl.report.markdown import escaped
 
 #: Entries of a card that have a place of their own in the text.
@@ -42,6 +43,7 @@ def readme(card: Card, name: str = "FOLDER") -> str:
         f"# {network.encoder} {network.decoder}, {len(card.classes)} classes",
         f"A semantic segmentation network trained with {_line(method)} on {_line(data)}."
         + (f" Training began with {_line(card.origin.name)}." if card.origin else ""),
+        *_bands(card),
         "## Scores",
         _table({key: _short(value) for key, value in card.scores.items() if key != PER_CLASS})
         or "Not evaluated.",
@@ -72,6 +74,19 @@ def _classes(card: Card) -> str:
         for index, (name, score) in enumerate(zip(card.classes, shown, strict=True))
     ]
     return "\n".join(["| id | class | IoU % |", "|---|---|---|", *rows])
+
+
+def _bands(card: Card) -> list[str]:
+    """What the network's channels are, if they are not those of a photo."""
+    if card.scaling is None:
+        return []
+    bands = ", ".join(map(str, card.scaling.bands))
+    text = f"Its input: bands {bands} of rasters of {_line(card.scaling.kind)}."
+    if card.channels != COLOURS and card.pretrained is not None:
+        text += " The first convolution was pretrained on three colours, whose weights were " + (
+            "added up for one band." if card.channels == 1 else "repeated and scaled for these."
+        )
+    return [text]
 
 
 def _header(card: Card) -> str:

@@ -78,12 +78,12 @@ def suggest(
     ]
 
 
-def feature(model: Model, pixels_HW3: np.ndarray) -> Tensor:
+def feature(model: Model, pixels_HWC: np.ndarray) -> Tensor:
     """What an image looks like to the network: the mean of its encoder's last map.
 
     Returns: float64 [D] of length 1, on the CPU.
     """
-    image = torch.from_numpy(pixels_HW3).permute(2, 0, 1)[None].to(model.device).float() / 255
+    image = torch.from_numpy(pixels_HWC).permute(2, 0, 1)[None].to(model.device).float() / 255
     size = (image.shape[-2], image.shape[-1])
     factor = shrink_factor(size, SEEN)
     small = resize_image(image, (max(1, round(size[0] * factor)), max(1, round(size[1] * factor))))

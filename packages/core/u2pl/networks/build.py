@@ -11,17 +11,22 @@ from u2pl.networks.parts import classifier_on, width_for
 from u2pl.networks.pretrained import load_pretrained
 from u2pl.networks.registry import decoder_file, decoder_names
 from u2pl.networks.segmentor import Segmentor
-from u2pl.notation import OUTPUT_STRIDE
+from u2pl.notation import COLOURS, OUTPUT_STRIDE
 
 
-def build_segmentor(config: NetworkConfig, num_classes: int) -> Segmentor:
+def build_segmentor(config: NetworkConfig, num_classes: int, channels: int = COLOURS) -> Segmentor:
     """The configured network with its encoder's weights loaded, on the CPU, in training mode.
+
+    Args:
+        config: of the network.
+        num_classes: that it tells apart.
+        channels: of the images.
 
     Raises:
         UserError: The encoder is unknown or cannot run at the output stride or with the decoder, or
             the weights do not fit it.
     """
-    encoder = family_of(config.encoder).build(config.encoder, config.output_stride)
+    encoder = family_of(config.encoder).build(config.encoder, config.output_stride, channels)
     if config.multi_grid != (1, 1, 1):
         encoder.set_multi_grid(config.multi_grid)
     _check_decoder(config, encoder)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from u2pl.errors import UserError
 from u2pl.networks import encoders
+from u2pl.notation import COLOURS
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -31,7 +32,7 @@ class Weights(NamedTuple):
 
 
 class Encoder(nn.Module, ABC):
-    """Image [B, 3, H, W] -> four feature maps, from high to low resolution.
+    """Image [B, channels, H, W] -> four feature maps, from high to low resolution.
 
     The weights are in `model`, under the names of the implementation that it wraps.
     """
@@ -48,7 +49,8 @@ class Encoder(nn.Module, ABC):
     strides: tuple[int, ...]
     #: Height and width of the input must be multiples of it.
     divisor: int
-    #: Mean and standard deviation of RGB in [0, 1] in pretraining.
+    #: Mean and standard deviation of each of the image's channels in [0, 1]: those of RGB in
+    #: pretraining, for other numbers of channels by `spread`.
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -69,8 +71,11 @@ class Encoder(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, name: str, output_stride: int) -> Encoder:
-        """An encoder with random weights; UserError if it cannot run at the output stride."""
+    def build(cls, name: str, output_stride: int, channels: int = COLOURS) -> Encoder:
+        """An encoder with random weights for images of so many channels.
+
+        Raises UserError if it cannot run at the output stride.
+        """
 
     @classmethod
     @abstractmethod
@@ -158,7 +163,8 @@ class Encoder(nn.Module, ABC):
         """Feature maps [B, channels[i], H / strides[i], W / strides[i]].
 
         Args:
-            image_B3HW: normalised RGB, with sides that are multiples of `divisor`.
+            image_B3HW: normalised RGB, or as many channels as it was built for, with sides that
+                are multiples of `divisor`.
         """
 
     def own_key(self, key: str) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import huggingface_hub
 import safetensors
 import safetensors.torch
+import timm
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from u2pl.cache import digest
 from u2pl.errors import UserError
 from u2pl.networks.encoder import Encoder, Weights, family_of
 from u2pl.networks.licenses import is_special
+from u2pl.notation import COLOURS
 from u2pl.tensor_file import not_finite
 
 #: Beginnings of the names of tensors that an encoder may do without: those of classifiers, and of
@@ -93,6 +95,8 @@ def load_pretrained(encoder: Encoder, name: str, weights: str) -> LoadReport:
 def load_encoder(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> LoadReport:
     """Copy `state` into `encoder`, or copy nothing and raise.
 
+    Weights for three colours are adapted to an encoder of other channels.
+
     Args:
         encoder: the encoder to fill.
         state: tensors by key, with or without wrappers' prefixes.
@@ -103,7 +107,7 @@ def load_encoder(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> 
             differs, or a number is not finite.
     """
     own = {unwrapped(key): tensor for key, tensor in encoder.state_dict().items()}
-    given = by_own_key(own, encoder.own_tensors(encoder_part(state)))
+    given = adapted(own, by_own_key(own, encoder.own_tensors(encoder_part(state))))
     report = compare(own, given)
     total = len(report.matched) + max(len(report.missing), len(report.unexpected))
     needed = [key for key in report.missing if key.startswith(encoder.needed)]
@@ -118,6 +122,25 @@ def load_encoder(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> 
         for key in report.matched:
             own[key].copy_(given[key])
     return report
+
+
+def adapted(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`given` with convolutions of three colours made to fit those of other channels, as timm does.
+
+    The weights of red, green and blue are repeated in this order, as often as there are channels,
+    and scaled by 3 / channels; for one channel they are added up. Only the first convolution of a
+    network is one of three colours in the one and of other channels in the other.
+    """
+
+    def fit(key: str, tensor: Tensor) -> Tensor:
+        wanted = own[key].shape if key in own else tensor.shape
+        of_colours = tensor.dim() == 4 and tensor.shape[1] == COLOURS != wanted[1]
+        if not of_colours or (len(wanted), *wanted[2:]) != (4, *tensor.shape[2:]):
+            return tensor
+        made: Tensor = timm.models.adapt_input_conv(wanted[1], tensor)
+        return made
+
+    return {key: fit(key, tensor) for key, tensor in given.items()}
 
 
 def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> LoadReport:

@@ -36,8 +36,8 @@ class Segmentor(nn.Module):
     """Class logits and pixel representations of images of any size.
 
     Args:
-        encoder: image [B, 3, H, W] -> four feature maps; it defines the normalisation of colours
-            and the divisor of the image's sides.
+        encoder: image [B, channels, H, W] -> four feature maps; it defines the channels, their
+            normalisation and the divisor of the image's sides.
         decoder: feature maps -> one map at a quarter of the image's size.
         classifier: decoder's map -> logits [B, C, h, w].
         embedder: representation head, decoder's map -> [B, D, h, w]; None without contrast.
@@ -76,7 +76,12 @@ class Segmentor(nn.Module):
         self.embed_dim = embed_dim
         # not persistent: constants of the encoder, which no checkpoint may change
         for name, value in (("mean", encoder.mean), ("std", encoder.std)):
-            self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
+            self.register_buffer(name, torch.tensor(value).view(-1, 1, 1), persistent=False)
+
+    @property
+    def channels(self) -> int:
+        """Of the images: 3, red, green and blue, of photos."""
+        return len(self.mean)
 
     @property
     def feature_dim(self) -> int:
@@ -88,7 +93,7 @@ class Segmentor(nn.Module):
         """Logits, representations and the encoder's last feature map.
 
         Args:
-            image_B3HW: RGB, uint8 or floating point in [0, 1].
+            image_B3HW: RGB, or as many channels as it has, uint8 or floating point in [0, 1].
             embed: whether to run the representation head; `SegOutput.embed` is None without it.
 
         Raises:

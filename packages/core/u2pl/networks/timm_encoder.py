@@ -10,6 +10,7 @@ from torch import Tensor
 
 from u2pl.errors import UserError
 from u2pl.networks.encoder import Encoder
+from u2pl.notation import spread
 
 
 class TimmEncoder(Encoder):
@@ -37,8 +38,8 @@ class TimmEncoder(Encoder):
         found = timm.get_pretrained_cfg(name)
         return found.license if found else None
 
-    def _set_colours(self, name: str) -> None:
+    def _set_colours(self, name: str, channels: int) -> None:
         """Take mean and deviation from what timm knows of the weights of this name."""
         found: Any = timm.get_pretrained_cfg(name)
-        self.mean = found.mean if found else IMAGENET_DEFAULT_MEAN
-        self.std = found.std if found else IMAGENET_DEFAULT_STD
+        self.mean = spread(found.mean if found else IMAGENET_DEFAULT_MEAN, channels)
+        self.std = spread(found.std if found else IMAGENET_DEFAULT_STD, channels)

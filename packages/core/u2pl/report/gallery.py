@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from u2pl.data.channels import as_photo
 from u2pl.data.classes import IGNORE_COLOUR, with_ignored
 from u2pl.notation import IGNORE
 from u2pl.report.overlays import colour_mask, overlay, write_picture
@@ -26,7 +27,7 @@ class Row(NamedTuple):
     """One image of a gallery; sizes may differ between rows."""
 
     title: str
-    image: np.ndarray  # uint8 [H, W, 3]
+    image: np.ndarray  # uint8 [H, W, 3], or of other numbers of channels
     truth: np.ndarray | None  # [H, W] class ids, 255 = ignore; None if unknown
     prediction: np.ndarray  # [H, W] class ids
 
@@ -35,7 +36,7 @@ class Tile(NamedTuple):
     """One image of a sheet."""
 
     title: str
-    image: np.ndarray  # uint8 [H, W, 3]
+    image: np.ndarray  # uint8 [H, W, 3], or of other numbers of channels
     mask: np.ndarray  # [H, W] class ids, 255 = ignore
 
 
@@ -115,8 +116,8 @@ def mask_sheet(
             left, tile, size = _EDGE + column * (_CELL + _GAP), tiles[number], sizes[number]
             image = np.asarray(_thumbnail(tile.image, size, palette))
             ids = Image.fromarray(tile.mask).resize(size, Image.Resampling.NEAREST)
-            shown = overlay(image, np.asarray(ids), palette, background=background)
-            sheet.paste(Image.fromarray(shown), (left, top))
+            drawn = overlay(image, np.asarray(ids), palette, background=background)
+            sheet.paste(Image.fromarray(drawn), (left, top))
             draw.text(
                 (left, top + size[1] + 5), _shortened(tile.title, _CELL, small), _FAINT, small
             )
@@ -131,7 +132,7 @@ def _fitted(width: int, height: int) -> tuple[int, int]:
 
 def _thumbnail(picture: np.ndarray, size: tuple[int, int], palette: np.ndarray) -> Image.Image:
     if picture.ndim == 3:
-        return Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
+        return Image.fromarray(as_photo(picture)).resize(size, Image.Resampling.LANCZOS)
     return Image.fromarray(colour_mask(picture, palette)).resize(size, Image.Resampling.NEAREST)
 
 

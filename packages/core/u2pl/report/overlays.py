@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from u2pl.data.channels import as_photo
 from u2pl.data.classes import palette_image, with_ignored
 from u2pl.files import make_folder, replace_file
 
@@ -31,7 +32,7 @@ def overlay(
     seen on dark and on light photos.
 
     Args:
-        image: uint8 [H, W, 3].
+        image: uint8 [H, W, 3], or of other numbers of channels.
         ids: class ids [H, W], 255 = ignore.
         palette: uint8 [C, 3].
         alpha: weight of the colours.
@@ -39,7 +40,7 @@ def overlay(
 
     Returns: uint8 [H, W, 3].
     """
-    colours = colour_mask(ids, palette)
+    image, colours = as_photo(image), colour_mask(ids, palette)
     mixed = (image * np.float32(1 - alpha) + colours * np.float32(alpha) + np.float32(0.5)).astype(
         np.uint8
     )

@@ -11,6 +11,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+from u2pl.data.channels import as_photo
 from u2pl.report.overlays import colour_mask
 
 #: Long side of a picture in pixels, at most.
@@ -24,13 +25,13 @@ _HEAT = np.array(
 _UNMARKED = (216, 27, 96)
 
 
-def photo(image_HW3: np.ndarray) -> str:
+def photo(image_HWC: np.ndarray) -> str:
     """An image as a JPEG.
 
     Args:
-        image_HW3: uint8.
+        image_HWC: uint8, of any number of channels.
     """
-    return _jpeg(_fitted(Image.fromarray(image_HW3), Image.Resampling.LANCZOS))
+    return _jpeg(_fitted(Image.fromarray(as_photo(image_HWC)), Image.Resampling.LANCZOS))
 
 
 def mask(ids_HW: np.ndarray, palette: np.ndarray) -> str:

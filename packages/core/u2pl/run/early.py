@@ -14,6 +14,7 @@ from u2pl.run.presets import read_recipe, recipe_path, split_assignment
 from u2pl.run.request import Request
 from u2pl.run.resumption import find_resumption
 from u2pl.run.sections import check_key, flat_keys
+from u2pl.training.run_folder import CONFIG, check_empty, check_same, read_config
 
 #: Sources that are not opened in advance: they are downloaded, or loaded by a heavy package.
 _SLOW = "hf"
@@ -49,6 +50,23 @@ def check_early(app: App, request: Request) -> None:
         if place.partition(":")[0] != _SLOW:
             with suppress(_Later):
                 open_source(place, _not_now)
+
+
+def check_place(app: App, request: Request) -> None:
+    """Look at the folder that a run is to have, importing nothing heavy.
+
+    Raises:
+        UserError: It is not empty, or with `resume` holds no run, or another one.
+    """
+    folder = request.out
+    if folder is None:
+        return
+    if not request.resume:
+        check_empty(folder)
+        return
+    asked = {"app": app.name, "method_name": request.method, "seed": request.seed}
+    there = read_config(folder) if (folder / CONFIG).is_file() else {}
+    check_same(folder, {**there, **request.data_values, **asked}, request.accept_changed_data)
 
 
 def _check_method(app: App, request: Request) -> None:

@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from u2pl.data.channels import as_photo
 from u2pl.errors import UserError
 from u2pl.evaluate.inference import evaluating
 from u2pl.evaluate.scoring import Example, load_example
 from u2pl.files import make_folder, parse_json, replace_file
 from u2pl.maps import resize_image, shrink_factor
 from u2pl.methods.method import AnyMethod
-from u2pl.notation import IGNORE, PADDING
+from u2pl.notation import IGNORE, padding
 from u2pl.run.task import Part, Task
 from u2pl.schedules import Progress
 from u2pl.tensor_file import Damaged, read_tensors, tensor_file
@@ -77,7 +78,8 @@ def keep_moment(folder: Path, task: Task, method: AnyMethod, progress: Progress)
         chosen.append((part, id))
     height, width = (max(label.shape[axis] for _, label in examples) for axis in (0, 1))
     device = method.device
-    image = torch.tensor(PADDING, dtype=torch.uint8).view(1, 3, 1, 1)
+    colour = torch.tensor(padding(len(examples[0][0])), dtype=torch.uint8)
+    image = colour.view(1, -1, 1, 1)
     image = image.repeat(len(chosen), 1, height, width)
     valid = torch.zeros(len(chosen), height, width, dtype=torch.bool)
     for i, (pixels, label) in enumerate(examples):
@@ -90,7 +92,9 @@ def keep_moment(folder: Path, task: Task, method: AnyMethod, progress: Progress)
     tensors = {}
     for i, (pixels, label) in enumerate(examples):
         h, w = label.shape
-        tensors[f"{i}.image"] = _small(pixels.float()).round().to(torch.uint8)
+        small = _small(pixels.float()).round().to(torch.uint8)
+        colours = as_photo(small.permute(1, 2, 0).numpy())
+        tensors[f"{i}.image"] = torch.from_numpy(colours).permute(2, 0, 1).contiguous()
         tensors[f"{i}.truth"] = _small(label)
         for name, value in maps.items():
             tensors[f"{i}.{name}"] = _small(value[i, :h, :w].cpu())

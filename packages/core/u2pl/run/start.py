@@ -17,7 +17,9 @@ from u2pl.model.card import Card, Origin
 from u2pl.model.folder import load_folder, locate
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.licenses import license_notes
+from u2pl.networks.pretrained import adapted
 from u2pl.networks.segmentor import Segmentor
+from u2pl.notation import COLOURS, spread
 from u2pl.training.run_folder import read_config
 
 #: Options of the network that must be equal: they decide which tensors there are.
@@ -44,24 +46,38 @@ class Start:
     state: Mapping[str, Tensor]
     network: NetworkConfig  # of the run
     classes: tuple[str, ...]  # of the run
+    channels: int = COLOURS  # of the run's images
 
     @classmethod
-    def load(cls, init: str, network: NetworkConfig, classes: tuple[str, ...]) -> Self:
+    def load(
+        cls,
+        init: str,
+        network: NetworkConfig,
+        classes: tuple[str, ...],
+        channels: int = COLOURS,
+    ) -> Self:
         """Read a trained network.
 
         Args:
             init: a run, a model's folder or a name on the hub.
             network: the run's.
             classes: the run's.
+            channels: of the run's images.
 
         Raises:
-            UserError: There is none, it is damaged, or it has another encoder, decoder or width.
+            UserError: There is none, it is damaged, it has another encoder, decoder or width, or it
+                was trained on other channels, which were not the three of photos.
         """
         found = locate(Path(init))
         trained, card = load_folder(found.folder)
         state = trained.state_dict()
         origin = Origin(name=found.name, sha256=digest(state), encoder_weights=card.pretrained)
-        start = cls(origin, card, state, network, classes)
+        if card.channels not in (COLOURS, channels):
+            raise UserError(
+                f"--init {init}: it takes {card.channels} channels, and this run's images have "
+                f"{channels}: choose as many bands, or begin with a network of three channels"
+            )
+        start = cls(origin, card, state, network, classes, channels)
         needed = [name for name in NEEDED if start._differs(name)]
         if needed:
             differ = [name for name in (*NEEDED, *FREE) if start._differs(name)]
@@ -87,6 +103,11 @@ class Start:
             for name in FREE
             if self._differs(name)
         ]
+        if self.card.channels != self.channels:
+            lines.append(
+                f"note: its first convolution takes {self.card.channels} channels, and is adapted "
+                f"to {self.channels}"
+            )
         first = self.card.pretrained
         if first is not None:
             notes = license_notes(first.name, self.card.weights_license)
@@ -105,6 +126,8 @@ class Start:
             ("mean", network.mean, colours.mean),
             ("deviation", network.std, colours.std),
         ):
+            if self.card.channels != self.channels:
+                theirs = spread(theirs, self.channels)
             if not torch.allclose(ours.flatten(), ours.new_tensor(theirs), atol=1e-4):
                 raise UserError(
                     f"--init {self.origin.name}: its encoder was trained on colours normalised "
@@ -114,14 +137,15 @@ class Start:
                 )
         own, new = network.state_dict(), tuple(self._new_keys(network))
         wanted = {key: value for key, value in own.items() if not key.startswith(new)}
-        held = {key: value.shape for key, value in self.state.items()}
+        given = adapted(own, self.state)
+        held = {key: value.shape for key, value in given.items()}
         wrong = [key for key, value in wanted.items() if held.get(key) != value.shape]
         if wrong:
             raise UserError(
                 f"--init {self.origin.name}: {len(wrong)} tensors are missing there or of another "
                 f"shape; first: {wrong[0]}; make the options of network equal"
             )
-        network.load_state_dict({key: self.state[key] for key in wanted}, strict=False)
+        network.load_state_dict({key: given[key] for key in wanted}, strict=False)
 
     @property
     def _same_classes(self) -> bool:

@@ -25,13 +25,14 @@ from u2pl.data.source import Source
 from u2pl.data.streams import TrainingSet
 from u2pl.errors import UserError
 from u2pl.evaluate.protocol import EvaluationProtocol
-from u2pl.evaluate.scoring import load_example
+from u2pl.evaluate.scoring import load_example, read_scored
 from u2pl.maps import resize_image, shrink_factor
 from u2pl.methods.discovery import file_digest, has_docstring
 from u2pl.methods.method import AnyMethod
 from u2pl.networks.build import build_segmentor
 from u2pl.networks.config import NetworkConfig
 from u2pl.networks.licenses import license_notes
+from u2pl.notation import COLOURS
 from u2pl.run.app import App
 from u2pl.run.recipe import Recipe
 from u2pl.run.request import Request
@@ -110,6 +111,13 @@ class Task(ABC):
             if words:
                 raise UserError(words)
 
+    def check_scored(self) -> None:
+        """UserError if an image that networks are scored on lacks a mask, or it cannot be read."""
+        scored = self.scored
+        if scored.ids:
+            with self.counting("reading the masks to score on") as progress:
+                read_scored(scored.source, scored.ids, progress)
+
     def check(self) -> None:  # noqa: B027, most tasks have something to check
         """Look into the data far enough to know that a run makes sense; UserError if not."""
 
@@ -136,6 +144,19 @@ class Task(ABC):
     def classes(self) -> tuple[str, ...]:
         """Names of the network's classes."""
         return self.parts[0].source.classes
+
+    @property
+    def channels(self) -> int:
+        """Of all images; UserError if those of one part have others than those of another."""
+        first, *others = (*self.streams, self.scored)
+        count = first.source.channels
+        for part in others:
+            if part.source.channels != count:
+                raise UserError(
+                    f"{part.text} has {part.source.channels} channels, and {first.text} {count}: "
+                    "choose as many bands"
+                )
+        return count
 
     @property
     def protocol(self) -> EvaluationProtocol:
@@ -231,6 +252,7 @@ class Task(ABC):
                 for note in photo_notes(source, ids)
             ),
             *(license_notes(weights.name, weights.license) if weights is not None else ()),
+            *(_channel_notes(self.channels) if weights is not None else ()),
             *(method.notes() if method is not None else ()),
             *self.own_notes(),
         ]
@@ -259,7 +281,7 @@ class Task(ABC):
         """
         if self.request.init is None:
             return self.build_method(), None
-        start = Start.load(self.request.init, self.network(), tuple(self.classes))
+        start = Start.load(self.request.init, self.network(), tuple(self.classes), self.channels)
         return self.build_method(start), start.beginning
 
     def build_method(self, start: Start | None = None) -> AnyMethod:
@@ -269,7 +291,7 @@ class Task(ABC):
         """
         torch.manual_seed(self.request.seed)
         recipe, classes = self.recipe, len(self.classes)
-        network = build_segmentor(self.network(), classes)
+        network = build_segmentor(self.network(), classes, self.channels)
         if start is not None:
             start.fill(network)
         return recipe.kind(recipe.options, network, classes)
@@ -337,6 +359,14 @@ class Task(ABC):
         """The same task with a network that is not pretrained."""
         request = replace(self.request, init=None)
         return replace(self, request=request, recipe=self.recipe.from_random_weights())
+
+
+def _channel_notes(channels: int) -> tuple[str, ...]:
+    """What becomes of pretrained weights for images that are no photos."""
+    if channels == COLOURS:
+        return ()
+    taken = "one channel" if channels == 1 else f"{channels} channels"
+    return (f"the encoder's first convolution is adapted from three colours to {taken}",)
 
 
 def _by_source(parts: Sequence[Part]) -> list[tuple[Source, list[str]]]:

@@ -19,11 +19,11 @@ from torch import nn
 from u2pl import distributed
 from u2pl.counting import OnProgress, silently
 from u2pl.data.streams import TrainingSet
-from u2pl.errors import CutShort, DiskError, LoadingError, UserError, out_of_memory
+from u2pl.errors import CutShort, DiskError, LoadingError, LostError, UserError, out_of_memory
 from u2pl.evaluate.confusion import Score
 from u2pl.evaluate.counts import COUNTS, save_counts
 from u2pl.evaluate.crf import load_crf
-from u2pl.evaluate.scoring import check_scored, evaluate
+from u2pl.evaluate.scoring import evaluate
 from u2pl.maps import shrink_factor
 from u2pl.methods.discovery import known_methods
 from u2pl.methods.method import AnyMethod
@@ -47,7 +47,7 @@ from u2pl.training import loop
 from u2pl.training.checkpoint import has_checkpoint, saved_step
 from u2pl.training.claim import Numbered, claimed
 from u2pl.training.journal import Entries
-from u2pl.training.loading import check_shared_memory
+from u2pl.training.loading import check_shared_memory, peer_failures
 from u2pl.training.loop import (
     Interrupted,
     Job,
@@ -126,6 +126,7 @@ def make_task(
     return app.task_module.make_task(app, request, Recipe.of_request(app, request), counting)
 
 
+@peer_failures()
 def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     """Train as requested, in a folder of its own, or go on with a run that was named by its folder.
 
@@ -158,11 +159,9 @@ def train(app: App, request: Request, reporter: Reporter | None = None) -> Run:
     if task.protocol.crf:
         load_crf()
     # before the folder is made: whatever cannot work leaves nothing behind
-    scored = task.scored
-    if scored.ids:
-        check_scored(scored.source, scored.ids)
     task.check_masks()
     task.check()
+    task.check_scored()
     place = _place(task)
     begun = place if isinstance(place, Path) and request.resume else None
     asked, changed = task.config(), list[str]()
@@ -234,20 +233,17 @@ def _carry_out(
                 draw_pictures(folder, task, device)
                 progress.picture(folder / PICTURES, task.total)
                 write_summary(folder, task, history, method, accelerator)  # it is finished then
-    except DiskError:  # the run can go on, from its beginning at least
+    except (DiskError, LostError):  # the run can go on, from its beginning at least
         raise
     except (UserError, RuntimeError, MemoryError) as error:
         began_in_vain = isinstance(error, UserError) or out_of_memory(error)
         if began_in_vain and main and not request.resume:
             forget_unbegun(folder)
         raise
-    if main:
-        with (
-            telling_how_to_go_on(command, folder),
-            reporter.counting("drawing the report") as drawing,
-        ):
-            write_report(task.app, folder, device, drawing)
-    distributed.barrier()
+    with telling_how_to_go_on(command, folder), peer_failures():
+        if main:
+            write_report(task.app, folder, device, reporter.counting)
+        distributed.barrier()
 
 
 @contextmanager
@@ -285,8 +281,7 @@ def _finished(app: App, folder: Path, request: Request, reporter: Reporter | Non
     if request.baseline or not (folder / REPORT).exists():
         accelerator = make_accelerator(request.cpu)
         if accelerator.is_main_process:
-            with (reporter or Silent()).counting("drawing the report") as drawing:
-                write_report(app, folder, accelerator.device, drawing)
+            write_report(app, folder, accelerator.device, (reporter or Silent()).counting)
         distributed.barrier()
     elif reporter is not None and distributed.rank() == 0:
         reporter.say(f"{folder} is finished: there is nothing to go on with")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from u2pl import distributed
 from u2pl.errors import UserError
 from u2pl.files import write_json
-from u2pl.training.run_folder import CONFIG, holds_nothing, next_folder
+from u2pl.training.run_folder import CONFIG, check_empty, next_folder
 from u2pl.training.run_lock import locked
 
 
@@ -55,7 +55,7 @@ def _claimed(place: Path | Numbered, config: dict[str, object] | None) -> Iterat
         else:
             folder = place
             if config is not None:
-                _check_empty(folder)
+                check_empty(folder)
                 folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
@@ -63,7 +63,7 @@ def _claimed(place: Path | Numbered, config: dict[str, object] | None) -> Iterat
         ) from error
     with locked(folder) as note:
         if config is not None:
-            _check_empty(folder)  # until it was locked another run could begin there
+            check_empty(folder)  # until it was locked another run could begin there
             write_json(folder / CONFIG, config)
         yield Claim(folder, note)
 
@@ -74,11 +74,3 @@ def _make_numbered(parent: Path, stem: str) -> Path:
         with suppress(FileExistsError):  # another run has just taken this number
             folder.mkdir(parents=True)
             return folder
-
-
-def _check_empty(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or not holds_nothing(folder)):
-        raise UserError(
-            f"{folder} is not empty; add --resume to continue the run in it, or choose another "
-            "--out"
-        )

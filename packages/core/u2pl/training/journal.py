@@ -53,18 +53,18 @@ class Reading(NamedTuple):
 class Journal:
     """Appends lines to a file.
 
-    Of an older journal the lines of `step` and of later steps are dropped, since a run that goes on
-    writes them again; so is an end that cannot be read. What cannot be read before that is kept as
-    it is.
+    Of an older journal what a run that goes on writes again is dropped; so is an end that cannot be
+    read. What cannot be read before that is kept as it is.
 
     Args:
         path: of the file; None writes nothing, for all processes but rank 0.
         step: the first one that is written.
+        scores_missing: whether the scores after the step before it are written too.
 
     Raises UserError if the file cannot be read.
     """
 
-    def __init__(self, path: Path | None, step: int) -> None:
+    def __init__(self, path: Path | None, step: int, scores_missing: bool = False) -> None:
         self.path = path
         #: What is wrong with the older journal, for a person.
         self.notes: list[str] = []
@@ -73,10 +73,15 @@ class Journal:
         lines = _read(path)
         # the line of the last one that can be read
         end = max((line.number for line in lines if line.entry is not None), default=0)
-        later = (line.number for line in lines if line.entry and line.entry["step"] >= step)
+
+        def comes_again(entry: dict[str, Any]) -> bool:
+            scores = "evaluation" in entry and entry["step"] == step - 1
+            return entry["step"] >= step or (scores and scores_missing)
+
+        later = (line.number for line in lines if line.entry and comes_again(line.entry))
         again = min(later, default=end)
         broken = [line for line in lines if line.entry is None and line.number < again]
-        kept = [*broken, *(line for line in lines if line.entry and line.entry["step"] < step)]
+        kept = [*broken, *(line for line in lines if line.entry and not comes_again(line.entry))]
         if broken:
             self.notes.append(f"{path}: {_unread(broken)}, and is kept")
         if len(lines) > end:

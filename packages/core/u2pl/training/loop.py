@@ -88,6 +88,8 @@ class Job:
 class Stopped(Exception):
     """The run was stopped by a signal, after saving its state.
 
+    A scoring that was going on is not in the state: it begins again when the run goes on.
+
     Args:
         text: for a person.
         signal: its number.
@@ -100,6 +102,10 @@ class Stopped(Exception):
 
 class Interrupted(KeyboardInterrupt):
     """The run was stopped by Ctrl-C; the text says how to go on."""
+
+
+class _ScoringEnded(Exception):
+    """By a signal, before all images were scored."""
 
 
 #: How long processes wait for each other; a machine that is gone does not answer.
@@ -218,12 +224,17 @@ def fit(
     module, prepared = accelerator.prepare(method, optimizer)
     if accelerator.scaler is not None and history.scaler:
         accelerator.scaler.load_state_dict(history.scaler)
-    journal = Journal(folder / JOURNAL if main else None, history.step)
+    evaluations = _evaluation_steps(job)
+    scores_missing = (
+        job.evaluate is not None
+        and history.step in evaluations
+        and all(each.step != history.step for each in history.evaluations)
+    )
+    journal = Journal(folder / JOURNAL if main else None, history.step, scores_missing)
     for note in journal.notes:
         reporter.note(note)
     guard, begin = FiniteGuard(), time.monotonic() - history.seconds
     skipped = _Skipped(job.skipped, reporter)
-    evaluations = _evaluation_steps(job)
     pace = Pace(job.total, evaluations, job.scoring_steps, job.phases)
 
     def check() -> None:
@@ -237,6 +248,35 @@ def fit(
         if main:
             save_checkpoint(folder, method, optimizer, history.dump())
 
+    def score() -> None:
+        check()
+        # images of many sizes: nothing is tuned or compiled for them
+        with accelerator.autocast(), _autotuning(False), set_stance("force_eager"):
+            _score(job, method, history, journal, reporter, main, stop)
+            if main and job.look is not None:
+                job.look(Progress(history.step - 1, job.total, job.seed))
+        pace.scored()
+
+    def complete() -> None:
+        """What follows a step: scores, the state, the end after a signal."""
+        last, due, cut = history.step == job.total, history.step in evaluations, False
+        if due:
+            try:
+                score()
+            except _ScoringEnded:
+                cut = True
+        if history.step in job.phases and not cut:
+            reporter.phase(job.phases[history.step])
+            pace.restart()
+        stopping = stop.agreed if cut else stop.asked(history.step)
+        if due or stopping or history.step % config.checkpoint_every == 0:
+            keep_state()
+        if cut or (stopping and not last):
+            if stopping == signal.SIGINT:
+                raise KeyboardInterrupt
+            before = ", before it was scored" if cut else ""
+            raise Stopped(f"stopped after step {history.step} of {job.total}{before}", stopping)
+
     method.train()
     tuning = _autotuning(device.type == "cuda" and not torch.are_deterministic_algorithms_enabled())
     with (
@@ -246,6 +286,8 @@ def fit(
         _StopSignal() as stop,
         closing(_batches(job, history.step, device)) as batches,
     ):
+        if scores_missing:
+            complete()
         for step, batch in zip(range(history.step, job.total), batches, strict=True):
             torch.manual_seed(step_seed(job.seed, step, distributed.rank()))
             lr = set_learning_rate(optimizer, config, step, job.total)
@@ -261,8 +303,7 @@ def fit(
             history.step = step + 1
             pace.stepped()
 
-            last = history.step == job.total
-            if step % config.log_every == 0 or last:
+            if step % config.log_every == 0 or history.step == job.total:
                 entries = {"lr": lr, "seconds": time.monotonic() - begin, **numbers(result.scalars)}
                 guard.check()
                 skipped.look(entries)
@@ -270,25 +311,7 @@ def fit(
                     entries["output_lost"] = 1.0
                 journal.write(step, **entries)
                 reporter.step(history.step, job.total, entries, pace.left(history.step))
-            scored = history.step in evaluations
-            if scored:
-                check()
-                # images of many sizes: nothing is tuned or compiled for them
-                with accelerator.autocast(), _autotuning(False), set_stance("force_eager"):
-                    _score(job, method, history, journal, reporter, main)
-                    if main and job.look is not None:
-                        job.look(progress)
-                pace.scored()
-            if history.step in job.phases:
-                reporter.phase(job.phases[history.step])
-                pace.restart()
-            stopping = stop.asked(step)
-            if scored or stopping or history.step % config.checkpoint_every == 0:
-                keep_state()
-            if stopping and not last:
-                if stopping == signal.SIGINT:
-                    raise KeyboardInterrupt
-                raise Stopped(f"stopped after step {history.step} of {job.total}", stopping)
+            complete()
     history.seconds = time.monotonic() - begin
     return history
 
@@ -369,15 +392,25 @@ def _score(
     journal: Journal,
     reporter: Reporter,
     main: bool,
+    stop: _StopSignal,
 ) -> None:
-    """Score the networks, if possible; keep the first as `last`, and as `best` if it is."""
+    """Score the networks, if possible; keep the first as `last`, and as `best` if it is.
+
+    Raises _ScoringEnded, and changes nothing, if a signal comes while they are scored.
+    """
     networks = method.networks()
     result = next(iter(networks))
     if job.evaluate is None:
         if main:
             job.keep(LAST, networks[result], {"step": history.step, "network": result})
         return
-    evaluation = Evaluation(history.step, job.evaluate(networks, reporter.evaluating))
+
+    def scored_one(done: float, total: int) -> None:
+        reporter.evaluating(done, total)
+        if done < total and stop.asked(int(done)):
+            raise _ScoringEnded
+
+    evaluation = Evaluation(history.step, job.evaluate(networks, scored_one))
     history.evaluations.append(evaluation)
     score = evaluation.scores[result]
     best = history.best is None or score.miou > history.best.scores[result].miou
@@ -425,13 +458,19 @@ class _Skipped:
 
 
 class _StopSignal:
-    """Whether the run was asked to stop by a signal; several processes agree every tenth step.
+    """Whether the run was asked to stop by a signal.
+
+    Several processes agree after every tenth step, and every tenth image that each has scored. The
+    end of the launcher that started them counts as a signal: nobody would end them otherwise.
 
     What is ignored already (a run behind nohup ignores SIGHUP) stays so.
     """
 
     def __init__(self) -> None:
         self.received = 0
+        #: The number that `asked` returned last.
+        self.agreed = 0
+        self.parent = os.getppid()
 
     def __enter__(self) -> _StopSignal:
         # signals can only be caught in the main thread; a loop in another thread is not stopped
@@ -450,13 +489,20 @@ class _StopSignal:
         if number == self.received == signal.SIGINT:
             raise KeyboardInterrupt
         if number == signal.SIGINT and distributed.rank() == 0:
-            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
+            os.write(2, b"\nstopping after this step or image; Ctrl-C again stops at once\n")
         self.received = number
 
-    def asked(self, step: int) -> int:
-        """The number of the signal; 0 if there was none."""
+    def asked(self, done: int) -> int:
+        """The number of the signal; 0 if there was none.
+
+        Args:
+            done: steps, or images of each process; all processes ask after the same.
+        """
         if distributed.world_size() == 1:
-            return self.received
-        if step % 10 != 9:
-            return 0
-        return int(distributed.largest(torch.tensor(self.received, device=distributed.device())))
+            self.agreed = self.received
+        elif done % 10 == 0:
+            alone = os.getppid() != self.parent
+            number = signal.SIGTERM if alone and not self.received else self.received
+            said = torch.tensor(int(number), device=distributed.device())
+            self.agreed = int(distributed.largest(said))
+        return self.agreed

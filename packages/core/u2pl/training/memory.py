@@ -75,9 +75,10 @@ def kept_bytes(network: nn.Module, image_3HW: Tensor) -> int:
 def check_memory(
     method: AnyMethod, train: TrainConfig, data: DataConfig, device: torch.device
 ) -> None:
-    """Refuse a step that cannot fit, before anything is taken; `doctor` estimates it closer.
+    """Refuse a step that cannot fit, before anything is taken.
 
     A lower bound: what autograd keeps of the labelled images alone, from a small one by its area.
+    `doctor` tells more closely, by an image or by whole steps.
 
     Args:
         method: on the device where it was built.
@@ -88,7 +89,7 @@ def check_memory(
     Raises UserError if the bound is above what the device has.
     """
     side = _TRIED * method.student.divisor
-    small = torch.zeros(3, side, side, device=method.device)
+    small = torch.zeros(method.student.channels, side, side, device=method.device)
     full = device.type == "cpu" and train.precision in ("auto", "float32")
     bytes_per_pixel = kept_bytes(method.student, small) / side**2 / (1 if full else 2)
     image = bytes_per_pixel * data.crop**2

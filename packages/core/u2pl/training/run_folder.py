@@ -61,6 +61,15 @@ def holds_nothing(folder: Path) -> bool:
     return all(name == LOCK or name.endswith(PART) for name in names)
 
 
+def check_empty(folder: Path) -> None:
+    """UserError if there is something where a new run is to be."""
+    if folder.exists() and (not folder.is_dir() or not holds_nothing(folder)):
+        raise UserError(
+            f"{folder} is not empty; add --resume to continue the run in it, or choose another "
+            "--out"
+        )
+
+
 def check_same(folder: Path, config: dict[str, object], data_may_differ: bool = False) -> list[str]:
     """Check that a folder holds the run that is asked for.
 

@@ -101,7 +101,13 @@ def test_what_holds_no_data_is_found_by_value_alpha_or_not_finite(tmp_path: Path
 
 def test_a_card_with_a_scaling_that_makes_no_sense_is_refused() -> None:
     whole = unscaled((1, 2, 3)).model_dump()
-    for wrong in ({"bands": (0, 1, 2)}, {"low": (0, 255, 0)}, {"nodata": float("nan")}):
+    for wrong in (
+        {"bands": (0, 1, 2)},
+        {"bands": (1, 2, 3, 4)},
+        {"bands": (), "low": (), "high": ()},
+        {"low": (0, 255, 0)},
+        {"nodata": float("nan")},
+    ):
         with pytest.raises(ValidationError):
             Scaling.model_validate({**whole, **wrong})
 

@@ -27,6 +27,7 @@ def found(tmp_path: Path) -> Photos:
         ("day\\a.png", "day/a.png"),
         ("C:\\Users\\me\\day\\a.png", "Users/me/day/a.png"),
         ("/data/day/a.png", "data/day/a.png"),
+        ("/data/local-files/?d=day/a.png", "day/a.png"),
         ("//server/day/a.png", "server/day/a.png"),
         ("../../day/a.png", "day/a.png"),
         ("day/../../a.png", "a.png"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from harness.labelled import CAT, CLASSES, DOG, MASK, photos, yolo, yolo_line
 from harness.spoiling import complaints, outcome
 from u2pl.data.opening import open_source
+from u2pl.errors import UserError
 
 NAMES = "names:\n  0: cat\n  1: dog\n"
 
@@ -82,6 +85,61 @@ def test_splits_are_those_of_data_yaml(tmp_path: Path) -> None:
     np.testing.assert_array_equal(source.mask("valid/images/b"), MASK)
     shutil.rmtree(root / "test")  # which they name even if there is none
     assert "test" not in open_source(str(root)).splits()
+
+
+def label_studio(root: Path, names: str = "cat\ndog\n") -> Path:
+    """As Label Studio writes it: no data.yaml, and a list of classes that looks like COCO's."""
+    photos(root / "images")
+    (root / "labels").mkdir()
+    (root / "labels" / "a.txt").write_text(yolo_line(0, CAT) + yolo_line(1, DOG))
+    (root / "labels" / "b.txt").write_text("")
+    (root / "classes.txt").write_text(names)
+    notes = {"categories": [{"id": 0, "name": "cat"}], "info": {"contributor": "Label Studio"}}
+    (root / "notes.json").write_text(json.dumps(notes))
+    return root
+
+
+@pytest.mark.parametrize("text", ["{}", "yolo:{}"])
+def test_classes_txt_of_label_studio_stands_for_data_yaml(tmp_path: Path, text: str) -> None:
+    root = label_studio(tmp_path / "set")
+    source = open_source(text.format(root))
+    assert source.classes == CLASSES  # it names no background
+    np.testing.assert_array_equal(source.mask("a"), MASK)
+    assert source.has_mask("b") and not source.has_mask("c")
+    (root / "meta.toml").write_text('outside = "ignored"\n')
+    alone = open_source(text.format(root))
+    assert alone.classes == CLASSES[1:]
+    assert alone.mask("a")[0, 0] == 255
+    # beside data.yaml it is a list of classes as in any folder
+    (root / "data.yaml").write_text(f"train: images\n{NAMES}")
+    (root / "classes.txt").write_text("background\ndog\ncat\n")
+    assert open_source(text.format(root)).classes == ("background", "dog", "cat")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda root: (root / "classes.txt").write_text(""), "classes.txt: names is empty"),
+        (
+            lambda root: (root / "classes.txt").write_text("cat\n"),
+            "a.txt, line 2: the class is 1, and there are 0 to 0: name it in data.yaml (or",
+        ),
+        (lambda root: shutil.rmtree(root / "images"), "there is no such folder or list"),
+        (
+            lambda root: (root / "images" / "a.png").unlink(),
+            "labels/a.txt has no image of its name",
+        ),
+    ],
+    ids=["empty", "too few", "no images", "no image"],
+)
+def test_what_is_wrong_in_label_studio_s_is_one_line(
+    tmp_path: Path, spoil: Callable[[Path], object], said: str
+) -> None:
+    root = label_studio(tmp_path / "set")
+    spoil(root)
+    with pytest.raises(UserError) as error:
+        open_source(str(root))
+    assert said in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,14 @@ def test_raw_label_ids_become_train_ids(root: Path) -> None:
     assert source.mask("lindau/lindau_000000_000019").tolist() == TRAIN
 
 
+def test_images_that_no_protocol_uses_are_said_to_be_left_out(root: Path) -> None:
+    assert Cityscapes(root).notes == ()
+    (root / "leftImg8bit" / "train_extra" / "ulm").mkdir(parents=True)
+    assert Cityscapes(root).notes == (
+        "leftImg8bit/train_extra/ is left out, as in the papers' protocols",
+    )
+
+
 def test_train_ids_are_taken_where_they_are(root: Path) -> None:
     Image.fromarray(np.full((2, 12), 18, np.uint8)).save(
         root / "gtFine/train/aachen/aachen_000000_000019_gtFine_labelTrainIds.png"

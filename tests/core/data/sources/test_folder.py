@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from u2pl.data.opening import open_source
 from u2pl.data.sources.folder import Folder
+from u2pl.data.tags.tags import read_tags
 from u2pl.errors import UserError
 
 MakeFolder = Callable[..., Path]
@@ -93,6 +97,59 @@ def test_a_folder_of_cvat_is_read(make_folder: MakeFolder) -> None:
         Folder(root)
 
 
+def roboflow(root: Path) -> Path:
+    """As Roboflow writes semantic segmentation masks."""
+    for split, name in (("train", "a"), ("train", "b"), ("valid", "c"), ("test", "d")):
+        stem = f"{name}_jpg.rf.{ord(name):032x}"
+        (root / split).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (6, 4)).save(root / split / f"{stem}.jpg")
+        Image.new("L", (6, 4), ord(name) % 3).save(root / split / f"{stem}_mask.png")
+        listed = "Pixel Value, Class\n0, background\n1, cat\n2, big, dog\n"
+        (root / split / "_classes.csv").write_text(listed)
+    (root / "README.roboflow.txt").write_text("x\n")
+    return root
+
+
+def test_masks_of_roboflow_are_read(tmp_path: Path) -> None:
+    source = open_source(str(roboflow(tmp_path / "set")))
+    assert source.classes == ("background", "cat", "big, dog")
+    found = {name: [id[:7] for id in source.split(name)] for name in source.splits()}
+    assert found == {"train": ["train/a", "train/b"], "val": ["valid/c"], "test": ["test/d_"]}
+    assert {id[-1]: int(source.mask(id).max()) for id in source.ids()} == {
+        f"{ord(name):x}"[-1]: ord(name) % 3 for name in "abcd"
+    }
+    assert source.notes[0] == "classes are read from _classes.csv"
+    (tmp_path / "set" / "classes.txt").write_text("nothing\ncat\ndog\n")
+    assert open_source(str(tmp_path / "set")).classes == ("nothing", "cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Pixel Value, Class\n0, background\n2, cat\n", r"'2, cat' is in the place of class 1"),
+        ("Pixel Value, Class\n0, background\n1,\n", r"'1,' is in the place of class 1"),
+        ("Pixel Value, Class\n0, background\nzero, a\n", r"'zero, a' is in the place of class 1"),
+        ("Pixel Value, Class\n0, a\n1, a\n", "names a more than once"),
+        ("Pixel Value, Class\n", "names 0 classes"),
+        ("", "names 0 classes"),
+        ("Pixel Value, Class\n0, background\n1, dog\n", "names other classes than .*test"),
+    ],
+)
+def test_wrong_lists_of_roboflow_are_one_line(tmp_path: Path, text: str, said: str) -> None:
+    root = roboflow(tmp_path / "set")
+    (root / "train" / "_classes.csv").write_text(text)
+    with pytest.raises(UserError, match=f"_classes.csv.*{said}") as error:
+        open_source(str(root))
+    assert "\n" not in str(error.value)
+
+
+def test_brush_labels_that_name_no_photo_are_refused(tmp_path: Path) -> None:
+    """As Label Studio writes them as PNG."""
+    Image.new("L", (6, 4)).save(tmp_path / "task-1-annotation-1-by-1-tag-Cat-0.png")
+    with pytest.raises(UserError, match=r"does not say of which photo.*'Brush labels to COCO'"):
+        open_source(str(tmp_path))
+
+
 def test_files_of_other_kinds_are_counted(make_folder: MakeFolder) -> None:
     root = make_folder({"a": [0], "b": [1]})
     images = root / "images"
@@ -106,14 +163,15 @@ def test_files_of_other_kinds_are_counted(make_folder: MakeFolder) -> None:
     assert sorted(source.ids()) == ["a", "avif", "b", "gif", "jfif", "jp2", "ppm"]
     assert all(source.image(id).size == (6, 4) for id in source.ids())
     assert source.notes == (
-        "images/ holds 3 files that are not read: .heic (2), .dng (1), such as 1.heic; to use "
+        "images/ holds files that are not read: .heic (2), .dng (1), such as 1.heic; to use "
         "photos among them, save them as JPEG or PNG",
     )
     for file in images.iterdir():
         if file.suffix.lower() != ".heic":
             file.unlink()
     with pytest.raises(
-        UserError, match=r"holds no images: put \.jpg.* files there: images/ holds 2"
+        UserError,
+        match=r"holds no images: put \.jpg.* files there: images/ holds files .* .heic .2.,",
     ):
         Folder(root)
 
@@ -134,6 +192,46 @@ def test_folders_that_are_linked_are_read(make_folder: MakeFolder, tmp_path: Pat
         (root / kind / "day").symlink_to(tmp_path / f"{kind}-of-day")
     assert Folder(root).fingerprint() == expected
     assert Folder(root).mask("day/a").tolist() == [[0, 1] * 3] * 4
+
+
+@pytest.mark.parametrize("name", ["masks", "splits", "splits/val.txt", "meta.toml", "tags.csv"])
+def test_what_is_there_and_cannot_be_read_is_not_absent(
+    name: str, make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    root = make_folder({"a": [0, 1], "b": [2]}, other="a\n")
+    place = root / name
+    if place.is_dir():
+        shutil.rmtree(place)
+    place.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=re.escape(str(place))):
+        source = Folder(root)
+        assert source.tags is not None
+        read_tags(source.tags, source)
+
+
+@pytest.mark.parametrize("name", ["masks", "splits"])
+def test_a_folder_without_rights_is_not_absent(
+    name: str, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, scandir = make_folder({"a": [0, 1], "b": [2]}, other="a\n"), os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path) == root / name:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # for root everything is readable
+    with pytest.raises(UserError, match=rf"{name} cannot be read \(Permission denied\)"):
+        Folder(root)
+
+
+@pytest.mark.parametrize("name", ["masks", "splits"])
+def test_a_file_in_the_place_of_a_folder_is_not_absent(name: str, make_folder: MakeFolder) -> None:
+    root = make_folder({"a": [0, 1], "b": [2]}, other="a\n")
+    shutil.rmtree(root / name)
+    (root / name).write_text("")
+    with pytest.raises(UserError, match=f"{name} is no folder"):
+        Folder(root)
 
 
 def test_accents_may_be_written_in_two_ways(make_folder: MakeFolder) -> None:

@@ -16,6 +16,8 @@ from u2pl.files import parse_toml
 BACKGROUND, IGNORED = "background", "ignored"
 #: Side of a tile in pixels.
 TILE, SMALLEST = 512, 16
+#: Bands that a network takes in: more than any satellite has but those of hyperspectral cameras.
+MOST_BANDS = 64
 
 #: Keys that folders of photos do not have, and those that both have.
 OWN = ("tile", "bands", "nodata", "class_field", "outside")
@@ -27,7 +29,7 @@ class GeoFacts(NamedTuple):
 
     meta: Meta
     tile: int = TILE
-    bands: tuple[int, int, int] | None = None  # from 1; None: the first three
+    bands: tuple[int, ...] | None = None  # from 1, a channel each; None: as photos
     nodata: float | None = None  # None: as the files say
     class_field: str = "class"
     outside: str = BACKGROUND
@@ -89,7 +91,7 @@ def _typed_tile(text: str) -> int:
     return _tile(int(text) if text.isdecimal() and len(text) < 9 else text, "tile")
 
 
-def _typed_bands(text: str) -> tuple[int, int, int]:
+def _typed_bands(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     numbers = [int(part) if part.strip().isdecimal() else part for part in parts]
     found = _bands(numbers, "bands")
@@ -105,15 +107,14 @@ def _tile(value: object, what: str) -> int:
     return value
 
 
-def _bands(value: object, what: str) -> tuple[int, int, int] | None:
+def _bands(value: object, what: str) -> tuple[int, ...] | None:
     if value is None:
         return None
     numbers = value if isinstance(value, list) else [value]
     whole = [each for each in numbers if isinstance(each, int) and not isinstance(each, bool)]
-    if len(whole) != len(numbers) or len(whole) not in (1, 3) or min(whole) < 1:
+    if len(whole) != len(numbers) or not 1 <= len(whole) <= MOST_BANDS or min(whole) < 1:
         raise UserError(
-            f"{what} is {value!r}: networks see three colours, so choose three bands, from 1, such "
-            "as 4,3,2, or one, which is shown as grey"
+            f"{what} is {value!r}: write the numbers of at most {MOST_BANDS} bands, from 1, such "
+            "as 4,3,2: each becomes a channel of the network's input"
         )
-    red, green, blue = whole * 3 if len(whole) == 1 else whole
-    return red, green, blue
+    return tuple(whole)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from u2pl.data.channels import channels_of
 from u2pl.data.geo.rasters import (
     SUFFIXES,
     Box,
@@ -25,7 +26,7 @@ from u2pl.errors import UserError
 
 
 class RasterRegions(Regions):
-    """A raster's bands as colours. The file stays open, for neighbouring windows share its blocks.
+    """A raster's bands as channels. The file stays open, for neighbouring windows share its blocks.
 
     Args:
         raster: its header.
@@ -37,7 +38,7 @@ class RasterRegions(Regions):
     by_rows = True  # as validity is asked for
 
     def __init__(self, raster: Raster, scaling: Scaling) -> None:
-        super().__init__(raster.width, raster.height)
+        super().__init__(raster.width, raster.height, channels_of(scaling))
         scaling.check(raster)
         self.raster, self.scaling = raster, scaling
         self._found = open_dataset(raster.path)

@@ -1,4 +1,4 @@
-"""Bands of a raster as the three colours that a network sees, of 8 bits each.
+"""Bands of a raster as the channels that a network sees, of 8 bits each.
 
 8-bit bands stay as they are. All others are scaled by percentiles, which are looked for once, over
 the training tiles, and kept with the network: what is trained on, scored on and predicted is scaled
@@ -15,35 +15,36 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from u2pl.data.geo.rasters import Pixels, Raster
 from u2pl.errors import UserError
-from u2pl.notation import PADDING
+from u2pl.notation import padding
 
 #: Percentiles of a band that become 0 and 255.
 LOW, HIGH = 2.0, 98.0
 
 #: Of a raster, from 1.
 Band = Annotated[int, Field(ge=1)]
-Three = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
 
 
 class Scaling(BaseModel):
-    """Which bands become red, green and blue, and which of their values 0 and 255."""
+    """Which bands become channels, and which of their values 0 and 255."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str  # NumPy's name of the bands' numbers
-    bands: tuple[Band, Band, Band]
-    low: Three  # becomes 0, and so does what is below
-    high: Three  # becomes 255, and so does what is above
+    bands: tuple[Band, ...] = Field(min_length=1)  # as many as channels
+    low: tuple[FiniteFloat, ...]  # of each becomes 0, and so does what is below
+    high: tuple[FiniteFloat, ...]  # of each becomes 255, and so does what is above
     nodata: FiniteFloat | None = None  # value without data; None: what the file says
 
     @model_validator(mode="after")
     def _rising(self) -> Scaling:
+        if not len(self.bands) == len(self.low) == len(self.high):
+            raise ValueError("scaling.low and scaling.high must have a number for each band")
         if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
             raise ValueError("scaling.low must be below scaling.high in each band")
         return self
 
     def colours(self, pixels: Pixels) -> np.ndarray:
-        """uint8 [h, w, 3]; the mean colour of photos where there is no data."""
+        """uint8 [h, w, channels]; the mean colour of photos where there is no data."""
         if self.kind == "uint8":
             colours = pixels.values.transpose(1, 2, 0).copy()
         else:
@@ -52,7 +53,7 @@ class Scaling(BaseModel):
             values = np.where(pixels.valid, pixels.values, low)
             scaled = (values - low) * (255 / (high - low))
             colours = (scaled.clip(0, 255) + 0.5).astype(np.uint8).transpose(1, 2, 0)
-        colours[~pixels.valid] = PADDING
+        colours[~pixels.valid] = padding(len(self.bands))
         return colours
 
     def check(self, raster: Raster) -> None:
@@ -70,9 +71,10 @@ class Scaling(BaseModel):
             )
 
 
-def unscaled(bands: tuple[int, int, int], nodata: float | None = None) -> Scaling:
+def unscaled(bands: tuple[int, ...], nodata: float | None = None) -> Scaling:
     """8-bit bands as they are."""
-    return Scaling(kind="uint8", bands=bands, low=(0, 0, 0), high=(255, 255, 255), nodata=nodata)
+    low, high = (0,) * len(bands), (255,) * len(bands)
+    return Scaling(kind="uint8", bands=bands, low=low, high=high, nodata=nodata)
 
 
 def percentiles(samples: Iterable[Pixels]) -> np.ndarray:
@@ -89,5 +91,5 @@ def percentiles(samples: Iterable[Pixels]) -> np.ndarray:
 
 
 def usual_bands(raster: Raster) -> tuple[int, int, int]:
-    """The first three bands, or the first one for all colours."""
+    """What is shown as a photo: the first three bands, or the first one for all colours."""
     return (1, 2, 3) if raster.bands >= 3 else (1, 1, 1)

@@ -64,7 +64,8 @@ def read_files(
         for number, count in file.used.items():
             used[file.categories[number]] += count
     return Annotations(
-        kind=f"COCO's {' and '.join(file.name for file in files)}",
+        kind=f"COCO's {' and '.join(_below(file, root) for file in files)}",
+        root=root,
         where=files[0],
         labels=class_names(found),
         used=used,
@@ -107,6 +108,10 @@ class Drawings(Mapping[str, Drawing]):
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "files": {}}
+
+
+def _below(file: Path, folder: Path) -> str:
+    return file.relative_to(folder).as_posix()
 
 
 def _names(found: Instances, root: Path) -> list[str]:

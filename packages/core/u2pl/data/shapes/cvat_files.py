@@ -11,24 +11,23 @@ from u2pl.data.file_source import IdList
 from u2pl.data.ids import split_of
 from u2pl.data.meta import UNLABELLED
 from u2pl.data.shapes.cvat import Photo, read_task
-from u2pl.data.shapes.photos import Photos, base_of, inside
+from u2pl.data.shapes.photos import Photos, base_of, inside, root_of
 from u2pl.data.shapes.source import Annotations
 from u2pl.files import expanded
 
 
-def read_file(root: Path, file: Path, images: str | None, counting: Counting) -> Annotations:
+def read_file(file: Path, images: str | None, counting: Counting) -> Annotations:
     """Read a file, and find its images.
 
     Args:
-        root: folder of the images, or of images/.
-        file: annotations.xml.
+        file: annotations.xml; the images are beside it or in images/.
         images: another folder that the images are in.
         counting: told how far it is.
 
     Raises:
         UserError: The file is broken, or images are not there.
     """
-    task = read_task(file, counting)
+    task, root = read_task(file, counting), root_of(file)
     names = [_name(photo) for photo in task.photos]
     if images is None:
         photos = Photos(base_of(names, (root / "images", root)))
@@ -39,6 +38,7 @@ def read_file(root: Path, file: Path, images: str | None, counting: Counting) ->
     drawings = {id: photo.drawing for id, photo in zip(ids, task.photos, strict=True)}
     return Annotations(
         kind=f"CVAT's {file.name}",
+        root=root,
         where=file,
         labels=task.labels,
         used=Counter(shape.label for each in drawings.values() for shape in each.shapes),

@@ -130,6 +130,7 @@ def read_folder(root: Path, images: str | None, counting: Counting) -> Annotatio
     used = Counter(shape.label for page in pages.values() for shape in page.drawing.shapes)
     return Annotations(
         kind="labelme's JSON files",
+        root=root,
         where=root,
         labels=tuple(sorted(used)),
         used=used,

@@ -95,9 +95,10 @@ def root_of(file: Path) -> Path:
 def inside(name: str) -> str:
     """A path with `/` that leads out of no folder: without `..` and the beginning of absolute ones.
 
-    Both say where the folder was on the machine on which the path was written.
+    Both say where the folder was on the machine on which the path was written. So does what Label
+    Studio writes in front of files that it did not copy: `/data/local-files/?d=`.
     """
-    path = composed(name).replace("\\", "/")
+    path = composed(name).replace("\\", "/").rpartition("?d=")[2]
     path = posixpath.normpath(re.sub(r"^([A-Za-z]:)?/+", "", path))
     return re.sub(r"^(\.\./|\.\.$)+", "", path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from u2pl.counting import Counting, silently
 from u2pl.data.classes import (
     ClassFile,
     class_list,
@@ -22,6 +24,7 @@ from u2pl.data.own_photos import CLASSES, META, OwnPhotos
 from u2pl.data.reading import read_facing
 from u2pl.data.shapes.drawing import Drawing, paint
 from u2pl.errors import UserError, did_you_mean
+from u2pl.files import expanded
 from u2pl.notation import IGNORE
 
 
@@ -31,6 +34,7 @@ class Annotations:
 
     Args:
         kind: whose files these are, in words.
+        root: folder of classes.txt, meta.toml, splits/ and tags.
         where: the file or folder, for errors.
         labels: names of the classes in the program's order.
         used: how many shapes have each label.
@@ -48,6 +52,7 @@ class Annotations:
     """
 
     kind: str
+    root: Path
     where: Path
     labels: tuple[str, ...]
     used: Mapping[str, int]
@@ -71,10 +76,11 @@ class Drawn(OwnPhotos):
     program's order. Pixels in no shape are of the background, if the classes have one.
 
     Args:
-        root: folder of classes.txt, meta.toml, splits/ and tags.
-        annotations: of the program.
+        path: of what the program wrote.
+        images: folder of the images, if they are elsewhere.
         outside: as in meta.toml, which it replaces.
         empty: as in meta.toml, which it replaces.
+        counting: told how far reading is.
 
     Raises UserError if shapes have unknown labels, or one of these files is invalid.
     """
@@ -83,12 +89,15 @@ class Drawn(OwnPhotos):
 
     def __init__(
         self,
-        root: Path,
-        annotations: Annotations,
+        path: str | Path,
+        images: str | None = None,
         outside: str | None = None,
         empty: str | None = None,
+        counting: Counting = silently,
     ) -> None:
-        self.root, self.annotations = root, annotations
+        annotations = self.read(expanded(path), images, counting)
+        self.annotations, self.root = annotations, annotations.root
+        root = annotations.root
         self.name = root.resolve().name
         listed = _classes(root, annotations)
         meta = read_meta(root / META, listed.names, listed.path.name, drawn=True)
@@ -112,6 +121,14 @@ class Drawn(OwnPhotos):
         }
         self.take_lists(str(annotations.where), annotations.lists)
         self.notes = tuple(self._notes(listed))
+
+    @staticmethod
+    @abstractmethod
+    def read(place: Path, /, images: str | None, counting: Counting) -> Annotations:
+        """Read what the program wrote, and find its images; arguments as of the class.
+
+        Raises UserError if a file is broken, or images are not there.
+        """
 
     def mask(self, id: str) -> np.ndarray:
         """Class ids, uint8 [H, W], 255 = ignore; a later shape lies on top of an earlier one.
@@ -150,7 +167,8 @@ class Drawn(OwnPhotos):
 
     def _without_background(self, meta: Meta, listed: ClassFile) -> Meta:
         """Without the background that nobody drew or named, if pixels in no shape are ignored."""
-        written = listed.path.name == CLASSES or listed.names[0] in self.annotations.labels
+        own = listed.path.name == CLASSES and listed.path != self.annotations.where
+        written = own or listed.names[0] in self.annotations.labels
         if written or self.outside != IGNORED:
             return meta
         if len(listed.names) < 3:
@@ -207,9 +225,9 @@ def _means_ignore(label: str) -> bool:
 
 
 def _classes(root: Path, found: Annotations) -> ClassFile:
-    """classes.txt, or else the labels behind a background."""
+    """classes.txt, unless it is the program's, or else the labels behind a background."""
     for name in (CLASSES, *found.class_files):
-        if (root / name).is_file():
+        if (root / name).is_file() and root / name != found.where:
             return read_class_file(root / name)
     labels = [label for label in found.labels if not _means_ignore(label)]
     first = next((label for label in labels if is_background(0, label)), BACKGROUND)

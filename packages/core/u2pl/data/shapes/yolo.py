@@ -1,5 +1,6 @@
 """YOLO segmentation: data.yaml, and a text file of polygons for each image.
 
+Label Studio writes classes.txt instead of data.yaml, beside images/ and labels/.
 A line is the number of a class, then x and y of corners as shares of the image's width and height.
 """
 
@@ -31,8 +32,11 @@ DATA = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 #: How far corners may be off the image, in shares of its sides: programs round.
 SLACK = 0.1
 
+#: What names the classes of Label Studio's, one in each line.
+LISTED = "classes.txt"
+
 # Beside labels, these are no labels.
-_NO_LABELS = ("classes.txt", "notes.txt", "labels.txt", "readme.txt")
+_NO_LABELS = (LISTED, "notes.txt", "labels.txt", "readme.txt")
 
 
 class Page(NamedTuple):
@@ -71,7 +75,7 @@ def read_page(file: Path, names: Mapping[int, str]) -> Page:
         if label != values[0] or label not in names:
             raise UserError(
                 f"{where}: the class is {words[0]}, and there are {min(names)} to {max(names)}: "
-                "name it in data.yaml, or correct it"
+                "name it in data.yaml (or classes.txt), or correct it"
             )
         boxes += len(values) == 5
         shapes.append(Shape(names[label], Shares((_ring(values[1:], where),)), f"line {row}"))
@@ -90,7 +94,7 @@ def read_folder(place: Path, images: str | None, counting: Counting) -> Annotati
         UserError: A file is broken, or images are not there.
     """
     data = _data_file(place)
-    said = _parsed(data)
+    said = _listed(data) if data.name == LISTED else _parsed(data)
     names = _names(said.get("names"), data)
     top = _top(said.get("path"), data)
     if images is None:
@@ -115,6 +119,7 @@ def read_folder(place: Path, images: str | None, counting: Counting) -> Annotati
         digest.update(page.content + b"\0")
     return Annotations(
         kind=f"YOLO's text files of {data.name}",
+        root=place if place.is_dir() else place.parent,
         where=data,
         labels=tuple(dict.fromkeys(names[label] for label in sorted(names))),
         used=Counter(shape.label for page in pages.values() for shape in page.drawing.shapes),
@@ -157,10 +162,23 @@ def _ring(values: np.ndarray, where: str) -> np.ndarray:
 def _data_file(place: Path) -> Path:
     if not place.is_dir():
         return place
-    for name in DATA:
-        if (place / name).is_file():
-            return place / name
-    raise UserError(f"{place} holds no {DATA[0]}, which names the classes of YOLO's labels")
+    if (found := next((place / name for name in DATA if (place / name).is_file()), None)) is None:
+        found = listed_file(place)
+    if found is None:
+        raise UserError(f"{place} holds no {DATA[0]}, which names the classes of YOLO's labels")
+    return found
+
+
+def listed_file(folder: Path) -> Path | None:
+    """The classes.txt that stands for a data.yaml, beside text files in labels/; None without."""
+    files = (folder / "labels").rglob("*.txt")
+    labelled = any(file.name.lower() not in _NO_LABELS for file in files)
+    return folder / LISTED if labelled and (folder / LISTED).is_file() else None
+
+
+def _listed(file: Path) -> dict[str, Any]:
+    """What a data.yaml would say."""
+    return {"names": read_lines(file), "train": "images"}
 
 
 def _parsed(data: Path) -> dict[str, Any]:

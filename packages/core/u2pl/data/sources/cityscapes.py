@@ -43,6 +43,8 @@ class Cityscapes(CityClasses):
             for kind in ("labelIds", "labelTrainIds"):
                 self.masks |= files_by_id(root / "gtFine" / split, (".png",), f"_gtFine_{kind}")
             self.lists[split] = IdList(str(root / "leftImg8bit" / split), list(images))
+        if (root / "leftImg8bit" / "train_extra").is_dir():
+            self.notes = ("leftImg8bit/train_extra/ is left out, as in the papers' protocols",)
 
     def translate_mask(self, file: Path) -> np.ndarray:
         """Label ids 0 to 33 become train ids."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -17,7 +16,7 @@ from u2pl.data.shapes.coco import Instances, instances
 from u2pl.data.shapes.coco_files import read_files
 from u2pl.data.shapes.drawing import Drawing, paint
 from u2pl.data.shapes.photos import root_of
-from u2pl.data.shapes.source import Drawn
+from u2pl.data.shapes.source import Annotations, Drawn
 from u2pl.data.source import Source
 from u2pl.errors import UserError
 from u2pl.files import expanded
@@ -173,26 +172,17 @@ class CocoFiles(Drawn):
 
     Polygons and runs, and boxes of objects that have neither. The classes are the categories in the
     order of their numbers, behind a background; val and test are files or folders of these names.
-
-    Args:
-        root: folder of the images, or of images/.
-        files: that belong together.
-        images: folder of the images, if they are elsewhere.
-        outside: as in `Drawn`.
-        empty: as in `Drawn`.
-        counting: told how far reading is.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        files: Sequence[Path],
-        images: str | None = None,
-        outside: str | None = None,
-        empty: str | None = None,
-        counting: Counting = silently,
-    ) -> None:
-        super().__init__(root, read_files(root, files, images, counting), outside, empty)
+    @staticmethod
+    def read(place: Path, images: str | None, counting: Counting) -> Annotations:
+        """Read a file, or all of a folder."""
+        if place.is_file():
+            return read_files(root_of(place), [place], images, counting)
+        files = coco_files(place)
+        if not files:
+            raise UserError(f"{place} holds no annotations in COCO's format: write coco:FILE")
+        return read_files(place, files, images, counting)
 
 
 def open_scheme(
@@ -208,21 +198,13 @@ def open_scheme(
     Raises UserError if there is neither.
     """
     place = expanded(path)
-    own = images or outside or empty
-    if place.is_file():
-        files, root = [place], root_of(place)
-    else:
-        published = (
-            labels or not (files := coco_files(place)) or _images(place, "train2017").is_dir()
-        )
-        if published and not own:
+    if not place.is_file() and not (images or outside or empty):
+        own = not labels and coco_files(place)
+        if not own or _images(place, "train2017").is_dir():
             return Coco(place, labels or "instances", counting)
-        root = place
     if labels:
         raise UserError(f"{place}: labels={labels} is about COCO 2017: leave it out")
-    if not files:
-        raise UserError(f"{place} holds no annotations in COCO's format: write coco:FILE")
-    return CocoFiles(root, files, images, outside, empty, counting)
+    return CocoFiles(place, images, outside, empty, counting)
 
 
 def _check_categories(found: Instances) -> None:

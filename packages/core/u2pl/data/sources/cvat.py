@@ -7,7 +7,6 @@ from pathlib import Path
 from u2pl.counting import Counting, silently
 from u2pl.data.recognition import cvat_files
 from u2pl.data.shapes.cvat_files import read_file
-from u2pl.data.shapes.photos import root_of
 from u2pl.data.shapes.source import Drawn
 from u2pl.data.source import Source
 from u2pl.data.sources.folder import LABELMAP, Folder
@@ -21,26 +20,9 @@ class Cvat(Drawn):
     Polygons, boxes, ellipses and masks, by their z_order and then by their place in the file; what
     has no area is left out. The classes are the task's labels behind a background, val and test the
     subsets of a project.
-
-    Args:
-        path: the file.
-        images: folder of the images, if they are elsewhere.
-        outside: as in `Drawn`.
-        empty: as in `Drawn`.
-        counting: told how far reading is.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        images: str | None = None,
-        outside: str | None = None,
-        empty: str | None = None,
-        counting: Counting = silently,
-    ) -> None:
-        file = expanded(path)
-        root = root_of(file)
-        super().__init__(root, read_file(root, file, images, counting), outside, empty)
+    read = staticmethod(read_file)
 
 
 def open_scheme(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from u2pl.data.classes import ClassFile, read_class_file, read_labelmap
+from u2pl.data.classes import ClassFile, read_class_file, read_labelmap, read_pixel_values
 from u2pl.data.encoding_choice import choose_encoding
 from u2pl.data.file_source import IdList, index_files
 from u2pl.data.ids import IMAGE_SUFFIXES, read_lines, split_of
@@ -19,11 +19,13 @@ from u2pl.data.mask_files import OTHER_NAMES, find_masks, split_beside
 from u2pl.data.meta import BINARY, COLOURS, read_meta
 from u2pl.data.orientation import UPRIGHT
 from u2pl.data.own_photos import CLASSES, META, OwnPhotos
-from u2pl.data.walking import files_below, is_clutter
+from u2pl.data.walking import files_below, files_in, is_clutter
 from u2pl.errors import UserError
 from u2pl.files import expanded
 
 IMAGES, LABELMAP = "images", "labelmap.txt"
+#: What Roboflow writes beside the photos and masks of each split.
+PIXEL_VALUES = "_classes.csv"
 
 # Beside images, these are no photos that somebody may miss.
 _BESIDE = (".txt", ".csv", ".json", ".xml", ".md", ".yaml", ".yml", ".ini", ".log", ".xmp", ".aae")
@@ -34,7 +36,8 @@ class Folder(OwnPhotos):
 
     Masks of other names are found by one habit that all of them share (`find_masks`), and hold ids,
     colours, or 0 and 255 (`Encoding`). The labelmap.txt of CVAT stands in for a missing
-    classes.txt, and beside it JPEGImages/ for images/.
+    classes.txt, and beside it JPEGImages/ for images/. Or train/, valid/ and test/ with photos and
+    masks, and Roboflow's _classes.csv in each.
 
     Optional:
     - `splits/NAME.txt`: ids. Without val.txt a fifth of the masked images, chosen among those in no
@@ -80,7 +83,12 @@ class Folder(OwnPhotos):
             for note in (_left_out(folder, below), listed.note, masks.note, masks.strays, said)
             if note
         )
-        self.take_lists(str(folder), _subsets(root) if listed.path.name == LABELMAP else None)
+        lists: dict[str, IdList] = {}
+        if listed.path.name == LABELMAP:
+            lists = _subsets(root)
+        elif listed.path.name == PIXEL_VALUES:
+            lists = _folders(root, list(photos))
+        self.take_lists(str(folder), lists)
 
     def decode_mask(self, file: Path) -> np.ndarray:
         """Class ids, uint8 [H, W], of a mask in the folder's encoding."""
@@ -121,11 +129,18 @@ _LAYOUTS = {
 
 
 def _images_folder(root: Path) -> Path:
-    """images/, or JPEGImages/ in what CVAT exports; UserError if there is neither."""
+    """images/, or what CVAT and Roboflow export instead; UserError if there is nothing."""
     if (root / IMAGES).is_dir():
         return root / IMAGES
     if (root / LABELMAP).is_file() and (root / "JPEGImages").is_dir():
         return root / "JPEGImages"
+    if _pixel_values(root):
+        return root
+    if brush := next(root.glob("task-*-annotation-*-by-*-tag-*.png"), None):
+        raise UserError(
+            f"{brush} is a brush label of Label Studio, whose name does not say of which photo it "
+            "is: export the project as 'Brush labels to COCO'"
+        )
     raise UserError(
         f"{root} has no images/ folder: put photos into images/, masks into masks/ and write "
         f"classes.txt{_hint(root)}{_elsewhere(root)}"
@@ -133,10 +148,19 @@ def _images_folder(root: Path) -> Path:
 
 
 def _class_file(root: Path, images: dict[str, Path]) -> ClassFile:
-    """classes.txt, or CVAT's labelmap.txt; UserError if there is neither, with a proposal."""
-    if (root / LABELMAP).is_file() and not (root / CLASSES).exists():
+    """classes.txt, or what CVAT and Roboflow write; UserError without any, with a proposal."""
+    if (root / LABELMAP).is_file() and not os.path.lexists(root / CLASSES):
         listed = read_labelmap(root / LABELMAP)
         return listed._replace(note=f"classes are read from {LABELMAP}")
+    if not os.path.lexists(root / CLASSES) and (files := _pixel_values(root)):
+        found = [read_pixel_values(file) for file in files]
+        other = next((each for each in found if each.names != found[0].names), None)
+        if other is not None:
+            raise UserError(
+                f"{other.path} names other classes than {found[0].path}: export both anew, or "
+                f"write one {CLASSES}"
+            )
+        return found[0]._replace(note=f"classes are read from {PIXEL_VALUES}")
     try:
         return read_class_file(root / CLASSES)
     except UserError as error:
@@ -148,13 +172,28 @@ def _class_file(root: Path, images: dict[str, Path]) -> ClassFile:
 
 def _subsets(root: Path) -> dict[str, IdList]:
     """Lists to score on in what CVAT exports of a project; all other images train."""
-    files = sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))
+    files = files_in(root / "ImageSets" / "Segmentation", ".txt")
     splits = {split_of(file.stem): file for file in files}
     return {
         name: IdList(str(splits[name]), read_lines(splits[name]))
         for name in ("val", "test")
         if name in splits
     }
+
+
+def _pixel_values(root: Path) -> list[Path]:
+    """Roboflow's lists of classes."""
+    return sorted(file for file in root.glob(f"*/{PIXEL_VALUES}") if file.is_file())
+
+
+def _folders(root: Path, ids: Sequence[str]) -> dict[str, IdList]:
+    """Lists to score on by the folders of Roboflow's splits; all other images train."""
+    lists: dict[str, IdList] = {}
+    for file in _pixel_values(root):
+        own = [id for id in ids if id.startswith(f"{file.parent.name}/")]
+        if own and (split := split_of(file.parent.name)) in ("val", "test"):
+            lists[split] = IdList(str(file.parent), own)
+    return lists
 
 
 def _left_out(folder: Path, below: Sequence[str], begin: str = "") -> str:
@@ -171,8 +210,8 @@ def _left_out(folder: Path, below: Sequence[str], begin: str = "") -> str:
     listed = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common(4))
     more = ", …" if len(kinds) > 4 else ""
     return (
-        f"{begin}{folder.name}/ holds {len(others)} files that are not read: {listed}{more}, such "
-        f"as {others[0]}; to use photos among them, save them as JPEG or PNG"
+        f"{begin}{folder.name}/ holds files that are not read: {listed}{more}, such as "
+        f"{others[0]}; to use photos among them, save them as JPEG or PNG"
     )
 
 
@@ -213,7 +252,9 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def _hint(root: Path) -> str:
-    return _known(root) if root.exists() else " (the folder itself does not exist)"
+    if not root.exists():
+        return " (the folder itself does not exist)"
+    return _known(root)
 
 
 def _known(root: Path) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from u2pl.data.channels import Stack, as_image
 from u2pl.data.classes import read_class_file
 from u2pl.data.file_source import IdList
 from u2pl.data.geo.drawing import Drawing, class_values, draw
@@ -33,7 +34,7 @@ from u2pl.data.geo.tiles import Tile, cut, hold_out_blocks
 from u2pl.data.ids import check_ids, few, match_id, read_lines
 from u2pl.data.reading import check_range
 from u2pl.data.source import Source
-from u2pl.data.walking import is_clutter
+from u2pl.data.walking import files_in
 from u2pl.errors import UserError
 from u2pl.files import expanded
 from u2pl.notation import IGNORE
@@ -61,7 +62,7 @@ class GeoTiff(Source):
     Args:
         path: a folder, or a GeoTIFF.
         tile: side of the tiles in pixels, instead of what meta.toml says.
-        bands: three bands as red, green and blue, such as `4,3,2`, or one.
+        bands: channels of the images, red, green and blue first, such as `4,3,2`.
 
     Raises UserError if files are missing, damaged or do not lie on each other.
     """
@@ -126,11 +127,11 @@ class GeoTiff(Source):
 
     # -- images and masks --------------------------------------------------------------------------
 
-    def image(self, id: str) -> Image.Image:
+    def image(self, id: str) -> Image.Image | Stack:
         """A tile as the network sees it; UserError if the raster is broken."""
         scaling = self.scaling
         pixels = self._pixels(self._tile(id), scaling.bands, scaling.nodata)
-        return Image.fromarray(scaling.colours(pixels))
+        return as_image(scaling.colours(pixels))
 
     def has_mask(self, id: str) -> bool:
         return id in self._masked
@@ -149,7 +150,7 @@ class GeoTiff(Source):
 
     @property
     def scaling(self) -> Scaling:  # type: ignore[override]
-        """How bands become colours: by the training tiles, or as `show_as` says."""
+        """How bands become channels: by the training tiles, or as `show_as` says."""
         if self._scaling is None:
             self._scaling = self._fitted(self.split("train"))
         return self._scaling
@@ -208,8 +209,7 @@ class GeoTiff(Source):
         """The lists in splits/."""
         return {
             file.stem: IdList(str(file), read_lines(file))
-            for file in sorted((self.root / "splits").glob("*.txt"))
-            if not is_clutter(file.name)
+            for file in files_in(self.root / "splits", ".txt")
         }
 
     @cached_property

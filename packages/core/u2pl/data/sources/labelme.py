@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from u2pl.counting import Counting, silently
 from u2pl.data.shapes.labelme import embedded_image, read_folder
 from u2pl.data.shapes.source import Drawn
-from u2pl.files import expanded
 
 
 class Labelme(Drawn):
@@ -15,25 +13,9 @@ class Labelme(Drawn):
 
     Polygons, rectangles, circles and masks; shapes without area are left out. The classes are those
     of classes.txt or labels.txt, else the labels in alphabetical order.
-
-    Args:
-        path: the folder.
-        images: folder of the images, if they are elsewhere.
-        outside: as in `Drawn`.
-        empty: as in `Drawn`.
-        counting: told how far reading is.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        images: str | None = None,
-        outside: str | None = None,
-        empty: str | None = None,
-        counting: Counting = silently,
-    ) -> None:
-        root = expanded(path)
-        super().__init__(root, read_folder(root, images, counting), outside, empty)
+    read = staticmethod(read_folder)
 
     def files(self, id: str) -> tuple[Path | bytes, Path | bytes | None]:
         """As those of all sources; an image that its JSON file holds is taken out of it."""

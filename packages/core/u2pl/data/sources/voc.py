@@ -7,6 +7,7 @@ from pathlib import Path
 from u2pl.data.classes import bit_palette
 from u2pl.data.file_source import FileSource, IdList, files_by_id
 from u2pl.data.ids import read_lines
+from u2pl.data.walking import files_in
 from u2pl.errors import UserError
 from u2pl.files import expanded
 
@@ -41,7 +42,7 @@ class Voc(FileSource):
         self.masks = {**files_by_id(root / "SegmentationClass", (".png",)), **augmented}
         lists = root / "ImageSets" / "Segmentation"
         self.lists = {
-            file.stem: IdList(str(file), read_lines(file)) for file in sorted(lists.glob("*.txt"))
+            file.stem: IdList(str(file), read_lines(file)) for file in files_in(lists, ".txt")
         }
         for name in ("train", "val"):
             if name not in self.lists:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from u2pl.errors import UserError
 from u2pl.networks.encoder import Encoder
 from u2pl.networks.licenses import NVIDIA
+from u2pl.notation import COLOURS, spread
 
 
 class Variant(NamedTuple):
@@ -67,6 +68,7 @@ class MixTransformer(Encoder):
         heads: attention heads of each stage.
         reductions: spatial reduction of the keys in each stage, per side.
         output_stride: stride of the last map, 32, or 16 by a last patch embedding of stride 1.
+        channels: of the images.
     """
 
     def __init__(
@@ -76,11 +78,13 @@ class MixTransformer(Encoder):
         heads: Sequence[int] = HEADS,
         reductions: Sequence[int] = REDUCTIONS,
         output_stride: int = 32,
+        channels: int = COLOURS,
     ) -> None:
         super().__init__()
         assert output_stride in OUTPUT_STRIDES, output_stride
         norm: Any = partial(nn.LayerNorm, eps=1e-6)
         self.model = PyramidVisionTransformerV2(
+            in_chans=channels,
             num_classes=0,
             depths=tuple(depths),
             embed_dims=tuple(dims),
@@ -96,14 +100,15 @@ class MixTransformer(Encoder):
         self.channels = tuple(dims)
         self.strides = (4, 8, 16, output_stride)
         self.divisor = DIVISOR
-        self.mean, self.std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+        self.mean = spread(IMAGENET_DEFAULT_MEAN, channels)
+        self.std = spread(IMAGENET_DEFAULT_STD, channels)
 
     @classmethod
     def names(cls) -> Collection[str]:
         return VARIANTS.keys()
 
     @classmethod
-    def build(cls, name: str, output_stride: int) -> MixTransformer:
+    def build(cls, name: str, output_stride: int, channels: int = COLOURS) -> MixTransformer:
         if output_stride not in OUTPUT_STRIDES:
             raise UserError(
                 f"network.encoder={name} has no feature maps at network.output_stride="
@@ -111,7 +116,7 @@ class MixTransformer(Encoder):
                 "which runs at 32"
             )
         variant = VARIANTS[name]
-        return cls(variant.depths, variant.dims, output_stride=output_stride)
+        return cls(variant.depths, variant.dims, output_stride=output_stride, channels=channels)
 
     @classmethod
     def hub_weights(cls, name: str) -> dict[str, Tensor]:

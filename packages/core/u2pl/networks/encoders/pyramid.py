@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from u2pl.errors import UserError
 from u2pl.networks.timm_encoder import TimmEncoder
+from u2pl.notation import COLOURS
 
 #: Number of feature maps that decoders use: the last ones.
 MAPS = 4
@@ -29,26 +30,28 @@ def wanted_strides(output_stride: int) -> tuple[int, ...]:
     return tuple(min(stride, output_stride) for stride in (4, 8, 16, 32))
 
 
-def _create(name: str, output_stride: int) -> Any:
-    # not every model accepts the arguments; 32 is the default
+def _create(name: str, output_stride: int, channels: int) -> Any:
+    # not every model accepts the arguments; 32 and three are the defaults
     options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
+    if channels != COLOURS:
+        options["in_chans"] = channels
     if timm.models.is_model_in_modules(name, WINDOWED):
         options["strict_img_size"] = False
     return timm.create_model(name, features_only=True, **options)
 
 
 @cache  # a run builds its network several times, and the trial costs more than a small one
-def _try_maps(name: str, output_stride: int) -> None:
+def _try_maps(name: str, output_stride: int, channels: int) -> None:
     """UserError if the model does not have the four maps, by a trial without memory."""
     problem = f"network.encoder={name} has no feature maps at network.output_stride={output_stride}"
     wanted = wanted_strides(output_stride)
     try:
         with torch.device("meta"):
-            trial = _create(name, output_stride).eval()
+            trial = _create(name, output_stride, channels).eval()
             strides = trial.feature_info.reduction()
             if tuple(strides[-MAPS:]) != wanted:
                 raise ValueError(f"its feature maps are at strides {strides}, not {[*wanted]}")
-            trial(torch.empty(1, 3, 2 * output_stride, 3 * output_stride))
+            trial(torch.empty(1, channels, 2 * output_stride, 3 * output_stride))
     except (TypeError, ValueError, AssertionError, RuntimeError, NotImplementedError) as error:
         reason = f" ({error})" if str(error) else ""
         raise UserError(f"{problem}{reason}; try resnet101") from error
@@ -60,6 +63,7 @@ class Pyramid(TimmEncoder):
     Args:
         name: any timm model with such maps.
         output_stride: stride of the last map, 8, 16 or 32; below 32 the last stages are dilated.
+        channels: of the images.
 
     Raises:
         UserError: The model has no feature maps, or has them at other strides.
@@ -67,16 +71,16 @@ class Pyramid(TimmEncoder):
 
     fallback = True  # every name of timm's
 
-    def __init__(self, name: str, output_stride: int) -> None:
+    def __init__(self, name: str, output_stride: int, channels: int = COLOURS) -> None:
         super().__init__()
         wanted = wanted_strides(output_stride)
-        _try_maps(name, output_stride)
-        model: Any = _create(name, output_stride)
+        _try_maps(name, output_stride, channels)
+        model: Any = _create(name, output_stride, channels)
         self.model = model
         self.channels = tuple(model.feature_info.channels()[-MAPS:])
         self.strides = wanted
         self.divisor = output_stride
-        self._set_colours(name)
+        self._set_colours(name, channels)
         self.channels_last = getattr(model, "output_fmt", None) == "NHWC"
 
     @classmethod
@@ -88,8 +92,8 @@ class Pyramid(TimmEncoder):
         return timm.is_model(name)  # with a tag, too: resnet101.tv_in1k
 
     @classmethod
-    def build(cls, name: str, output_stride: int) -> Pyramid:
-        return cls(name, output_stride)
+    def build(cls, name: str, output_stride: int, channels: int = COLOURS) -> Pyramid:
+        return cls(name, output_stride, channels)
 
     def set_multi_grid(self, rates: tuple[int, int, int]) -> None:
         blocks = list(getattr(self.model, "layer4", ()))

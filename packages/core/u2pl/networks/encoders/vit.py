@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from u2pl.errors import UserError
 from u2pl.networks.timm_encoder import TimmEncoder
+from u2pl.notation import COLOURS
 
 #: timm's modules of these models.
 MODULES = ("vision_transformer", "deit", "eva", "vision_transformer_hybrid")
@@ -44,12 +45,13 @@ class PlainViT(TimmEncoder):
     Args:
         model: timm's, made for images of any size.
         name: as timm calls it, with the tag of its weights or without.
+        channels: of the images that it is made for.
 
     Raises:
         UserError: It has fewer than four blocks.
     """
 
-    def __init__(self, model: nn.Module, name: str) -> None:
+    def __init__(self, model: nn.Module, name: str, channels: int = COLOURS) -> None:
         super().__init__()
         vit: Any = model
         if len(vit.blocks) < MAPS:
@@ -74,7 +76,7 @@ class PlainViT(TimmEncoder):
         self.channels = (vit.embed_dim,) * MAPS
         self.strides = (stride,) * MAPS
         self.divisor = stride
-        self._set_colours(name)
+        self._set_colours(name, channels)
 
     @classmethod
     def names(cls) -> Collection[str]:
@@ -85,12 +87,13 @@ class PlainViT(TimmEncoder):
         return timm.models.is_model_in_modules(name, MODULES)
 
     @classmethod
-    def build(cls, name: str, output_stride: int) -> PlainViT:
+    def build(cls, name: str, output_stride: int, channels: int = COLOURS) -> PlainViT:
         """An encoder with random weights; it has one stride, whatever the output stride is."""
         try:
-            return cls(timm.create_model(name, num_classes=0, dynamic_img_size=True), name)
+            model = timm.create_model(name, num_classes=0, dynamic_img_size=True, in_chans=channels)
         except RuntimeError as error:  # no such tag
             raise UserError(f"network.encoder={name} cannot be built ({error})") from error
+        return cls(model, name, channels)
 
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
         vit: Any = self.model

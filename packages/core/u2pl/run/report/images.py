@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from u2pl.counting import OnProgress
+from u2pl.counting import Counting
 from u2pl.data.opening import open_source
 from u2pl.errors import UserError
 from u2pl.evaluate.inference import evaluating, predict_probabilities
@@ -51,7 +51,7 @@ class Watched(NamedTuple):
     moments: list[Shown]
 
 
-def gallery(run: Finding, progress: OnProgress | None) -> tuple[list[Shown], str, list[str]]:
+def gallery(run: Finding, counting: Counting) -> tuple[list[Shown], str, list[str]]:
     """Scored images, worst first, each with what the network says of it; a text; notes."""
     model, counts, scored = run.model, run.counts, run.scored
     if model is None or counts is None or scored is None or model.card.source is None:
@@ -65,11 +65,11 @@ def gallery(run: Finding, progress: OnProgress | None) -> tuple[list[Shown], str
     spread = [rest[i * len(rest) // REST] for i in range(min(REST, len(rest)))]
     chosen = [*ranked[:WORST], *spread]
     try:
-        source = open_source(model.card.source)
+        source = open_source(model.card.source, counting)
         if model.card.scaling is not None:
             source.show_as(model.card.scaling)
         found = []
-        with evaluating([model.network]):
+        with evaluating([model.network]), counting("drawing the report") as progress:
             examples = decoded(source, [id for _, id in chosen], model.card.protocol)
             for done, ((miou, id), example) in enumerate(zip(chosen, examples, strict=True), 1):
                 prob = predict_probabilities(
@@ -87,8 +87,7 @@ def gallery(run: Finding, progress: OnProgress | None) -> tuple[list[Shown], str
                         ),
                     )
                 )
-                if progress is not None:
-                    progress(done, len(chosen))
+                progress(done, len(chosen))
     except (UserError, OSError) as error:  # the data have moved since
         return [], "", [f"No images are shown, as the data cannot be read any more: {error}"]
     words = choice_words(len(chosen), len(ranked))

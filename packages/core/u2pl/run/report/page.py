@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from u2pl.counting import OnProgress
+from u2pl.counting import Counting, silently
 from u2pl.data.classes import IGNORE_COLOUR
 from u2pl.errors import UserError
 from u2pl.methods.discovery import load_method
@@ -27,7 +27,7 @@ REPORT = "report.html"
 
 
 def write_report(
-    app: App, folder: Path, device: torch.device, progress: OnProgress | None = None
+    app: App, folder: Path, device: torch.device, counting: Counting = silently
 ) -> Path:
     """Write report.html of a run, finished or still going on, and return its path.
 
@@ -35,7 +35,7 @@ def write_report(
         app: that trained it.
         folder: of the run.
         device: that the last network predicts the pictures on.
-        progress: called with (pictures drawn, pictures to draw).
+        counting: told how far opening the data and drawing pictures are.
 
     Raises:
         UserError: The folder holds no run or one of another app, or something in it cannot be
@@ -52,13 +52,13 @@ def write_report(
             f"{folder} is a run of {began}, not of {app.name}; type "
             f"{began} report {shlex.quote(str(folder))}"
         )
-    write_page(path, render("run.html.j2", contents(run, progress)))
+    write_page(path, render("run.html.j2", contents(run, counting)))
     return path
 
 
-def contents(run: Finding, progress: OnProgress | None = None) -> dict[str, object]:
+def contents(run: Finding, counting: Counting = silently) -> dict[str, object]:
     """What the template shows of a run."""
-    shown, gallery_text, unread = gallery(run, progress)
+    shown, gallery_text, unread = gallery(run, counting)
     model, warm = run.model, run.warm_steps
     palette = model.palette if model is not None else None
     classes = model.classes if model is not None else ()

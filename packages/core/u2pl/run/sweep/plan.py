@@ -159,7 +159,8 @@ def plan(app: App, sweep: Sweep) -> list[Planned]:
             requests[name] = _request(app, sweep.common, own, options)
             what = _whole(requests[name], Recipe.of_request(app, requests[name]))
         except UserError as error:
-            raise UserError(f"variant {name}: {error}" if name not in methods else error) from None
+            which = f"variant {name}: " if name not in methods else ""
+            raise UserError(f"{which}{error}") from None
         if what in same:
             raise UserError(f"{same[what]} and {name} are the same run: leave one of them out")
         same[what] = name
