@@ -99,6 +99,8 @@ def test_the_proposed_classes_can_be_pasted(photos: Path, tiny: Tiny, command: C
     assert re.search(rf"such as `{names[0]} \d+ \d+ \d+`", result.stdout)
     assert "cat > " not in result.stdout
     (photos / "classes.txt").unlink()
+    refused = command("train suponly --data", photos).stderr
+    assert f"`u2pl-semi doctor --data {photos}` shows what to write" in refused
     result = command(*words)
     proposal = result.stdout[result.stdout.index("cat > ") :]
     subprocess.run(["sh", "-c", proposal[: proposal.index("END\n", 90) + 4]], check=True)

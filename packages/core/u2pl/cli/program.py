@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import platform
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -97,7 +98,14 @@ def new_program(app: App) -> typer.Typer:
         from u2pl.run.early import check_early, check_place
 
         outlive_output()
-        check_early(app, request)
+        try:
+            check_early(app, request)
+        except UserError as error:
+            if not error.proposal:
+                raise
+            data = [w for name in request.SOURCES for w in (f"--{name}", getattr(request, name))]
+            shown = shlex.join([app.name, "doctor", *data])
+            raise UserError(f"{error}; `{shown}` shows what to write") from None
         check_place(app, request)
         begin(f"{app.name} train")
         from u2pl.cli.commands import train as body
