@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import suggestions
-from evidence import VARIANTS
+from evidence import SCORE, VARIANTS
 from written_page import write_or_check
 
 from u2pl.run.compare.finished import ROLES, Role, network_of
@@ -130,10 +130,11 @@ def study_table(runs: list[Run]) -> list[str]:
 def variant_lines(runs: list[Run]) -> list[str]:
     """What the names of variants stand for."""
     found = [name for name in VARIANTS if any(run["method"] == name for run in runs)]
-    lines = [
-        f"- `{name}` is `{' --set '.join([VARIANTS[name].method, *VARIANTS[name].set])}`."
-        for name in found
-    ]
+    lines = []
+    for name in found:
+        variant = VARIANTS[name]
+        boxes = ("data.boxes=FILE", f"data.box_threshold={SCORE}") if variant.boxes else ()
+        lines.append(f"- `{name}` is `{' --set '.join([variant.method, *variant.set, *boxes])}`.")
     return ["", *lines] if lines else []
 
 
