@@ -20,6 +20,8 @@ DRAWN = ("cvat", "coco", "yolo", "labelme")
 _HEAD = 65_536
 # JSON files of a folder that are looked at.
 _LOOKED_AT = 8
+# Endings of polygons on a map.
+_LAYERS = (".geojson", ".gpkg")
 # Files of these beginnings hold COCO's other annotations, or Label Studio's list of classes.
 _OTHERS = ("captions", "person_keypoints", "panoptic", "stuff", "notes.json")
 
@@ -30,9 +32,12 @@ def recognise(path: Path) -> str | None:
     A folder that holds masks is one of photos, whatever else it holds.
 
     Raises:
-        UserError: A folder holds what several programs wrote, or a file is none of theirs.
+        UserError: A folder holds what several programs wrote, a file is none of theirs, or there
+            are GeoTIFFs, which have a scheme of their own.
     """
     if path.is_file():
+        if path.suffix.lower() in (".tif", ".tiff"):
+            raise UserError(f"{path} is an image: if it is a GeoTIFF write geotiff:{path}")
         if (scheme := _of_file(path)) is None:
             raise UserError(
                 f"{path} is no file of a labelling program that is known: give COCO's .json, "
@@ -41,6 +46,8 @@ def recognise(path: Path) -> str | None:
         return scheme
     if not path.is_dir() or has_masks(path):
         return None
+    if layer := next((file for kind in _LAYERS for file in path.glob(f"labels/*{kind}")), None):
+        raise UserError(f"{layer} holds polygons of a GeoTIFF: write geotiff:{path}")
     found = {
         "yolo": yolo_file(path),
         "cvat": next(iter(cvat_files(path)), None),

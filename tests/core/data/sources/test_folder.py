@@ -89,6 +89,10 @@ def test_a_folder_of_cvat_is_read(make_folder: MakeFolder) -> None:
         "masks are read from SegmentationClass/",
         "the masks are painted in colours",
     ]
+    (root / "JPEGImages").rename(root.parent / "elsewhere")
+    with pytest.raises(UserError, match=r"without their photos: write 'cvat:\S*\?images=FOLDER'"):
+        Folder(root)
+    (root.parent / "elsewhere").rename(root / "JPEGImages")
     (root / "labelmap.txt").unlink()
     with pytest.raises(UserError, match="looks like a VOC devkit"):
         Folder(root)
