@@ -184,7 +184,8 @@ class Drawn(OwnPhotos):
         bare = len(found.images) - drawn - empty
         notes = [
             f"{self.name} is read as {found.kind}: {drawn} of {len(found.images)} images have "
-            f"shapes, {bare} have no annotation; where shapes overlap the later one is on top"
+            f"shapes{f', {bare} have no annotation' if bare else ''}; where shapes overlap the "
+            "later one is on top"
         ]
         if listed.note:
             notes.append(listed.note)
