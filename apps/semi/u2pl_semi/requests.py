@@ -12,8 +12,8 @@ from u2pl.cli.requests import CPU, SCORED
 from u2pl.run.request import Request
 
 DATA = (
-    "demo, a folder (images/, masks/, classes.txt), voc:PATH, cityscapes:PATH, ade20k:PATH, "
-    "coco:PATH or hf:NAME"
+    "demo, a folder (images/, masks/, classes.txt), what a labelling program exported (a folder, "
+    ".zip or file), geotiff:PATH, voc:PATH, cityscapes:PATH, ade20k:PATH, coco:PATH or hf:NAME"
 )
 LABELED = (
     "which images count as labelled: a number, a fraction (1/16, 0.1), a split's name or a file of "

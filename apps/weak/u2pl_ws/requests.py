@@ -13,8 +13,8 @@ from u2pl.run.request import Request
 
 TAGS = "CSV or JSON of image and classes, or a folder of VOC XML; the data's own if left out"
 DATA = (
-    "demo-tags, a folder (images/, tags.csv, classes.txt), voc:PATH or hf:NAME; masks only to "
-    "score on"
+    "demo-tags, a folder (images/, tags.csv, classes.txt), what a labelling program exported, "
+    "voc:PATH or hf:NAME; masks only to score on"
 )
 
 

@@ -280,6 +280,14 @@ def test_what_cannot_be_with_these_classes_is_an_error(
         Folder(root)
 
 
+def test_painted_masks_need_a_colour_for_each_class(make_folder: MakeFolder) -> None:
+    root = make_folder({"a": [0, 1]}, "a 1 2 3\nb 1 2 3\n")
+    assert Folder(root).mask("a").max() == 1  # ids need none
+    Image.new("RGB", (6, 4), (1, 2, 3)).save(root / "masks" / "a.png")
+    with pytest.raises(UserError, match="gives b and a the same colour, and the masks are painted"):
+        Folder(root)
+
+
 def test_opening_decodes_nothing(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     held = {"a": [0, 1], "b": [2, 0], "c": None}
     root = make_folder(held, CLASSES)

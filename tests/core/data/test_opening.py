@@ -88,3 +88,14 @@ def test_wrong_sources_are_named(text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         open_source(text)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_options_without_a_scheme_are_told_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"write 'folder:\S*\?images=a'$"):
+        open_source(f"{tmp_path}?images=a")
+
+
+def test_an_archive_in_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "export.zip").touch()
+    with pytest.raises(UserError, match=r"has no images/ folder: .*it holds 'export\.zip'"):
+        open_source(str(tmp_path))

@@ -64,6 +64,12 @@ def test_what_several_programs_wrote_has_to_be_named(tmp_path: Path) -> None:
         f"coco:{instances}"
     )
     assert recognise(instances) == "coco"
+    beside = tmp_path / "drawn"
+    PROGRAMS["labelme"](beside)
+    instances = instances.replace(beside / "instances.json")
+    with pytest.raises(UserError, match="either could be it") as caught:
+        recognise(beside)
+    assert str(caught.value).endswith(f": write coco:{instances} or labelme:{beside}")
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ def choose_encoding(
         moved: as in `Encoding`.
         masks: all masks of the folder.
 
-    Raises UserError if meta.toml says what cannot be with these classes.
+    Raises UserError if meta.toml says what cannot be with these classes, or two classes have the
+    same colour and masks are painted.
     """
     colours = _colours(listed) if all(listed.coloured) else ()
     count, file = len(listed.names), listed.path.name
@@ -64,6 +65,11 @@ def choose_encoding(
                 'meta.toml says masks = "colours": give each class its own'
             )
         colours = ()
+        if not meta.masks and any(header.painted for header in _headers(masks)):
+            raise UserError(
+                f"{listed.path} gives {listed.names[same]} and {other} the same colour, and the "
+                "masks are painted in colours: give each class its own"
+            )
     kind, note = meta.masks or IDS, ""
     if not meta.masks and colours and not meta.reduce_zero_label:
         kind, note = _look(colours, file, masks)
@@ -72,12 +78,7 @@ def choose_encoding(
 
 def _look(colours: Colours, file: str, masks: Sequence[Path | bytes]) -> tuple[str, str]:
     """The kind that the headers of some masks speak of, and a note."""
-    headers: list[MaskHeader] = []
-    for mask in few(masks, PEEKED):
-        try:
-            headers.append(read_mask_header(mask))
-        except UserError:  # a broken mask is reported when it is needed
-            continue
+    headers = _headers(masks)
     if any(header.painted for header in headers):
         return COLOURS, (
             f"the masks are painted in colours: each pixel is of the class whose colour in {file} "
@@ -95,6 +96,16 @@ def _look(colours: Colours, file: str, masks: Sequence[Path | bytes]) -> tuple[s
             'class ids; masks = "colours" in meta.toml reads the colours'
         )
     return IDS, ""
+
+
+def _headers(masks: Sequence[Path | bytes]) -> list[MaskHeader]:
+    headers: list[MaskHeader] = []
+    for mask in few(masks, PEEKED):
+        try:
+            headers.append(read_mask_header(mask))
+        except UserError:  # a broken mask is reported when it is needed
+            continue
+    return headers
 
 
 def _reordered(palette: np.ndarray, colours: Colours) -> bool:

@@ -30,6 +30,7 @@ class Found(NamedTuple):
     colour: Colour
     share: float  # of the pixels
     masks: int
+    most: str  # name of the mask that holds most of it; empty if masks are no files
 
 
 def colours_in(files: Sequence[Path | bytes]) -> list[Found]:
@@ -39,6 +40,7 @@ def colours_in(files: Sequence[Path | bytes]) -> list[Found]:
     """
     pixels: Counter[int] = Counter()
     masks: Counter[int] = Counter()
+    most: dict[int, tuple[int, str]] = {}
     total = 0
     for file in few(files, LOOKED_AT):
         try:
@@ -49,11 +51,15 @@ def colours_in(files: Sequence[Path | bytes]) -> list[Found]:
         solid, counts = np.unique(codes[in_squares(codes, SOLID)], return_counts=True)
         pixels.update(dict(zip(solid.tolist(), counts.tolist(), strict=True)))
         masks.update(solid.tolist())
+        name = file.name if isinstance(file, Path) else ""
+        for code, count in zip(solid.tolist(), counts.tolist(), strict=True):
+            if count > most.get(code, (0, ""))[0]:
+                most[code] = count, name
     found: list[Found] = []
     for code, count in pixels.most_common():
         colour = (code >> 16, code >> 8 & 255, code & 255)
         if all(_distance(colour, other.colour) > DISTANCE for other in found):
-            found.append(Found(colour, count / total, masks[code]))
+            found.append(Found(colour, count / total, masks[code], most[code][1]))
     return found
 
 
@@ -73,18 +79,13 @@ def propose_classes(files: Sequence[Path | bytes], path: Path, names: Sequence[s
     found = colours_in(files)
     colours = [each.colour for each in found]
     usual = [(int(r), int(g), int(b)) for r, g, b in bit_palette(len(names))]
-    shares = {each.colour: each for each in found}
     if names and set(colours) <= set(usual):
         lines = [f"{name} {r} {g} {b}" for name, (r, g, b) in zip(names, usual, strict=True)]
         how = "the masks have PASCAL VOC's colours, which go by id"
     else:
         lines = [f"class-{id} {r} {g} {b}" for id, (r, g, b) in enumerate(colours)][:IGNORE]
         how = "put the names of the classes for class-0 and so on"
-    table = "\n".join(
-        f"  {r} {g} {b}: {100 * shares[r, g, b].share:.1f} % of the pixels, in "
-        f"{shares[r, g, b].masks} of the masks looked at"
-        for r, g, b in colours
-    )
+    table = "\n".join(map(_in_words, found))
     said = f"the masks are painted in {len(found)} colours:\n{table}\n"
     if names and not set(colours) <= set(usual):  # which is whose, a person has to say
         first = " ".join(map(str, colours[0])) if colours else "0 0 0"
@@ -121,6 +122,15 @@ def _ids_in(files: Sequence[Path | bytes], path: Path) -> str:
     return (
         f"the masks hold the ids {listed}{ignored}: {path.name} needs {ids[-1] + 1} lines, "
         f"line 1 for id 0 and line {ids[-1] + 1} for id {ids[-1]}"
+    )
+
+
+def _in_words(found: Found) -> str:
+    r, g, b = found.colour
+    most = f", most of it in {found.most}" if found.most else ""
+    return (
+        f"  {r} {g} {b}: {100 * found.share:.1f} % of the pixels, in {found.masks} of the masks "
+        f"looked at{most}"
     )
 
 

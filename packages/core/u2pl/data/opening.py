@@ -48,6 +48,10 @@ def open_source(text: str, counting: Counting = silently) -> Source:
             "folder, or "
             f"{known}"
         )
+    location, options, _ = text.partition("?")
+    if options and not expanded(text).exists() and expanded(location).exists():
+        scheme = recognise(unpacked(expanded(location), counting)) or PLAIN
+        raise UserError(f"{text}: options need the name of a format: write '{scheme}:{text}'")
     place = unpacked(expanded(text), counting)
     scheme = recognise(place) or PLAIN
     return opener(scheme)(place, **_counted(scheme, counting))

@@ -33,6 +33,8 @@ _STRETCHED = {"L;2": 85, "L;4": 17}
 _LOSSY = ("JPEG", "MPO", "AVIF", "WEBP", "JPEG2000")
 # Below this high byte, a 16-bit colour needs fewer than 14 bits.
 _FEW_BITS = 64
+# Endings that maps have, too.
+_MAPS = (".tif", ".tiff")
 
 # Pillow warns of damaged headers, without naming the file. They are common, and nothing that a
 # person could mend: what counts are the pixels, and those that cannot be decoded are an error.
@@ -428,6 +430,7 @@ def _broken(where: str, error: Exception) -> UserError:
         if "cannot identify" in str(error)
         else (str(error).splitlines() or ["unreadable"])[0]
     )
-    return UserError(
-        f"{where} cannot be decoded ({reason}): replace it by a JPEG or PNG, or leave it out"
-    )
+    advice = "replace it by a JPEG or PNG, or leave it out"
+    if where.lower().endswith(_MAPS):
+        advice += "; GeoTIFFs are read by geotiff:PATH"
+    return UserError(f"{where} cannot be decoded ({reason}): {advice}")

@@ -20,6 +20,8 @@ DRAWN = ("cvat", "coco", "yolo", "labelme")
 _HEAD = 65_536
 # JSON files of a folder that are looked at.
 _LOOKED_AT = 8
+# Endings of polygons on a map.
+_LAYERS = (".geojson", ".gpkg")
 # Files of these beginnings hold COCO's other annotations, or Label Studio's list of classes.
 _OTHERS = ("captions", "person_keypoints", "panoptic", "stuff", "notes.json")
 
@@ -30,9 +32,12 @@ def recognise(path: Path) -> str | None:
     A folder that holds masks is one of photos, whatever else it holds.
 
     Raises:
-        UserError: A folder holds what several programs wrote, or a file is none of theirs.
+        UserError: A folder holds what several programs wrote, a file is none of theirs, or there
+            are GeoTIFFs, which have a scheme of their own.
     """
     if path.is_file():
+        if path.suffix.lower() in (".tif", ".tiff"):
+            raise UserError(f"{path} is an image: if it is a GeoTIFF write geotiff:{path}")
         if (scheme := _of_file(path)) is None:
             raise UserError(
                 f"{path} is no file of a labelling program that is known: give COCO's .json, "
@@ -41,21 +46,26 @@ def recognise(path: Path) -> str | None:
         return scheme
     if not path.is_dir() or has_masks(path):
         return None
+    if layer := next((file for kind in _LAYERS for file in path.glob(f"labels/*{kind}")), None):
+        raise UserError(f"{layer} holds polygons of a GeoTIFF: write geotiff:{path}")
     found = {
         "yolo": yolo_file(path),
         "cvat": next(iter(cvat_files(path)), None),
         "coco": next(iter(coco_files(path)), None),
+        "labelme": _labelme_file(path),
     }
     known = {scheme: file for scheme, file in found.items() if file is not None}
     if len(known) > 1:
-        (one, first), (other, second), *_ = known.items()
-        raise UserError(
-            f"{path} holds {first.name} and {second.name}, and either could be it: write "
-            f"{one}:{first} or {other}:{second}"
+        first, second = list(known)[:2]
+        one, other = (
+            f"{scheme}:{path if scheme == 'labelme' else known[scheme]}"
+            for scheme in (first, second)
         )
-    if known:
-        return next(iter(known))
-    return "labelme" if _holds_labelme(path) else None
+        raise UserError(
+            f"{path} holds {known[first].name} and {known[second].name}, and either could be it: "
+            f"write {one} or {other}"
+        )
+    return next(iter(known), None)
 
 
 def yolo_file(folder: Path) -> Path | None:
@@ -90,9 +100,11 @@ def _files(folder: Path, suffix: str) -> list[Path]:
     )
 
 
-def _holds_labelme(folder: Path) -> bool:
-    files = [name for name in files_below(folder) if name.lower().endswith(".json")]
-    return any(_of_file(folder / name) == "labelme" for name in few(files, _LOOKED_AT))
+def _labelme_file(folder: Path) -> Path | None:
+    """A JSON file of labelme's in a folder or below it."""
+    names = [name for name in files_below(folder) if name.lower().endswith(".json")]
+    files = (folder / name for name in few(names, _LOOKED_AT))
+    return next((file for file in files if _of_file(file) == "labelme"), None)
 
 
 def _of_file(file: Path) -> str | None:

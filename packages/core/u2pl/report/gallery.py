@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from u2pl.data.channels import as_photo
 from u2pl.data.classes import IGNORE_COLOUR, with_ignored
 from u2pl.notation import IGNORE
+from u2pl.report.lettering import spelt
 from u2pl.report.overlays import colour_mask, overlay, write_picture
 
 _PAPER, _INK, _FAINT = (255, 255, 255), (32, 33, 36), (128, 132, 138)
@@ -75,7 +76,10 @@ def gallery(rows: Sequence[Row], classes: Sequence[str], palette: np.ndarray, pa
                 (left, top),
             )
         draw.text(
-            (_EDGE, top + size[1] + 5), _shortened(row.title, 3 * _CELL, small), _FAINT, small
+            (_EDGE, top + size[1] + 5),
+            _shortened(spelt(row.title), 3 * _CELL, small),
+            _FAINT,
+            small,
         )
         top += size[1] + 34
     write_picture(np.asarray(sheet), path)
@@ -119,7 +123,10 @@ def mask_sheet(
             drawn = overlay(image, np.asarray(ids), palette, background=background)
             sheet.paste(Image.fromarray(drawn), (left, top))
             draw.text(
-                (left, top + size[1] + 5), _shortened(tile.title, _CELL, small), _FAINT, small
+                (left, top + size[1] + 5),
+                _shortened(spelt(tile.title), _CELL, small),
+                _FAINT,
+                small,
             )
         top += height
     write_picture(np.asarray(sheet), path)
@@ -147,7 +154,9 @@ def _legend(
 ) -> list[tuple[str, tuple[int, ...]]]:
     present = sorted({int(id) for mask in masks for id in np.unique(mask)})
     colours = with_ignored(palette).tolist()
-    return [("ignored" if id == IGNORE else classes[id], tuple(colours[id])) for id in present]
+    return [
+        ("ignored" if id == IGNORE else spelt(classes[id]), tuple(colours[id])) for id in present
+    ]
 
 
 def _draw_legend(

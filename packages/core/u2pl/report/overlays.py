@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from u2pl.data.channels import as_photo
 from u2pl.data.classes import palette_image, with_ignored
 from u2pl.files import make_folder, replace_file
+from u2pl.report.lettering import spelt
 
 
 def colour_mask(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -61,7 +62,7 @@ def colour_key(classes: Sequence[str], palette: np.ndarray) -> np.ndarray:
     """
     font, row, edge, rows = ImageFont.load_default(15), 26, 12, 40
     columns = -(-len(classes) // rows)
-    labels = [f"{id}  {name}" for id, name in enumerate(classes)]
+    labels = [f"{id}  {spelt(name)}" for id, name in enumerate(classes)]
     widest = round(max(map(font.getlength, labels))) + 44
     height = min(rows, len(classes)) * row
     sheet = Image.new("RGB", (columns * widest + 2 * edge, height + 2 * edge), (255, 255, 255))

@@ -209,6 +209,10 @@ BROKEN_FILES: dict[str, tuple[Any, str]] = {
         content([{"image_id": 7, "id": 1, "caption": "a car"}]),
         "annotations[0] has no category_id: export it as COCO instances",
     ),
+    "keypoints": (
+        content([{"image_id": 7, "category_id": 1, "keypoints": [1, 1, 2]}]),
+        "annotations[0].segmentation is missing, and so is bbox: export COCO's instances",
+    ),
     "an image without name": (
         content(images=[{"id": 7, "height": 4, "width": 6}]),
         "images[0] has no file_name",

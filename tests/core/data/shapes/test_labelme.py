@@ -87,6 +87,12 @@ def test_what_has_no_area_is_left_out_with_a_note(root: Path) -> None:
     np.testing.assert_array_equal(source.mask("a"), MASK)
 
 
+def test_labels_that_differ_in_case_alone_are_told(root: Path) -> None:
+    write(root, "a", page("a", shape("cat", CAT), shape("dog", DOG), shape("Dog", DOG)))
+    (note,) = (note for note in open_source(f"labelme:{root}").notes if "case" in note)
+    assert note.startswith("Dog, dog differ in upper and lower case alone, and each is a class")
+
+
 def test_labels_txt_of_labelme_names_the_classes(root: Path) -> None:
     """Which begins with what is ignored."""
     (root / "labels.txt").write_text("__ignore__\n_background_\ndog\ncat\n")

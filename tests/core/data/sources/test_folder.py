@@ -92,6 +92,10 @@ def test_a_folder_of_cvat_is_read(make_folder: MakeFolder) -> None:
         "masks are read from SegmentationClass/",
         "the masks are painted in colours",
     ]
+    (root / "JPEGImages").rename(root.parent / "elsewhere")
+    with pytest.raises(UserError, match=r"without their photos: write 'cvat:\S*\?images=FOLDER'"):
+        Folder(root)
+    (root.parent / "elsewhere").rename(root / "JPEGImages")
     (root / "labelmap.txt").unlink()
     with pytest.raises(UserError, match="looks like a VOC devkit"):
         Folder(root)
@@ -261,9 +265,9 @@ def test_without_classes_the_colours_of_the_masks_propose_some(make_folder: Make
         Folder(root)
     assert caught.value.proposal == (
         "the masks are painted in 3 colours:\n"
-        "  0 0 0: 37.5 % of the pixels, in 1 of the masks looked at\n"
-        "  0 0 200: 37.5 % of the pixels, in 1 of the masks looked at\n"
-        "  200 0 0: 25.0 % of the pixels, in 2 of the masks looked at\n"
+        "  0 0 0: 37.5 % of the pixels, in 1 of the masks looked at, most of it in a.png\n"
+        "  0 0 200: 37.5 % of the pixels, in 1 of the masks looked at, most of it in b.png\n"
+        "  200 0 0: 25.0 % of the pixels, in 2 of the masks looked at, most of it in a.png\n"
         "to have them read, write them into classes.txt (put the names of the classes for class-0 "
         "and so on):\n"
         f"cat > {root}/classes.txt <<'END'\n"

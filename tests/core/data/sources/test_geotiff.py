@@ -308,6 +308,14 @@ BAD = {
     "no class field": (_layer((None, SQUARE)), r"has no attribute 'class' \(it has id\)"),
     "unknown class": (_layer(("wather", SQUARE)), r"'wather' \(1\) \(did you mean water\?\)"),
     "unknown id": (_layer((3, SQUARE)), "names classes that classes.txt does not have: '3'"),
+    "elsewhere": (
+        _layer(("water", [box(200, 1, 205, 5)]), ("water", [box(1, -9, 5, -2)])),
+        r"none of the 2 polygons of \S*a.geojson lies on \S*a.tif",
+    ),
+    "shapefile": (
+        lambda root: (root / "labels/a.geojson").rename(root / "labels/a.SHP"),
+        r"a.SHP is not read: save the layer as GeoJSON or GeoPackage",
+    ),
     "off the earth": (_far, "cannot be put on"),
     "both": (lambda root: write_raster(root / "masks/a.tif", IDS), "both label"),
     "strays": (
@@ -354,6 +362,13 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, case: str) -> None:
             if source.has_mask(id):
                 source.mask(id)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["", "/images/a.tif"])
+def test_rasters_without_their_scheme_are_told_it(tmp_path: Path, place: str) -> None:
+    root = folder(tmp_path)
+    with pytest.raises(UserError, match=f"write geotiff:{root}{place}$"):
+        open_source(f"{root}{place}")
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,8 @@ def draw(layer: Layer, raster: Raster, values: Sequence[int]) -> Drawing:
         raster: whose pixels are meant.
         values: one for each feature; 255 leaves pixels ignored.
 
-    Raises UserError if the raster does not say where it lies, or cannot hold the coordinates.
+    Raises UserError if the raster does not say where it lies, cannot hold the coordinates, or no
+    polygon touches it.
     """
     if raster.crs is None:
         raise UserError(
@@ -73,12 +74,15 @@ def draw(layer: Layer, raster: Raster, values: Sequence[int]) -> Drawing:
     rings = [ring for _, polygon in owners for ring in polygon]
     placed = iter(_on_grid(rings, layer, raster))
     polygons = [[next(placed) for _ in polygon] for _, polygon in owners]
-    bounds = [(*rings[0].min(0), *rings[0].max(0)) for rings in polygons]
-    return Drawing(
-        np.array([value for value, _ in owners], np.uint8),
-        polygons,
-        np.array(bounds, np.float64).reshape(-1, 4),
-    )
+    bounds = np.array([(*rings[0].min(0), *rings[0].max(0)) for rings in polygons], np.float64)
+    bounds = bounds.reshape(-1, 4)
+    touching = (bounds[:, :2] < raster.size).all(1) & (bounds[:, 2:] > 0).all(1)
+    if owners and not touching.any():
+        raise UserError(
+            f"none of the {len(owners)} polygons of {layer.where} lies on {raster.path}: check the "
+            "coordinates of both; a layer without polygons says that nothing is there"
+        )
+    return Drawing(np.array([value for value, _ in owners], np.uint8), polygons, bounds)
 
 
 def class_values(
@@ -156,5 +160,5 @@ def _on_grid(rings: list[np.ndarray], layer: Layer, raster: Raster) -> list[np.n
 def _outside(layer: Layer, raster: Raster, reason: str) -> UserError:
     return UserError(
         f"{layer.where} cannot be put on {raster.path} ({reason}): export "
-        "the layer in the coordinates of the raster"
+        "the layer in WGS 84, or as GeoPackage"
     )

@@ -15,6 +15,8 @@ from u2pl.errors import UserError
 IMAGES, MASKS, LABELS = "images", "masks", "labels"
 #: What follows a raster's name in files beside it.
 MASK_ENDING, EXTENT_ENDING = "_mask", ".extent"
+# Layers of polygons of other kinds.
+_FOREIGN = (".shp", ".kml", ".kmz", ".gml")
 
 
 class Layout(NamedTuple):
@@ -77,6 +79,11 @@ def _below(root: Path) -> Layout:
     if not images:
         raise UserError(f"{root / IMAGES} holds no GeoTIFF ({', '.join(SUFFIXES)}): put some there")
     below = files_below(root / LABELS)
+    if foreign := [name for name in below if name.lower().endswith(_FOREIGN)]:
+        raise UserError(
+            f"{root / LABELS / foreign[0]} is not read: save the layer as GeoJSON or GeoPackage, "
+            "and take this file out"
+        )
     own = {
         name: file
         for name, file in index_files(root / LABELS, below, (*GEOJSON, GEOPACKAGE)).items()

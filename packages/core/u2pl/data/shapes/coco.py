@@ -215,6 +215,8 @@ def _compact(found: dict[str, Any]) -> Any:
     try:
         if {"image_id", "category_id"} <= found.keys():
             image, category = (whole(found[key], key) for key in ("image_id", "category_id"))
+            if not found.keys() & {"segmentation", "bbox"}:
+                return _Broken("segmentation is missing, and so is bbox: export COCO's instances")
             segmentation = found.get("segmentation", [])
             boxed = segmentation in ([], None) and bool(found.get("bbox"))
             content = [

@@ -47,7 +47,7 @@ def read_files(
     lists: dict[str, IdList] = {}
     empty: list[str] = []
     for file, own in zip(found, names, strict=True):
-        advice = "put them there, or write coco:FILE?images=FOLDER to say where they are"
+        advice = f"put them there, or write 'coco:{root}?images=FOLDER' to say where they are"
         ids = photos.all_of(own, str(file.file), advice)
         for row, id in enumerate(ids):
             if id in drawings:

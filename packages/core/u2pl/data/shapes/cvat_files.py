@@ -33,7 +33,7 @@ def read_file(file: Path, images: str | None, counting: Counting) -> Annotations
         photos = Photos(base_of(names, (root / "images", root)))
     else:
         photos = Photos(expanded(images))
-    advice = "put them there, or write cvat:FILE?images=FOLDER to say where they are"
+    advice = f"put them there, or write 'cvat:{root}?images=FOLDER' to say where they are"
     ids = photos.all_of(names, str(file), advice)
     drawings = {id: photo.drawing for id, photo in zip(ids, task.photos, strict=True)}
     return Annotations(

@@ -34,7 +34,7 @@ def number(text: object, where: str) -> float:
 def word(value: object, where: str) -> str:
     """A text that is not blank, without blanks around it; UserError if it is none."""
     if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where} is {shown(value)}: it must be a text")
+        raise UserError(f"{where} is {shown(value)}: it must be a text that is not blank")
     return value.strip()
 
 

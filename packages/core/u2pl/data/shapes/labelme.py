@@ -223,6 +223,6 @@ def _image_of(root: Path, name: str, page: Page, photos: Photos, elsewhere: bool
         return None
     raise UserError(
         f"{page.drawing.where}: imagePath is {page.image!r}, and there is no such image in "
-        f"{photos.base}: put it beside the file, or write labelme:FOLDER?images=FOLDER to say "
+        f"{photos.base}: put it beside the file, or write 'labelme:{root}?images=FOLDER' to say "
         "where the images are"
     )

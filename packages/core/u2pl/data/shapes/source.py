@@ -161,7 +161,7 @@ class Drawn(OwnPhotos):
             return (
                 f"{self.annotations.kind} list {len(empty)} images without shapes, which count as "
                 f'unlabelled; if they show background alone write empty = "{BACKGROUND}" into '
-                f"{self.root / META}"
+                f"{self.root / META}, or ?empty={BACKGROUND} behind SCHEME:PATH"
             )
         return advice
 
@@ -184,7 +184,8 @@ class Drawn(OwnPhotos):
         bare = len(found.images) - drawn - empty
         notes = [
             f"{self.name} is read as {found.kind}: {drawn} of {len(found.images)} images have "
-            f"shapes, {bare} have no annotation; where shapes overlap the later one is on top"
+            f"shapes{f', {bare} have no annotation' if bare else ''}; where shapes overlap the "
+            "later one is on top"
         ]
         if listed.note:
             notes.append(listed.note)
@@ -202,7 +203,14 @@ class Drawn(OwnPhotos):
             taken = "background alone" if self.empty == BACKGROUND else "unlabelled"
             notes.append(
                 f"{empty} annotated images have no shapes: they are read as {taken}; "
-                f'empty = "{other}" in {META} reads them as {other}'
+                f'empty = "{other}" in {META}, or ?empty={other} behind SCHEME:PATH, reads them as '
+                f"{other}"
+            )
+        alike = Counter(label.casefold() for label in found.used)
+        if twins := [label for label in sorted(found.used) if alike[label.casefold()] > 1]:
+            notes.append(
+                f"{', '.join(twins)} differ in upper and lower case alone, and each is a class: "
+                f"correct the labels, or merge them in {META}"
             )
         if found.boxes:
             notes.append(f"{found.boxes} shapes are boxes: they are filled as rectangles")

@@ -13,7 +13,7 @@ import numpy as np
 from u2pl.data.classes import ClassFile, read_class_file, read_labelmap, read_pixel_values
 from u2pl.data.encoding_choice import choose_encoding
 from u2pl.data.file_source import IdList, index_files
-from u2pl.data.ids import IMAGE_SUFFIXES, read_lines, split_of
+from u2pl.data.ids import IMAGE_SUFFIXES, first_three, read_lines, split_of
 from u2pl.data.mask_colours import propose_classes
 from u2pl.data.mask_files import OTHER_NAMES, find_masks, split_beside
 from u2pl.data.meta import BINARY, COLOURS, read_meta
@@ -141,6 +141,11 @@ def _images_folder(root: Path) -> Path:
             f"{brush} is a brush label of Label Studio, whose name does not say of which photo it "
             "is: export the project as 'Brush labels to COCO'"
         )
+    if (root / LABELMAP).is_file():
+        raise UserError(
+            f"{root} holds masks of CVAT without their photos: write 'cvat:{root}?images=FOLDER' "
+            "to say where they are, or export with images"
+        )
     raise UserError(
         f"{root} has no images/ folder: put photos into images/, masks into masks/ and write "
         f"classes.txt{_hint(root)}{_elsewhere(root)}"
@@ -254,7 +259,15 @@ def _names_in(folder: Path) -> list[str]:
 def _hint(root: Path) -> str:
     if not root.exists():
         return " (the folder itself does not exist)"
-    return _known(root)
+    return _known(root) or _inside(root)
+
+
+def _inside(root: Path) -> str:
+    """What lies in a folder and may be meant instead, in words; empty if nothing does."""
+    found = sorted(file.name for file in root.glob("*.zip") if not is_clutter(file.name))
+    if not found:
+        return ""
+    return f" (it holds {first_three(found)}: give that, unpacked if it is in an archive)"
 
 
 def _known(root: Path) -> str:
