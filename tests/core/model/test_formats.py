@@ -182,10 +182,8 @@ OPENED = {
 }
 
 
-def opened_again(name: str, photos: Path, out: Path, classes: tuple[str, ...]) -> Source:
-    """Polygons as a source; labelme does not say in which order its classes are."""
-    if name == "labelme":
-        (out / "labelme" / "classes.txt").write_text("".join(f"{each}\n" for each in classes))
+def opened_again(name: str, photos: Path, out: Path) -> Source:
+    """Polygons as a source."""
     return open_source(OPENED[name].format(out=out, photos=photos))
 
 
@@ -204,7 +202,7 @@ def test_our_own_sources_give_the_masks_back(name: str, photos: Path) -> None:
     out = photos.parent / "out"
     output = Output(formats=(name,), min_area=0, tolerance=0)
     assert not predict_files(MODEL, [photos], out, output=output).failures
-    source = opened_again(name, photos, out, CLASSES)
+    source = opened_again(name, photos, out)
     assert source.classes == CLASSES
     assert share_changed(source, out) == 0
 
@@ -234,7 +232,7 @@ def test_few_pixels_change_with_the_usual_options(name: str, tmp_path: Path) -> 
     out = tmp_path / "out"
     done = predict_files(model, [tmp_path / "photos"], out, output=Output(formats=(name,)))
     assert not done.failures
-    source = opened_again(name, tmp_path / "photos", out, demo.classes)
+    source = opened_again(name, tmp_path / "photos", out)
     assert 0 < share_changed(source, out) < 0.01
 
 

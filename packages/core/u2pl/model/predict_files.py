@@ -441,13 +441,12 @@ def _write_formats(
 ) -> None:
     images = [Image(each.name, Path(each.image), each.width, each.height) for each in found]
     images.sort(key=lambda image: image.name)
-    numbers = formats.written_classes(model.classes, is_background(0, model.classes[0]))
-    labels = [model.classes[id] for id in numbers]
+    numbers = {id: number for number, id in enumerate(formats.drawn(model.classes))}
     for name in output.formats:
         with counting(f"writing {name}") as progress:
             shapes = _shapes(model, manifest.out, output, numbers, progress, len(images))
             with manifest.writing(formats.planned([name], images)):
-                formats.find_format(name).write(manifest.out, labels, images, shapes)
+                formats.find_format(name).write(manifest.out, model.classes, images, shapes)
 
 
 def _shapes(

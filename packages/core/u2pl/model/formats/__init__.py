@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 
+from u2pl.data.classes import is_background
 from u2pl.data.outlines import Outline
 from u2pl.errors import UserError, did_you_mean
 
@@ -59,7 +60,7 @@ class Format(Protocol):
     def write(
         self,
         out: Path,
-        labels: Sequence[str],
+        classes: Sequence[str],
         images: Sequence[Image],
         shapes: Callable[[Image], list[Shape]],
     ) -> None:
@@ -67,7 +68,7 @@ class Format(Protocol):
 
         Args:
             out: folder of the predictions.
-            labels: names of the classes that are written.
+            classes: names of all classes, see `drawn`.
             images: all of them.
             shapes: finds those of an image; called once for each, in their order.
         """
@@ -107,10 +108,10 @@ def planned(formats: Iterable[str], images: Sequence[Image]) -> Iterator[str]:
             yield from found.files(image)
 
 
-def written_classes(classes: Sequence[str], background: bool) -> dict[int, int]:
-    """Number of each class that is written, by its id; a background is what has no polygon."""
-    ids = range(1 if background else 0, len(classes))
-    return {id: number for number, id in enumerate(ids)}
+def drawn(classes: Sequence[str]) -> dict[int, str]:
+    """Names of the classes that have polygons, by their ids: all but a background."""
+    first = 1 if is_background(0, classes[0]) else 0
+    return dict(enumerate(classes[first:], first))
 
 
 def to_shapes(

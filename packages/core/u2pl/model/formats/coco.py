@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from u2pl.files import write_text
-from u2pl.model.formats import Image, Shape
+from u2pl.model.formats import Image, Shape, drawn
 
 FILE = PLACE = "coco.json"
 
@@ -21,7 +21,7 @@ def files(image: Image | None) -> Iterable[str]:
 
 def write(
     out: Path,
-    labels: Sequence[str],
+    classes: Sequence[str],
     images: Sequence[Image],
     shapes: Callable[[Image], list[Shape]],
 ) -> None:
@@ -33,7 +33,7 @@ def write(
             "licenses": [],
             "categories": [
                 {"id": number, "name": label, "supercategory": ""}
-                for number, label in enumerate(labels, 1)
+                for number, label in enumerate(drawn(classes).values(), 1)
             ],
             "images": [
                 {

@@ -8,7 +8,7 @@ from typing import TextIO
 from xml.sax.saxutils import escape, quoteattr
 
 from u2pl.files import write_text
-from u2pl.model.formats import Image, Shape
+from u2pl.model.formats import Image, Shape, drawn
 
 FILE = PLACE = "cvat.xml"
 
@@ -20,7 +20,7 @@ def files(image: Image | None) -> Iterable[str]:
 
 def write(
     out: Path,
-    labels: Sequence[str],
+    classes: Sequence[str],
     images: Sequence[Image],
     shapes: Callable[[Image], list[Shape]],
 ) -> None:
@@ -29,7 +29,7 @@ def write(
     def fill(file: TextIO) -> None:
         file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n')
         file.write("  <version>1.1</version>\n  <meta>\n    <task>\n      <labels>\n")
-        for label in labels:
+        for label in drawn(classes).values():
             name = f"<name>{escape(label)}</name><type>polygon</type>"
             file.write(f"        <label>{name}<attributes></attributes></label>\n")
         file.write("      </labels>\n    </task>\n  </meta>\n")

@@ -52,7 +52,7 @@ def check(image: Image) -> None:
 
 def write(
     out: Path,
-    labels: Sequence[str],
+    classes: Sequence[str],
     images: Sequence[Image],
     shapes: Callable[[Image], list[Shape]],
 ) -> None:

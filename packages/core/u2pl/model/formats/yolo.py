@@ -9,7 +9,7 @@ from pathlib import Path
 
 from u2pl.errors import DiskError
 from u2pl.files import make_folder, write_text
-from u2pl.model.formats import Image, Shape
+from u2pl.model.formats import Image, Shape, drawn
 
 DATA = PLACE = "yolo/data.yaml"
 
@@ -26,7 +26,7 @@ def files(image: Image | None) -> Iterable[str]:
 
 def write(
     out: Path,
-    labels: Sequence[str],
+    classes: Sequence[str],
     images: Sequence[Image],
     shapes: Callable[[Image], list[Shape]],
 ) -> None:
@@ -38,7 +38,9 @@ def write(
             make_folder((out / name).parent)
         write_text(out / text, lines)
         point(out / link, image.file)
-    names = "".join(f"  {number}: {json.dumps(name)}\n" for number, name in enumerate(labels))
+    names = "".join(
+        f"  {number}: {json.dumps(name)}\n" for number, name in enumerate(drawn(classes).values())
+    )
     data = f"train: images/train\nval: images/train  # set your own\nnames:\n{names}"
     make_folder((out / DATA).parent)
     write_text(out / DATA, data)
