@@ -51,7 +51,7 @@ def test_a_raster_is_trained_on_scored_and_predicted(
     words = ["--out", out, "--format", "geojson", "--gallery", "--cpu"]
     done = command("predict", run, data, *words)
     assert done.exit_code == 0, done.output
-    assert "1 images in" in done.stdout and "colour/" not in done.stdout
+    assert "1 image in" in done.stdout and "colour/" not in done.stdout
     assert "1 of them are GeoTIFFs: ids/ and confidence/ lie on their grid" in done.stdout
     with rasterio.open(data / "images/a.tif") as given, rasterio.open(out / "ids/a.tif") as found:
         assert (found.transform, found.crs.to_string()) == (given.transform, CRS)

@@ -195,6 +195,9 @@ def test_predict_writes_masks_and_says_how_many(saved: Path, model: Model, tmp_p
     assert result.exit_code == 2 and "3 images in" in result.stdout
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: 1 of the images could not be predicted: ") and "b.png" in line
+    words[2] = str(images / "b.png")
+    result = CliRunner().invoke(program, words)
+    assert result.exit_code == 2 and "images in" not in result.stdout
 
 
 def test_predict_turns_photos_as_viewers_do_unless_told_otherwise(

@@ -59,25 +59,26 @@ def predict(request: PredictRequest) -> None:
 
 
 def result_lines(request: PredictRequest, done: Predicted) -> list[str]:
-    """What was written where."""
-    out = request.out
+    """What was written where; nothing if nothing was."""
+    if not done.found:
+        return []
+    out, count = request.out, len(done.found)
     before = f", {done.skipped} of them before" if done.skipped else ""
     rasters = [each for each in done.found if (out / raster_files(each.name)[0]).is_file()]
-    colour = "" if done.found and len(rasters) == len(done.found) else "colour/, "
+    colour = "" if len(rasters) == count else "colour/, "
     lines = [
-        f"{len(done.found)} images in {out}{before}: ids/, {colour}overlay/, confidence/, and "
-        "classes.png, which colour is which class"
+        f"{count} image{'s' * (count > 1)} in {out}{before}: ids/, {colour}overlay/, confidence/, "
+        "and classes.png, which colour is which class"
     ]
     lines[:0] = [
         f"{path} is a folder of data: its images/ were predicted, not its masks"
         for path in request.images
         if is_data_folder(path)
     ]
-    if done.found:
-        first = done.found[0]
-        lines.append(
-            f"most doubtful: {first.name}, entropy {first.entropy:.2f} of 1; all in {out / TABLE}"
-        )
+    first = done.found[0]
+    lines.append(
+        f"most doubtful: {first.name}, entropy {first.entropy:.2f} of 1; all in {out / TABLE}"
+    )
     if rasters:
         lines.append(f"{len(rasters)} of them are GeoTIFFs: ids/ and confidence/ lie on their grid")
     lost = 0 if rasters else sum(has_place(Path(each.image)) for each in done.found)
