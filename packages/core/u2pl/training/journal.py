@@ -117,14 +117,17 @@ def read_journal(path: Path) -> Reading:
 
 def _read(path: Path) -> list[_Line]:
     try:
-        *whole, rest = path.read_bytes().split(b"\n")
+        text = path.read_bytes()
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}); mend that, or remove it: only curves are "
             "lost"
         ) from None
+    # whatever another program made of the ends of lines
+    *whole, last = text.splitlines() or [b""]
+    torn = not text.endswith((b"\n", b"\r"))
     lines = [_parse(number, text) for number, text in enumerate(whole, 1)]
-    return [*lines, _parse(len(whole) + 1, rest, torn=True)] if rest else lines
+    return [*lines, _parse(len(whole) + 1, last, torn)] if last or not torn else lines
 
 
 def _parse(number: int, text: bytes, torn: bool = False) -> _Line:

@@ -160,8 +160,11 @@ def _telling(variants: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _recipe_values(app: App, run: Finished) -> dict[str, Any]:
     """The options of a run's method as its recipe has them; none of one that is not known here."""
+    preset = run.config.get("preset")
+    if preset is None:
+        return {}
     try:
-        recipe = Recipe.of(app, run.method, str(run.config["preset"]))
+        recipe = Recipe.of(app, run.method, str(preset))
     except UserError:  # a method or a preset from elsewhere
         return {}
     return {k: v for k, v in flat_values(recipe.dump()).items() if k.startswith(f"{METHOD}.")}
