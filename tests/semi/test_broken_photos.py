@@ -94,12 +94,17 @@ def test_a_new_run_does_not_ask_for_that(photos: Path, tiny: Tiny, tmp_path: Pat
     assert code == 2 and "--accept-changed-data needs --resume" in said
 
 
-def test_a_run_that_scores_a_broken_photo_says_how_to_go_on(
-    photos: Path, tiny: Tiny, tmp_path: Path
+@pytest.mark.parametrize("what", ["scored", "looked at for the report"])
+def test_a_run_that_comes_upon_a_broken_photo_says_how_to_go_on(
+    what: str, photos: Path, tiny: Tiny, tmp_path: Path
 ) -> None:
-    broken, run = photos / "images" / "2.png", tmp_path / "run"
+    source = open_source(str(photos))
+    orders = (Stream(source, list("3456"), ANY, seed, "labeled") for seed in range(99))
+    # the report looks at 3 and 5 after the first step, which learns from 4 and 6
+    seed = next(n for n, order in enumerate(orders) if {order.id(0), order.id(1)} == {"4", "6"})
+    broken, run = photos / "images" / f"{2 if what == 'scored' else 5}.png", tmp_path / "run"
     spoil(broken)
-    code, said = type_words(*training(photos, tiny, run))
+    code, said = type_words(*training(photos, tiny, run), "--seed", str(seed))
     error, _, command = said.splitlines()[-1].partition("; go on with: ")
     assert code == 2 and error.startswith(f"error: {broken} ")
     assert shlex.split(command)[-2:] == ["--resume", str(run)]

@@ -361,6 +361,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, case: str) -> None:
     [
         ("?tile=big", "tile is 'big'"),
         ("?bands=1,5", "has 4 bands, and band 5 is wanted"),
+        ("?bands=" + "9" * 5000, "write the numbers of at most 64 bands"),
         ("?bands=red", "write the numbers of at most 64 bands"),
         ("?colour=1", "unknown option 'colour'"),
         ("/no", "does not exist"),

@@ -179,7 +179,7 @@ def check_beginnings(app: App, runs: Iterable[Planned]) -> None:
             check_early(app, request)
             check_trackers(request.track)
             if request.init is not None:
-                locate(Path(request.init))
+                locate(expanded(request.init))
         except UserError as error:
             raise UserError(f"{planned.variant}: {error}") from None
 
