@@ -37,9 +37,9 @@ def type_words(*words: str) -> tuple[int, str]:
     return result.exit_code, f"{result.stdout}{result.stderr}"
 
 
-def training(photos: Path, tiny: Tiny, out: Path) -> list[str]:
+def training(photos: Path, tiny: Tiny, out: Path, **changes: Any) -> list[str]:
     """Words of eight steps, each of which is logged and kept."""
-    changes: dict[str, Any] = {"train_checkpoint_every": 1, "train_log_every": 1}
+    changes = {"train_checkpoint_every": 1, "train_log_every": 1, **changes}
     words = [
         word for each in tiny.assignments("mean_teacher", **changes) for word in ("--set", each)
     ]
@@ -94,12 +94,18 @@ def test_a_new_run_does_not_ask_for_that(photos: Path, tiny: Tiny, tmp_path: Pat
     assert code == 2 and "--accept-changed-data needs --resume" in said
 
 
-def test_a_run_that_scores_a_broken_photo_says_how_to_go_on(
-    photos: Path, tiny: Tiny, tmp_path: Path
+@pytest.mark.parametrize("what", ["scored", "looked at for the report"])
+def test_a_run_that_comes_upon_a_broken_photo_says_how_to_go_on(
+    what: str, photos: Path, tiny: Tiny, tmp_path: Path
 ) -> None:
-    broken, run = photos / "images" / "2.png", tmp_path / "run"
+    source = open_source(str(photos))
+    orders = (Stream(source, list("3456"), ANY, seed, "labeled") for seed in range(99))
+    # the report looks at 3 and 5 after the first step, which learns from 4 and 6
+    seed = next(n for n, order in enumerate(orders) if {order.id(0), order.id(1)} == {"4", "6"})
+    broken, run = photos / "images" / f"{2 if what == 'scored' else 5}.png", tmp_path / "run"
     spoil(broken)
-    code, said = type_words(*training(photos, tiny, run))
+    words = training(photos, tiny, run, train_evaluations=8)
+    code, said = type_words(*words, "--seed", str(seed))
     error, _, command = said.splitlines()[-1].partition("; go on with: ")
     assert code == 2 and error.startswith(f"error: {broken} ")
     assert shlex.split(command)[-2:] == ["--resume", str(run)]

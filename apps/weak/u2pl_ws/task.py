@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -145,6 +146,6 @@ def find_tags(
     if path is None:
         raise UserError(
             f"{source.name} has no tags: name a file with --tags, or make one from masks with "
-            f"`u2pl-ws tags --data {data}`"
+            f"`u2pl-ws tags --data {shlex.quote(data)}`"
         )
     return tags_of(ids, read_tags(path, source), str(path)), path.name

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from u2pl.data.geo.scaling import Scaling
 from u2pl.data.opening import open_source
 from u2pl.errors import UserError
 from u2pl.evaluate.protocol import EvaluationProtocol
@@ -208,6 +209,15 @@ def test_its_own_data_and_split_are_scored_unless_told(model: Model, data: Path)
 def test_data_of_other_classes_is_refused(model: Model, card: Card, data: Path) -> None:
     other = Model(model.network, card.model_copy(update={"classes": ("background", "dog", "cat")}))
     with pytest.raises(UserError, match=r"photos has 3 .*cat, dog.*the network has 3 .*dog, cat"):
+        other.evaluate(data)
+
+
+def test_data_of_other_numbers_is_refused(model: Model, card: Card, data: Path) -> None:
+    deep = Scaling(kind="uint16", bands=(1, 2, 3), low=(0, 0, 0), high=(9, 9, 9))
+    other = Model(model.network, card.model_copy(update={"scaling": deep}))
+    with pytest.raises(
+        UserError, match="photos holds uint8, and the network was trained on uint16"
+    ):
         other.evaluate(data)
 
 

@@ -35,6 +35,7 @@ def test_python_values_are_those_of_the_command_line() -> None:
     assert request == ToyRequest(
         method="plain", data="my/photos", out=Path("runs/a"), steps=3, set=["train.lr=1"]
     )
+    assert ToyRequest.of(out="~/a").out == Path.home() / "a"
 
 
 def test_options_may_be_a_mapping() -> None:

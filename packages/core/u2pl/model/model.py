@@ -28,7 +28,7 @@ from u2pl.evaluate.crf import load_crf
 from u2pl.evaluate.inference import evaluating, predict_probabilities
 from u2pl.evaluate.protocol import Blend, EvaluationProtocol
 from u2pl.evaluate.scoring import evaluate
-from u2pl.files import replace_file
+from u2pl.files import expanded, replace_file
 from u2pl.maps import shrink_factor
 from u2pl.model.card import Card
 from u2pl.model.folder import load_folder, save_folder
@@ -39,6 +39,8 @@ from u2pl.report.overlays import colour_mask, overlay
 
 #: Pixels of an image above which it is shown to the network in parts.
 LARGE = 25_000_000
+#: What a photo's channels hold, and rasters' that a network of photos takes.
+PHOTOS = "uint8"
 #: Side in pixels of these parts, for a network whose card says nothing of crops.
 WINDOW = 768
 
@@ -224,7 +226,7 @@ class Model:
         if self.is_raster(path):
             return open_raster(path, self.card.scaling)
         scaling = self.card.scaling
-        if scaling is not None and (scaling.kind != "uint8" or self.card.channels != COLOURS):
+        if scaling is not None and (scaling.kind != PHOTOS or self.card.channels != COLOURS):
             raise UserError(
                 f"{path} is a photo, and the network was trained on rasters, of which it takes "
                 f"{self.card.channels} bands of {scaling.kind}: give it such GeoTIFFs"
@@ -305,6 +307,15 @@ class Model:
                 f"{text} has images of {source.channels} channels, and the network takes "
                 f"{self.card.channels}: give it data as it was trained on"
             )
+        theirs, ours = (
+            PHOTOS if scaling is None else scaling.kind
+            for scaling in (source.scaling, self.card.scaling)
+        )
+        if theirs != ours:  # how the ones become the others is not in the network's folder
+            raise UserError(
+                f"{text} holds {theirs}, and the network was trained on {ours}: give it data as it "
+                "was trained on"
+            )
         return source, source.split(split or self.usual_split(data))
 
     def usual_split(self, data: str | None) -> str:
@@ -350,7 +361,7 @@ def load(path: str | Path, device: torch.device | str | None = None) -> Model:
 
     Raises UserError if there is nothing, or anything in it is damaged, too new or does not fit.
     """
-    network, card = load_folder(Path(path))
+    network, card = load_folder(expanded(path))
     try:
         return Model(network, card).to(device or choose_device(cpu=False))
     except RuntimeError as error:  # no such device

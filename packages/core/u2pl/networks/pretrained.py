@@ -22,6 +22,7 @@ from torch import Tensor
 
 from u2pl.cache import digest
 from u2pl.errors import UserError
+from u2pl.files import expanded
 from u2pl.networks.encoder import Encoder, Weights, family_of
 from u2pl.networks.licenses import is_special
 from u2pl.notation import COLOURS
@@ -78,7 +79,7 @@ def load_pretrained(encoder: Encoder, name: str, weights: str) -> LoadReport:
     """
     hub = weights == "imagenet"
     try:
-        state = hub_weights(name) if hub else read_weights(Path(weights))
+        state = hub_weights(name) if hub else read_weights(expanded(weights))
     except UserError as error:
         raise error if hub else UserError(f"encoder weights: {error}") from None
     report = load_encoder(encoder, state, source=weights)

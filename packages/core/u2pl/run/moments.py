@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from u2pl.data.channels import as_photo
-from u2pl.errors import UserError
+from u2pl.errors import LoadingError, UserError
 from u2pl.evaluate.inference import evaluating
 from u2pl.evaluate.scoring import Example, load_example
 from u2pl.files import make_folder, parse_json, replace_file
@@ -64,16 +64,17 @@ def keep_moment(folder: Path, task: Task, method: AnyMethod, progress: Progress)
         progress: of the last step.
 
     Raises:
-        UserError: An image cannot be read, or the disk is full.
+        LoadingError: An image cannot be read.
+        DiskError: The disk is full.
     """
     side = min(task.recipe.sections.data.crop, SHOWN)
     chosen, examples = [], []
     for part, id in _chosen(task):
         try:
             examples.append(_shrunk(*_example(part, id), side))
-        except UserError:
-            if part.masked:
-                raise
+        except UserError as error:
+            if part.masked:  # a run can go on once that is mended
+                raise LoadingError(str(error)) from None
             continue  # training leaves it out as well
         chosen.append((part, id))
     height, width = (max(label.shape[axis] for _, label in examples) for axis in (0, 1))

@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Self, get_args, get_type_hints
 import typer
 
 from u2pl.errors import UserError, did_you_mean, explain, synonym
+from u2pl.files import expanded
 
 #: Fields that matter to `train` alone; other commands that take a request leave them out.
 TRAIN_ONLY = ("baseline", "track", "out", "resume", "accept_changed_data", "deterministic")
@@ -154,7 +155,12 @@ class Request:
                 raise UserError(f"{name}: {value} is below the smallest possible value, {least:g}")
             if info.max is not None and value is not None and value > info.max:
                 raise UserError(f"{name}: {value} is above the largest possible value, {info.max}")
-        return request
+        paths: dict[str, Any] = {
+            name: expanded(value)
+            for name, value in vars(request).items()
+            if isinstance(value, Path)
+        }
+        return dataclasses.replace(request, **paths)
 
     @classmethod
     def data_fields(cls) -> list[str]:

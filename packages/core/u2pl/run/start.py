@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from u2pl.cache import digest
 from u2pl.errors import UserError
+from u2pl.files import expanded
 from u2pl.model.card import Card, Origin
 from u2pl.model.folder import load_folder, locate
 from u2pl.networks.config import NetworkConfig
@@ -68,7 +69,7 @@ class Start:
             UserError: There is none, it is damaged, it has another encoder, decoder or width, or it
                 was trained on other channels, which were not the three of photos.
         """
-        found = locate(Path(init))
+        found = locate(expanded(init))
         trained, card = load_folder(found.folder)
         state = trained.state_dict()
         origin = Origin(name=found.name, sha256=digest(state), encoder_weights=card.pretrained)

@@ -63,7 +63,9 @@ def holds_nothing(folder: Path) -> bool:
 
 def check_empty(folder: Path) -> None:
     """UserError if there is something where a new run is to be."""
-    if folder.exists() and (not folder.is_dir() or not holds_nothing(folder)):
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: choose another --out")
+    if folder.exists() and not holds_nothing(folder):
         raise UserError(
             f"{folder} is not empty; add --resume to continue the run in it, or choose another "
             "--out"

@@ -376,6 +376,7 @@ def test_rasters_without_their_scheme_are_told_it(tmp_path: Path, place: str) ->
     [
         ("?tile=big", "tile is 'big'"),
         ("?bands=1,5", "has 4 bands, and band 5 is wanted"),
+        ("?bands=" + "9" * 5000, "write the numbers of at most 64 bands"),
         ("?bands=red", "write the numbers of at most 64 bands"),
         ("?colour=1", "unknown option 'colour'"),
         ("/no", "does not exist"),

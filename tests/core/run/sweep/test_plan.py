@@ -94,6 +94,7 @@ def test_a_file_becomes_a_run_for_each_variant_and_seed(tmp_path: Path) -> None:
         ("set = 'train.lr=1'", r'write set as \["train.lr=1e-3"\], not .train.lr=1.'),
         ("seeds = '0..2'", "seeds: write seeds as 0-2"),
         ("out = 3", "out is a folder in quotes, not 3"),
+        ('out = "~nobody-of-this-name/a"', "there is no such user on this machine"),
         ("variant = 'a'", r"write each variant under a line \[\[variant\]\]"),
         ("[[variant]]\nname = 'a'", "variant 1: it needs a line such as method ="),
         ("[[variant]]\nmethod = 'plain'\nsed = 1", "variant 1: there is no 'sed'"),

@@ -88,15 +88,18 @@ def _own(path: Path) -> Mapping[str, object]:
 
 
 def _typed_tile(text: str) -> int:
-    return _tile(int(text) if text.isdecimal() and len(text) < 9 else text, "tile")
+    return _tile(_whole(text), "tile")
 
 
 def _typed_bands(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
-    numbers = [int(part) if part.strip().isdecimal() else part for part in parts]
-    found = _bands(numbers, "bands")
+    found = _bands([_whole(part.strip()) for part in text.split(",")], "bands")
     assert found is not None
     return found
+
+
+def _whole(text: str) -> int | str:
+    """A whole number, or the text; Python refuses numbers of thousands of digits."""
+    return int(text) if text.isdecimal() and len(text) < 9 else text
 
 
 def _tile(value: object, what: str) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from u2pl.errors import UserError, did_you_mean, one_line
-from u2pl.files import parse_toml
+from u2pl.files import expanded, parse_toml
 from u2pl.methods.discovery import load_method
 from u2pl.model.folder import locate
 from u2pl.run.app import App
@@ -118,8 +118,12 @@ def read_sweep(path: Path, app: App) -> Sweep:
     out = values.get("out")
     if out is not None and not isinstance(out, str):
         raise UserError(f"{path}: out is a folder in quotes, not {out!r}")
+    try:
+        folder = expanded(out) if out else Path("runs") / path.stem
+    except UserError as error:
+        raise UserError(f"{path}: out: {error}") from None
     seeds = parse_seeds(values.get("seeds", "0"), f"{path}: seeds")
-    return Sweep(common, variants, seeds, Path(out) if out else Path("runs") / path.stem)
+    return Sweep(common, variants, seeds, folder)
 
 
 def parse_seeds(given: object, where: str = "--seeds") -> tuple[int, ...]:
@@ -179,7 +183,7 @@ def check_beginnings(app: App, runs: Iterable[Planned]) -> None:
             check_early(app, request)
             check_trackers(request.track)
             if request.init is not None:
-                locate(Path(request.init))
+                locate(expanded(request.init))
         except UserError as error:
             raise UserError(f"{planned.variant}: {error}") from None
 
