@@ -43,6 +43,14 @@ def test_a_resumed_journal_drops_what_is_written_again_and_an_end_that_is_damage
     )
 
 
+@pytest.mark.parametrize("end", [b"\r", b"\r\n"])
+def test_lines_are_kept_whatever_they_end_in(end: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b"".join(written(path)).replace(b"\n", end))
+    journal = Journal(path, 2)
+    assert losses(path) == {0: 0.0, 1: 0.125} and not journal.notes
+
+
 @pytest.mark.parametrize(
     "damage", [b"\x00\x00", b"{", b"", b"[1]", b"\xff\xfe", b'{"step": "x"}'], ids=repr
 )

@@ -40,6 +40,12 @@ def test_methods_are_named_by_themselves_whatever_else_differs(made: Any) -> Non
     assert names(runs) == ["plain", "other"]
 
 
+def test_a_run_whose_preset_is_not_known_has_a_name_all_the_same(made: Any) -> None:
+    runs = [made(), made(method="other", options={"method.strength": 0.1})]
+    del runs[1].config["preset"]
+    assert names(runs) == ["plain", "other"]
+
+
 def test_variants_of_a_method_are_named_by_what_differs_from_its_recipe(made: Any) -> None:
     """The toy's recipe has strength 0.5; no run but one names it."""
     usual = {"method": "other", "options": {"method.strength": 0.5}}
