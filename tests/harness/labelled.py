@@ -148,7 +148,7 @@ def blocks(root: Path, program: str) -> str:
         if number < 7:
             labelled.append(Labelled(name, folder / f"{name}.png", 64, 48))
     form = find_format(program)
-    form.write(root, CLASSES[1:], labelled, lambda image: shapes[image.name])
+    form.write(root, CLASSES, labelled, lambda image: shapes[image.name])
     if program == "yolo":
         for number in (7, 8, 9):
             shutil.copy(folder / f"{number:02d}.png", root / "yolo" / "images" / "train")

@@ -353,7 +353,7 @@ def test_a_folder_with_something_in_it_is_left_alone(
     assert "was started with another train.lr (" in line and "there, 0.5 here)" in line
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     (tmp_path / "run").write_text("a file")
-    assert "is not empty" in refused(*train(data=folder))
+    assert "is a file: choose another --out" in refused(*train(data=folder))
     assert (tmp_path / "run").read_text() == "a file"
 
 
