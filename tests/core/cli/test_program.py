@@ -273,6 +273,8 @@ EARLY = {
     "train plain --preset lite.toml": "there is no such file",
     "train plain --set train.lr": "write it as section.key=value",
     "train plain --set train.stepz=3": "no such option (did you mean train.steps?)",
+    "train plain --set trian.steps=3": "no such option (did you mean train.steps?)",
+    "train plain --set lr=3": "no such option (did you mean train.lr?)",
     "train --method-file mine.py": "it does not exist",
     "train plain --data unheard:of": "unknown data source 'unheard'",
     "train --resume runs/none": "there is no run runs/none",

@@ -13,7 +13,7 @@ from u2pl.run.app import App
 from u2pl.run.presets import read_recipe, recipe_path, split_assignment
 from u2pl.run.request import Request
 from u2pl.run.resumption import find_resumption
-from u2pl.run.sections import check_key, flat_keys
+from u2pl.run.sections import METHOD, check_key, flat_keys, meant_by
 from u2pl.training.run_folder import CONFIG, check_empty, check_same, read_config
 
 #: Sources that are not opened in advance: they are downloaded, or loaded by a heavy package.
@@ -35,7 +35,9 @@ def check_early(app: App, request: Request) -> None:
     known = [key for key, _ in flat_keys(sections)]
     for assignment in request.set:
         key, _ = split_assignment(assignment)
-        if key.partition(".")[0] in sections.model_fields:  # the method's own need torch
+        section = key.partition(".")[0]
+        # the method's own options need torch; a name without a section may be one of them
+        if section in sections.model_fields or (section != METHOD and meant_by(key, known)):
             check_key(key, known)
     if request.method_file is not None:
         check_file(app.methods, request.method_file)

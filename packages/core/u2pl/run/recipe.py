@@ -29,13 +29,11 @@ from u2pl.run.presets import (
     split_assignment,
 )
 from u2pl.run.request import Request
-from u2pl.run.sections import Sections, check_key, flat_keys
+from u2pl.run.sections import METHOD, Sections, check_key, flat_keys
 
 Checked = TypeVar("Checked", bound=BaseModel)
 Shared = TypeVar("Shared", bound=BaseModel)
 
-#: The section of a recipe that belongs to the method.
-METHOD = "method"
 #: The recipe of data that has none of its own.
 USUAL = "light"
 

@@ -11,6 +11,9 @@ from u2pl.evaluate.protocol import EvaluationProtocol
 from u2pl.networks.config import NetworkConfig
 from u2pl.training.config import DataConfig, TrainConfig
 
+#: The section of a recipe that belongs to the method.
+METHOD = "method"
+
 
 class Sections(BaseModel):
     """Options that all methods share; an app may have a subclass in its `sections.py`."""
@@ -43,9 +46,13 @@ def flat_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
 
 def check_key(key: str, known: Sequence[str]) -> None:
     """UserError if no option has this dotted name; says which may be meant."""
-    if key in known:
-        return
+    if key not in known:
+        near = meant_by(key, known)
+        raise UserError(f"--set {key}: there is no such option{near}; `show` lists them all")
+
+
+def meant_by(key: str, known: Sequence[str]) -> str:
+    """The options that a name which is none may mean, for its error; empty if none is near."""
     inside = [name for name in known if name.startswith(f"{key}.")][:1]
     meant = inside or [name for name in known if name.endswith(f".{key}")]
-    near = f" (did you mean {' or '.join(meant[:3])}?)" if meant else did_you_mean(key, known, 0.75)
-    raise UserError(f"--set {key}: there is no such option{near}; `show` lists them all")
+    return f" (did you mean {' or '.join(meant[:3])}?)" if meant else did_you_mean(key, known, 0.75)

@@ -13,7 +13,8 @@ from typing import Any
 from u2pl.errors import UserError
 from u2pl.run.app import App
 from u2pl.run.compare.finished import Finished
-from u2pl.run.recipe import METHOD, Recipe, flat_values
+from u2pl.run.recipe import Recipe, flat_values
+from u2pl.run.sections import METHOD
 from u2pl.training.run_folder import FREE, OF_DATA, SUMMARY
 
 #: Entries of config.json that make no variant: what is the same for all runs or follows from the

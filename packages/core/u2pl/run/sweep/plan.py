@@ -16,9 +16,9 @@ from u2pl.methods.discovery import load_method
 from u2pl.model.folder import locate
 from u2pl.run.app import App
 from u2pl.run.early import check_early
-from u2pl.run.recipe import METHOD, Recipe
+from u2pl.run.recipe import Recipe
 from u2pl.run.request import LARGEST_SEED, Request
-from u2pl.run.sections import flat_keys
+from u2pl.run.sections import METHOD, flat_keys
 from u2pl.run.sweep.options import shared_options
 from u2pl.run.tracking import check_trackers
 
