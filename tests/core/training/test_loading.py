@@ -99,6 +99,37 @@ def test_what_happens_in_a_worker_is_said_and_ends_it(
     assert (type(caught.value) is RuntimeError) == (fail is not refuse and fail is not die)
 
 
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(), ConnectionRefusedError(), EOFError(), FileNotFoundError()]
+)
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_worker_may_end_while_it_hands_a_batch_over(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, ended: bool
+) -> None:
+    """Tensors follow through a socket of the worker's, which then fails as sockets do."""
+    monkeypatch.setattr(loading, "_ENDING", 5 if ended else 0.1)
+    before = active_children()
+    batches = load_batches(Failing(lambda: None), StepSampler(0, 5, 2), 1, torch.device("cpu"))
+    next(batches)
+    (worker,) = set(active_children()) - set(before)
+
+    def receive(queue: object, timeout: float) -> object:
+        if ended:
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+        raise error
+
+    monkeypatch.setattr("multiprocessing.queues.Queue.get", receive)
+    seen = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # by which PyTorch sees the end sooner
+    try:
+        with pytest.raises(LoadingError if ended else type(error)) as caught:
+            next(batches)
+    finally:
+        signal.signal(signal.SIGCHLD, seen)
+    assert str(caught.value).startswith("the system ended a data worker" if ended else "")
+    assert active_children() == before
+
+
 def test_a_worker_that_does_not_answer_is_ended() -> None:
     before, begin = active_children(), time.monotonic()
     batches = load_batches(

@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ STOPPING = tuple(
 )
 #: Batches that a worker has ready in front of the one in use.
 _AHEAD = 2
+#: Seconds in which the system is done with a worker that it ends.
+_ENDING = 1.0
 
 
 def load_batches(
@@ -42,7 +45,8 @@ def load_batches(
 
     However this ends, no worker is left: close it.
 
-    Raises LoadingError for what the dataset cannot read.
+    Raises LoadingError for what the dataset cannot read, and if a worker is ended while it hands
+    a batch over.
     """
     loader: DataLoader[tuple[Tensor, ...]] = DataLoader(
         dataset,
@@ -59,6 +63,10 @@ def load_batches(
     except UserError as error:  # from a worker the message starts with the worker's traceback
         prefix = rf"^{re.escape(UserError.__module__)}\.\w+: "
         raise LoadingError(re.sub(prefix, "", str(error).rstrip().splitlines()[-1])) from None
+    except (ConnectionError, EOFError, FileNotFoundError):  # what its end of the line may leave
+        if not wait([worker.sentinel for worker in getattr(batches, "_workers", [])], _ENDING):
+            raise
+        raise LoadingError(_ended(workers)) from None
     finally:
         _end_workers(batches)
 
@@ -124,7 +132,7 @@ def check_shared_memory(dataset: Dataset[tuple[Tensor, ...]], batch: int, worker
 
 def _failure(text: str, workers: int) -> str | None:
     """What to say of an error of PyTorch's; None if it is none of a worker."""
-    fewer = f"set fewer data.workers than {workers}, 0 for none"
+    fewer = _fewer(workers)
     if re.search(r"shared memory|Bus error|torch_\S+.*No space left", text):
         room = amount(shutil.disk_usage(SHARED).total) if SHARED.is_dir() else "too little"
         return (
@@ -132,10 +140,18 @@ def _failure(text: str, workers: int) -> str | None:
             "container more (docker run --shm-size=2g)"
         )
     if re.search(r"DataLoader worker \(pid\S* [\d, ]+\) (is killed by signal: |exited)", text):
-        return f"the system ended a data worker, mostly because the memory was full: {fewer}"
+        return _ended(workers)
     if "Too many open files" in text:
         return f"the system allows too few open files (ulimit -n) for the data workers: {fewer}"
     return None
+
+
+def _ended(workers: int) -> str:
+    return f"the system ended a data worker, mostly because the memory was full: {_fewer(workers)}"
+
+
+def _fewer(workers: int) -> str:
+    return f"set fewer data.workers than {workers}, 0 for none"
 
 
 def _leave_signals(worker: int) -> None:
