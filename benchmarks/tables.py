@@ -501,6 +501,31 @@ def large_images(file: Path) -> list[str]:
     ]
 
 
+def large_crops(file: Path) -> list[str]:
+    """Section of large_crops.py."""
+    figures = json.loads(file.read_text())
+    shape = figures["options"]
+    names = {"jpeg": "JPEG, from a copy", "geotiff": "TIFF in tiles"}
+    rows = [
+        "| photo | shrunk to | crop, ms | of the whole, ms | times |",
+        "|---|---|---|---|---|",
+    ]
+    for own in figures["rows"]:
+        parts, whole = (1000 * own["seconds"][name]["median"] for name in ("parts", "whole"))
+        rows.append(
+            f"| {names[own['kind']]} | {own['long_side'] or 'not'} | {parts:.0f} | {whole:.0f} "
+            f"| {ratio(own['times'])} |"
+        )
+    return [
+        heading("Speed of crops of large photos", figures),
+        circumstances(file.name, figures),
+        f"Photos of {shape['width']} x {shape['height']} pixels, crops of {shape['crop']} pixels "
+        "without labels; the last column is how many times as long a crop takes if the whole photo "
+        "is decoded for it:",
+        "\n".join(rows),
+    ]
+
+
 def adaptation_step_speed(file: Path) -> list[str]:
     """Section of step.py --app domain_adapt."""
     return step_speed(
@@ -620,6 +645,7 @@ BENCHMARKS = {
     "affinity": affinity_speed,
     "rank-weight": rank_speed,
     "large-image": large_images,
+    "large-crops": large_crops,
 }
 
 

@@ -133,7 +133,8 @@ class RareClassStream(Stream):
         """The augmented sample at a global position >= 0."""
         rng = self.generator(position)
         class_id, row = self._choose(rng)
-        image, mask = self.source.image(self.ids[row]), self.source.mask(self.ids[row])
+        id = self.ids[row]
+        image, mask = self.source.image_to_cut(id), self.source.mask_to_cut(id)
         available = min(self.config.min_pixels, int(self.counts[row, class_id]))
         demand = self.config.crop_ratio * available
         for _ in range(1 + self.config.retries):

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from u2pl.counting import amount
+from u2pl.data.file_source import FileSource
 from u2pl.data.ids import few
+from u2pl.data.large_photos import LARGE, LIMIT, copy_size, limit
 from u2pl.data.mask_checks import is_blended
 from u2pl.data.orientation import STORED, UPRIGHT
 from u2pl.data.reading import read_facing, read_photo_header
 from u2pl.data.source import Source
 from u2pl.errors import UserError
+from u2pl.files import cache_folder
 
 #: Photos whose headers are looked at, and masks that are decoded, evenly spread.
 PHOTOS, MASKS = 100, 8
 
 
 def photo_notes(source: Source, ids: Sequence[str]) -> list[str]:
-    """Notes on photos that EXIF turns, and on those of many bits, by their headers.
+    """Notes on photos that EXIF turns, on those of many bits and on large ones, by their headers.
 
     Files that cannot be read are left to those who need them.
     """
-    return list(_photo_notes(source, few(ids, PHOTOS)))
+    looked_at = few(ids, PHOTOS)
+    return [*_photo_notes(source, looked_at), *_large_notes(source, looked_at, len(ids))]
 
 
 def mask_doubts(source: Source, ids: Sequence[str]) -> list[str]:
@@ -78,6 +83,33 @@ def _photo_notes(source: Source, ids: Sequence[str]) -> Iterator[str]:
             f"{deep} {looked} hold more than 8 bits per channel: each is scaled by the smallest of "
             "8, 10, 12, 14 and 16 bits that its values need"
         )
+
+
+def _large_notes(source: Source, ids: Sequence[str], total: int) -> Iterator[str]:
+    if not isinstance(source, FileSource):
+        return
+    sizes = []
+    for id in ids:
+        try:
+            file = source.files(id)[0]
+            sizes.append(copy_size(file) if isinstance(file, Path) else 0)
+        except UserError:
+            continue
+    if not any(sizes):
+        return
+    large = (
+        f"{sum(map(bool, sizes))} of {len(ids)} photos looked at have {LARGE // 10**6} megapixels "
+        "or more"
+    )
+    folder, most = cache_folder(), limit()
+    if folder is None or not most:
+        yield f"{large}: each crop decodes the whole photo, since no copies are kept ({LIMIT}=0)"
+        return
+    needed = sum(sizes) / len(ids) * total
+    yield (
+        f"{large}: crops are cut from decoded copies in {folder}, which take about "
+        f"{amount(needed)}, at most {amount(most)} ({LIMIT} sets it, 0 for no copies)"
+    )
 
 
 def _mask_doubts(source: Source, ids: Sequence[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from u2pl.data.ids import check_ids, composed
+from u2pl.data.large_photos import Cuttable, is_large, kept, large_photo
 from u2pl.data.orientation import Size
 from u2pl.data.reading import check_range, check_size, read_ids, read_rgb, size_of_mask
 from u2pl.data.source import Source
@@ -59,6 +60,20 @@ class FileSource(Source):
             str(self._image_file(id)),
             upright=lambda facing: facing.drawn_upright(self.mask_size(id), self.exif),
         )
+
+    def image_to_cut(self, id: str) -> Cuttable:
+        file = self.files(id)[0]
+        if isinstance(file, Path) and is_large(file):
+            facts = ("image", self.exif, self.mask_size(id))
+            return large_photo(file, facts, lambda: np.asarray(self.image(id)))
+        return self.image(id)
+
+    def mask_to_cut(self, id: str) -> np.ndarray:
+        image, mask = self.files(id)
+        if isinstance(image, Path) and isinstance(mask, Path) and is_large(image):
+            facts = ("mask", type(self).__qualname__, id, self.classes, self.label_facts())
+            return kept([image, mask], facts, lambda: self.mask(id))
+        return self.mask(id)
 
     def mask_size(self, id: str) -> Size | None:
         return size_of_mask(self.masks.get(id))

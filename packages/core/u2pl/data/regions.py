@@ -114,6 +114,10 @@ class Blocks(Regions):
         tags: of its first image, for which `_fits` holds.
     """
 
+    #: Whether a small rectangle takes little: without compression, or from tiles, since of a strip
+    #: the whole rows are decoded.
+    reads_little: bool
+
     def __init__(self, path: Path, tags: TiffImagePlugin.ImageFileDirectory_v2) -> None:
         super().__init__(int(tags[256]), int(tags[257]))
         self._path, self._tiled = path, TiffImagePlugin.TILEOFFSETS in tags
@@ -127,6 +131,7 @@ class Blocks(Regions):
             self._block = self.width, int(tags[TiffImagePlugin.ROWSPERSTRIP])
             places = TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.STRIPBYTECOUNTS
         self.by_rows = not self._tiled
+        self.reads_little = self._tiled or tags.get(TiffImagePlugin.COMPRESSION, _RAW) == _RAW
         if min(self._block) < 1:
             raise ValueError("a block without pixels")
         self._offsets, self._sizes = (tuple(map(int, tags[tag])) for tag in places)
@@ -228,13 +233,17 @@ def open_regions(path: Path, stored_pixels: bool = False) -> Regions:
 
     Raises UserError if the file is missing, too large or no image.
     """
+    return blocks_of(path) or Decoded(np.array(read_rgb(path, upright=not stored_pixels)))
+
+
+def blocks_of(path: Path) -> Blocks | None:
+    """The blocks of a TIFF that EXIF does not turn; None if it has none to decode by themselves.
+
+    Raises UserError if the file is missing, too large or no image.
+    """
     header = read_photo_header(path)
-    blocks = None if header.deep or header.facing.tag != 1 else _blocks(path)
-    return blocks or Decoded(np.array(read_rgb(path, upright=not stored_pixels)))
-
-
-def _blocks(path: Path) -> Blocks | None:
-    """The file's blocks; None if it has none that can be decoded by themselves."""
+    if header.deep or header.facing.tag != 1:
+        return None
     try:
         with open_image(path) as image:
             if not isinstance(image, TiffImagePlugin.TiffImageFile):

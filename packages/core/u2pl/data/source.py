@@ -13,6 +13,7 @@ from PIL import Image
 from u2pl.data.channels import Stack, channels_of
 from u2pl.data.geo.scaling import Scaling
 from u2pl.data.ids import check_ids, read_lines
+from u2pl.data.large_photos import Cuttable
 from u2pl.data.orientation import STORED, Size
 from u2pl.errors import UserError
 
@@ -69,6 +70,14 @@ class Source(ABC):
     @abstractmethod
     def image(self, id: str) -> Image.Image | Stack:
         """Decode an image, a photo to RGB; UserError if it is missing or broken."""
+
+    def image_to_cut(self, id: str) -> Cuttable:
+        """As `image`, for one crop: of a large one only the part that the crop needs is read."""
+        return self.image(id)
+
+    def mask_to_cut(self, id: str) -> np.ndarray:
+        """As `mask`, for one crop; not to be written to."""
+        return self.mask(id)
 
     @abstractmethod
     def has_mask(self, id: str) -> bool:

@@ -13,13 +13,11 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from u2pl import distributed
 from u2pl.data.boxes import boxes_in_crop
-from u2pl.data.channels import Stack
 from u2pl.data.ids import first_three
 from u2pl.data.source import Source
 from u2pl.data.transforms import TrainSample, TrainTransform
@@ -113,27 +111,24 @@ class Stream(Dataset[TrainSample]):
 
     def __getitem__(self, position: int) -> TrainSample:
         """The augmented sample at a global position >= 0."""
-        id, image = self._shown(position)
-        geometry = self.transform.draw(image.size, self.generator(position))
+        if self.masks != "extra":
+            return self._cut(self.id(position), self.generator(position))
+        for further in range(TRIED):  # the next unlabelled image that can be read
+            try:
+                return self._cut(self.id(position + further), self.generator(position))
+            except UserError as error:
+                self._broken[self._place(position + further)] = 1
+                last = error
+        raise last
+
+    def _cut(self, id: str, rng: np.random.Generator) -> TrainSample:
+        image = self.source.image_to_cut(id)
+        geometry = self.transform.draw(image.size, rng)
         sample = self.transform.cut(image, self._mask(id), geometry)
         if self.boxes is None:
             return sample
         own = boxes_in_crop(self.boxes.get(id, NO_BOXES), geometry)
         return sample._replace(boxes=torch.from_numpy(own))
-
-    def _shown(self, position: int) -> tuple[str, Image.Image | Stack]:
-        """The image at a position; of unlabelled ones the next that can be read."""
-        if self.masks != "extra":
-            id = self.id(position)
-            return id, self.source.image(id)
-        for further in range(TRIED):
-            id = self.id(position + further)
-            try:
-                return id, self.source.image(id)
-            except UserError as error:
-                self._broken[self._place(position + further)] = 1
-                last = error
-        raise last
 
     def generator(self, position: int) -> np.random.Generator:
         """A new random generator, seeded by the position."""
@@ -143,7 +138,7 @@ class Stream(Dataset[TrainSample]):
         if self.masks == "never" or not self.source.has_mask(id):
             return None
         try:
-            return self.source.mask(id)
+            return self.source.mask_to_cut(id)
         except UserError:
             if self.masks == "needed":
                 raise

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from u2pl.data.channels import Stack
+from u2pl.data.large_photos import Cuttable
 from u2pl.errors import UserError
 from u2pl.maps import shrink_factor
 from u2pl.notation import IGNORE, padding
@@ -65,7 +65,7 @@ class TrainTransform:
         self.long_side, self.void_rows = long_side, void_rows
 
     def __call__(
-        self, image: Image.Image | Stack, mask: np.ndarray | None, rng: np.random.Generator
+        self, image: Cuttable, mask: np.ndarray | None, rng: np.random.Generator
     ) -> TrainSample:
         """Cut a sample from an image and its mask, uint8 [H, W]; always draws four numbers."""
         return self.cut(image, mask, self.draw(image.size, rng))
@@ -98,9 +98,7 @@ class TrainTransform:
         label[: geometry.size[1], : geometry.size[0]] = ids[:, ::-1] if geometry.mirror else ids
         return label
 
-    def cut(
-        self, image: Image.Image | Stack, mask: np.ndarray | None, geometry: Geometry
-    ) -> TrainSample:
+    def cut(self, image: Cuttable, mask: np.ndarray | None, geometry: Geometry) -> TrainSample:
         """Cut an image and its mask, uint8 [H, W], as drawn for the image's size."""
         width, height = geometry.size
         pixels = np.asarray(
