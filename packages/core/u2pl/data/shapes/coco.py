@@ -114,10 +114,9 @@ def region_of(segmentation: Any, where: str) -> Polygons | Runs:
 
 def box_of(box: object, where: str) -> Polygons:
     """The region of a box `[x, y, w, h]`, called `where` in errors; UserError if it is none."""
-    found = points(box, where)
-    if len(found) != 2:
+    if len(entries(box, where)) != 4:
         raise UserError(f"{where} is {shown(box)}: it must be x, y, width and height")
-    (x, y), (width, height) = found
+    (x, y), (width, height) = points(box, where)
     return Polygons((rectangle((x, y, x + width, y + height)),))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from u2pl.counting import Counting, silently
 from u2pl.data.classes import ClassFile, read_class_file
 from u2pl.data.file_source import IdList
-from u2pl.data.meta import BACKGROUND, IGNORED, UNLABELLED, Meta, read_meta
+from u2pl.data.meta import BACKGROUND, IGNORED, UNLABELLED, read_meta
 from u2pl.data.orientation import UPRIGHT, Size
 from u2pl.data.own_photos import CLASSES, META, OwnPhotos
 from u2pl.data.shapes.drawing import Drawing
@@ -25,7 +25,6 @@ from u2pl.data.shapes.meaning import (
     notes_on_case,
     read_meaning,
 )
-from u2pl.errors import UserError
 from u2pl.files import expanded
 
 
