@@ -241,7 +241,7 @@ def test_rows_of_null_are_unlabelled_and_empty_ones_as_somebody_says(save: Save)
             "where shapes overlap the later one is on top",
             "pixels in no shape are background, class 0",
             "1 annotated rows have no shapes: they are read as unlabelled; ?empty=background "
-            "behind SCHEME:PATH reads them as background",
+            "behind hf:NAME reads them as background",
         )
         with pytest.raises(UserError, match=f"{name}: row 'train/000002' has no mask: add one"):
             source.mask("train/000002")

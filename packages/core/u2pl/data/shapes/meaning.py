@@ -124,21 +124,20 @@ def choice(name: str, value: str | None, known: tuple[str, str]) -> str:
     return value or ""
 
 
-def note_on_empty(what: str, taken: str, file: str = "") -> str:
+def note_on_empty(what: str, taken: str, behind: str, file: str = "") -> str:
     """What images without shapes are read as, and how to read them otherwise.
 
     Args:
         what: how many there are, in words.
         taken: what they are read as, BACKGROUND or UNLABELLED.
+        behind: what an option stands behind.
         file: in which that can be said too, if there is one.
     """
     other = UNLABELLED if taken == BACKGROUND else BACKGROUND
     read = "background alone" if taken == BACKGROUND else "unlabelled"
-    ways = f'empty = "{other}" in {file}, or ' if file else ""
-    return (
-        f"{what} have no shapes: they are read as {read}; {ways}?empty={other} behind SCHEME:PATH"
-        f"{',' if file else ''} reads them as {other}"
-    )
+    option = f"?empty={other} behind {behind}"
+    ways = f'empty = "{other}" in {file}, or {option},' if file else option
+    return f"{what} have no shapes: they are read as {read}; {ways} reads them as {other}"
 
 
 def notes_on_case(used: Collection[str], advice: str) -> list[str]:

@@ -175,7 +175,9 @@ class Drawn(OwnPhotos):
         if found.order and listed.path == found.where:
             notes.append(f"the classes are the labels in {found.order}; a {CLASSES} names others")
         if empty:
-            notes.append(note_on_empty(f"{empty} annotated images", self.empty, META))
+            notes.append(
+                note_on_empty(f"{empty} annotated images", self.empty, "SCHEME:PATH", META)
+            )
         notes += notes_on_case(found.used, f"correct the labels, or merge them in {META}")
         if found.boxes:
             notes.append(note_on_boxes(found.boxes))

@@ -159,13 +159,14 @@ class HubObjects(Rows):
         said = {id for s, one in found.items() for id in compress(self.rows[s], ~one.null)}
         self.bare = {id for s, one in found.items() for id in compress(self.rows[s], one.empty)}
         self.take_masked(said if self.empty == BACKGROUND else said - self.bare)
+        bare = f"{len(self.bare)} annotated rows"
         boxes = sum(one.boxes for one in found.values())
         self.notes = (
             self._note_on_rows(len(said)),
             *([listed.note] if listed.note else []),
             self.meaning.note_on_outside(),
             *([_ALPHABET] if layout.texts and not own else []),
-            *([note_on_empty(f"{len(self.bare)} annotated rows", self.empty)] if self.bare else []),
+            *([note_on_empty(bare, self.empty, "hf:NAME")] if self.bare else []),
             *notes_on_case(labels, "correct the labels"),
             *([note_on_boxes(boxes)] if boxes else []),
         )
