@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from u2pl.data.classes import ClassFile, clear_palette, read_class_file
 from u2pl.data.ids import hold_out, split_of
 from u2pl.data.orientation import UPRIGHT
 from u2pl.data.reading import read_rgb
@@ -133,6 +134,30 @@ class Rows(Source):
         """The error for a row that has no mask."""
         advice = self.where_masks_lack("add one, or use the row without label")
         return UserError(f"{self.name}: row {id!r} has no mask: {advice}")
+
+
+def class_file_of(name: str, tables: Tables, file: str | None) -> ClassFile:
+    """The classes that a file names, or else a column `classes` of class labels.
+
+    Args:
+        name: of the dataset, as on the command line.
+        tables: by split.
+        file: as on the command line.
+
+    Raises UserError if nothing names them, or as `read_class_file`.
+    """
+    if file is not None:
+        return read_class_file(expanded(file))
+    for table in tables.values():
+        feature: Any = table.features.get("classes")
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+        if names:
+            bare = (False,) * len(names)
+            return ClassFile(Path(name), tuple(names), clear_palette(names), bare)
+    raise UserError(
+        f"hf:{name} does not name its classes: write hf:{name}?classes=FILE with one name per "
+        "line, line 1 = id 0"
+    )
 
 
 def _files_of(table: Dataset, columns: Sequence[str]) -> Dataset:

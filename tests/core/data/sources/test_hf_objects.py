@@ -17,9 +17,10 @@ from PIL import Image
 
 from harness.labelled import CAT, CLASSES, DOG, MASK
 from u2pl.counting import silently
+from u2pl.data.content import photo_notes
 from u2pl.data.conversion import convert
 from u2pl.data.opening import open_source
-from u2pl.data.sources import hf
+from u2pl.data.shapes import hf_source
 from u2pl.errors import UserError, one_line
 
 datasets = pytest.importorskip("datasets")
@@ -195,13 +196,9 @@ LAYOUTS: dict[str, tuple[list[dict[str, Any]], Any, Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_masks_are_those_of_the_same_objects_in_a_file_of_coco(
-    layout: str, save: Save, tmp_path: Path
-) -> None:
-    objects, row, feature, column = LAYOUTS[layout]
-    (tmp_path / "a.png").write_bytes(photo()["bytes"])
-    content = {
+def coco_content(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    """A file of COCO with the objects of a.png."""
+    return {
         "images": [{"id": 1, "file_name": "a.png"}],
         "categories": [{"id": number, "name": name} for number, name in enumerate(NAMES)],
         "annotations": [
@@ -210,7 +207,15 @@ def test_masks_are_those_of_the_same_objects_in_a_file_of_coco(
             for each in objects
         ],
     }
-    (tmp_path / "a.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_masks_are_those_of_the_same_objects_in_a_file_of_coco(
+    layout: str, save: Save, tmp_path: Path
+) -> None:
+    objects, row, feature, column = LAYOUTS[layout]
+    (tmp_path / "a.png").write_bytes(photo()["bytes"])
+    (tmp_path / "a.json").write_text(json.dumps(coco_content(objects)))
     coco = open_source(f"coco:{tmp_path / 'a.json'}")
     source = open_source(save(table([row], feature, column)))
     np.testing.assert_array_equal(source.mask("train/000000"), coco.mask("a"))
@@ -312,6 +317,21 @@ def test_runs_tell_which_way_up_too(save: Save) -> None:
     assert source.image("train/000000").size == (8, 6)
 
 
+def test_a_turned_photo_with_a_broken_mask_is_read_as_one_without(
+    save: Save, tmp_path: Path
+) -> None:
+    broken = [{"category": 0, "segmentation": [[1.0, 2.0, 3.0]]}]
+    (tmp_path / "a.png").write_bytes(photo(6)["bytes"])
+    (tmp_path / "a.json").write_text(json.dumps(coco_content(broken)))
+    feature = objects_of(segmentation=RINGS)
+    hub = open_source(save(table([broken], feature, image=[photo(6)])))
+    for source, id in ((open_source(f"coco:{tmp_path / 'a.json'}"), "a"), (hub, "train/000000")):
+        assert source.image(id).size == (6, 8)
+        assert "1 are read upright, where no mask's size tells" in photo_notes(source, [id])[0]
+        with pytest.raises(UserError, match=r"segmentation\[0\] is a list of 3"):
+            source.mask(id)
+
+
 def test_nothing_of_an_object_is_read_before_its_mask_is(
     save: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,7 +343,7 @@ def test_nothing_of_an_object_is_read_before_its_mask_is(
     def read(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(hf, "drawing_of_row", read)
+    monkeypatch.setattr(hf_source, "drawing_of_row", read)
     source = open_source(text)
     assert source.has_mask("train/000001") and source.fingerprint() == other.fingerprint()
     assert source.image("train/000001").size == (8, 6)
@@ -335,10 +355,10 @@ def test_the_fingerprint_follows_the_objects_and_not_how_they_are_stored(
     feature, sides = objects_of(segmentation=RINGS), {"width": [8] * 3, "height": [6] * 3}
     whole = table([BOTH, None, BOTH], feature, **sides)
     source = open_source(save(whole, "whole"))
-    whole.to_parquet(tmp_path / "train.parquet", batch_size=1)
-    parts = datasets.concatenate_datasets([whole.select([0]), whole.select([1, 2])])
+    whole.to_parquet(tmp_path / "train.parquet")
     assert open_source(f"hf:{tmp_path / 'train.parquet'}").fingerprint() == source.fingerprint()
-    assert open_source(save(parts, "parts")).fingerprint() == source.fingerprint()
+    datasets.DatasetDict(train=whole).save_to_disk(tmp_path / "parts", num_shards={"train": 2})
+    assert open_source(f"hf:{tmp_path / 'parts'}").fingerprint() == source.fingerprint()
     moved = [BOTH[0], BOTH[1] | {"segmentation": [[*DOG_RING[:-1], 4.5]]}]
     turned = objects_of(datasets.ClassLabel(names=["dog", "cat"]), segmentation=RINGS)
     others = [

@@ -25,6 +25,7 @@ from u2pl.data.shapes.meaning import (
     notes_on_case,
     read_meaning,
 )
+from u2pl.errors import UserError
 from u2pl.files import expanded
 
 
@@ -144,7 +145,10 @@ class Drawn(OwnPhotos):
         return self.meaning.mask(drawing, photo, str(self.images[id]), self.exif)
 
     def mask_size(self, id: str) -> Size | None:
-        return self.annotations.drawings[id].size if id in self.masks else None
+        try:
+            return self.annotations.drawings[id].size if id in self.masks else None
+        except UserError:  # whoever needs the mask will say so
+            return None
 
     def label_facts(self) -> tuple[object, ...]:
         facts = (self.annotations.digest, *self.meaning.facts())
