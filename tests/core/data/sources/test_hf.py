@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from u2pl.data.opening import open_source
-from u2pl.data.sources.hf import Hub
+from u2pl.data.sources.hf import open_scheme
 from u2pl.errors import UserError
 
 datasets = pytest.importorskip("datasets")
@@ -107,7 +107,7 @@ def test_class_names_may_be_in_the_features(tmp_path: Path) -> None:
         {**_columns(3), "classes": [[0], [1], [0, 1]]}, features=features
     )
     table.save_to_disk(tmp_path / "saved")
-    assert Hub(str(tmp_path / "saved")).classes == ("sky", "sea")
+    assert open_scheme(str(tmp_path / "saved")).classes == ("sky", "sea")
 
 
 def test_wrong_tables_say_what_to_do(tmp_path: Path, names: str) -> None:
@@ -118,14 +118,16 @@ def test_wrong_tables_say_what_to_do(tmp_path: Path, names: str) -> None:
     )
     datasets.Dataset.from_dict({"photo": [1]}).save_to_disk(tmp_path / "no_image")
     _table(3, size=(4, 5)).to_parquet(tmp_path / "sizes.parquet")
-    with pytest.raises(UserError, match=r"write hf:.*no_mask\.parquet\?classes=FILE"):
-        Hub(str(tmp_path / "no_mask.parquet"))
+    with pytest.raises(UserError, match=r"write hf:.*sizes\.parquet\?classes=FILE"):
+        open_scheme(str(tmp_path / "sizes.parquet"))
     for name in ("no_mask.parquet", "classification"):
-        with pytest.raises(UserError, match="no column of mask images"):
-            Hub(str(tmp_path / name), file)
+        with pytest.raises(UserError, match="no column of mask images, and none of objects"):
+            open_scheme(str(tmp_path / name), file)
     with pytest.raises(UserError, match="no column 'image', it has photo"):
-        Hub(str(tmp_path / "no_image"), file)
-    source = Hub(str(tmp_path / "sizes.parquet"), file)
+        open_scheme(str(tmp_path / "no_image"), file)
+    with pytest.raises(UserError, match="masks are images in the column mask: leave them out"):
+        open_scheme(str(tmp_path / "sizes.parquet"), file, empty="background")
+    source = open_scheme(str(tmp_path / "sizes.parquet"), file)
     with pytest.raises(
         UserError,
         match=r"sizes: mask of train/000001 is 5x4, but .* sizes: image of train/000001 is 6x4",
@@ -139,11 +141,11 @@ def test_wrong_tables_say_what_to_do(tmp_path: Path, names: str) -> None:
 
 def test_no_file_and_no_network_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"does not exist: give a \.parquet file"):
-        Hub(str(tmp_path / "gone.parquet"))
+        open_scheme(str(tmp_path / "gone.parquet"))
     (tmp_path / "broken.parquet").write_bytes(b"no parquet")
     for name in (str(tmp_path / "broken.parquet"), "nobody/nothing"):
         with pytest.raises(UserError, match="cannot be loaded") as caught:
-            Hub(name)
+            open_scheme(name)
         assert "\n" not in str(caught.value)
 
 
@@ -157,7 +159,7 @@ def test_paths_mean_what_they_say(tmp_path: Path, folder: str) -> None:
     if "?" not in folder:  # which begins the options
         file = open_source(f"hf:{tmp_path / folder / 'train-0.parquet'}?{names}")
         assert file.image("train/000003").getpixel((0, 0)) == (3, 3, 3)
-    source = Hub(str(tmp_path / folder), str(tmp_path / folder / "classes.txt"))
+    source = open_scheme(str(tmp_path / folder), str(tmp_path / folder / "classes.txt"))
     assert (len(source.split("train")), len(source.split("val"))) == (4, 4)
 
 
@@ -174,11 +176,11 @@ def test_painted_and_turned_rows_are_understood(tmp_path: Path) -> None:
         tmp_path / "a.parquet"
     )
     (tmp_path / "bare.txt").write_text("background\ncat\n")
-    bare = Hub(str(tmp_path / "a.parquet"), str(tmp_path / "bare.txt"))
+    bare = open_scheme(str(tmp_path / "a.parquet"), str(tmp_path / "bare.txt"))
     with pytest.raises(UserError, match=r"mask of train/000000 is a RGB image.*doctor proposes"):
         bare.mask("train/000000")
     (tmp_path / "classes.txt").write_text("background 0 0 0\ncat 128 0 0\n")
-    source = Hub(str(tmp_path / "a.parquet"), str(tmp_path / "classes.txt"))
+    source = open_scheme(str(tmp_path / "a.parquet"), str(tmp_path / "classes.txt"))
     assert source.mask("train/000000").tolist() == [[0, 1] * 3] * 4
     assert source.image("train/000000").size == (6, 4) == source.image("train/000001").size
     assert source.fingerprint() != bare.fingerprint()

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from u2pl.counting import Counting, OnProgress, silently
+from u2pl.data.orientation import Size
 from u2pl.data.shapes.drawing import Drawing, Polygons, Runs, Shape, rectangle
 from u2pl.data.shapes.fields import entries, fields, points, shown, whole, word
 from u2pl.data.shapes.filling import uncompressed
@@ -63,39 +64,47 @@ class Instances(NamedTuple):
         shapes = []
         for number, category, segmentation in objects:
             place = f"annotation {shown(number)}"
-            region = region_of(segmentation, f"{where}: {place}")
-            if isinstance(region, Runs):
-                if size not in (None, region.box[2:]):
-                    width, height = region.box[2:]
-                    raise UserError(
-                        f"{where}: {place} has runs of an image of {width}x{height}, but the "
-                        f"image is {size[0]}x{size[1]}: correct its segmentation"
-                    )
-                size = region.box[2], region.box[3]
+            region = region_of(segmentation, f"{where}: {place}: segmentation")
             shapes.append(Shape(self.categories[category], region, place))
-        return Drawing(where, size, tuple(shapes))
+        return drawing_of(where, size, shapes)
+
+
+def drawing_of(where: str, size: Size | None, shapes: Sequence[Shape]) -> Drawing:
+    """The drawing that some objects make, of the size that their runs have if none is stated.
+
+    Raises UserError if runs are of an image of another size.
+    """
+    for shape in shapes:
+        if isinstance(shape.region, Runs):
+            width, height = shape.region.box[2:]
+            if size not in (None, (width, height)):
+                raise UserError(
+                    f"{where}: {shape.place} has runs of an image of {width}x{height}, but the "
+                    f"image is {size[0]}x{size[1]}: correct its segmentation"
+                )
+            size = width, height
+    return Drawing(where, size, tuple(shapes))
 
 
 def region_of(segmentation: Any, where: str) -> Polygons | Runs:
     """The region of an object.
 
     Args:
-        segmentation: polygons `[x, y, x, y, ...]`; or `{"size": [H, W], "counts": runs}`, with runs
-            as a list or compressed to a text; or `{"bbox": [x, y, w, h]}`.
-        where: the object, in errors.
+        segmentation: polygons `[x, y, x, y, ...]` or `[[x, y], [x, y], ...]`, or a single one; or
+            `{"size": [H, W], "counts": runs}`, with runs as a list or compressed to a text; or
+            `{"bbox": [x, y, w, h]}`.
+        where: the object's segmentation, in errors.
 
     Raises:
         UserError: It is nothing of the kind.
     """
-    where = f"{where}: segmentation"
     if isinstance(segmentation, list):
-        if segmentation and not isinstance(segmentation[0], list):
+        if _is_ring(segmentation):
             segmentation = [segmentation]  # as some programs write a single polygon
         return Polygons(tuple(points(ring, f"{where}[{i}]") for i, ring in enumerate(segmentation)))
     found = fields(segmentation, where)
     if "bbox" in found:
-        (x, y), (width, height) = _four(found["bbox"], where)
-        return Polygons((rectangle((x, y, x + width, y + height)),))
+        return box_of(found["bbox"], f"{where}: bbox")
     size = found.get("size")
     if not isinstance(size, list) or len(size) != 2:
         raise UserError(f"{where}.size is {shown(size)}: it must be height and width")
@@ -103,15 +112,27 @@ def region_of(segmentation: Any, where: str) -> Polygons | Runs:
     return Runs(_counts(found.get("counts"), f"{where}.counts"), (0, 0, width, height), True)
 
 
-def _four(box: object, where: str) -> np.ndarray:
-    found = points(box, f"{where}: bbox")
-    if len(found) != 2:
-        raise UserError(f"{where}: bbox is {shown(box)}: it must be x, y, width and height")
-    return found
+def box_of(box: object, where: str) -> Polygons:
+    """The region of a box `[x, y, w, h]`, called `where` in errors; UserError if it is none."""
+    if len(entries(box, where)) != 4:
+        raise UserError(f"{where} is {shown(box)}: it must be x, y, width and height")
+    (x, y), (width, height) = points(box, where)
+    return Polygons((rectangle((x, y, x + width, y + height)),))
+
+
+def _is_ring(found: list[Any]) -> bool:
+    """Whether a list holds the corners of one polygon, in turn or as pairs, and not polygons."""
+    pairs = len(found) > 2 and all(
+        isinstance(each, list) and len(each) == 2 and not isinstance(each[0], list)
+        for each in found
+    )
+    return pairs or (bool(found) and not isinstance(found[0], list))
 
 
 def _counts(counts: object, where: str) -> np.ndarray:
     try:
+        if isinstance(counts, bytes):  # as COCO's own program makes them
+            counts = counts.decode("latin-1")
         lengths = uncompressed(counts) if isinstance(counts, str) else entries(counts, where)
         found = np.asarray(lengths)
         if found.dtype.kind != "i" and len(lengths):

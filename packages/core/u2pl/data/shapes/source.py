@@ -11,21 +11,22 @@ from pathlib import Path
 import numpy as np
 
 from u2pl.counting import Counting, silently
-from u2pl.data.classes import (
-    ClassFile,
-    class_list,
-    is_background,
-    read_class_file,
-)
+from u2pl.data.classes import ClassFile, read_class_file
 from u2pl.data.file_source import IdList
-from u2pl.data.meta import BACKGROUND, IGNORED, UNLABELLED, Meta, read_meta
+from u2pl.data.meta import BACKGROUND, IGNORED, UNLABELLED, read_meta
 from u2pl.data.orientation import UPRIGHT, Size
 from u2pl.data.own_photos import CLASSES, META, OwnPhotos
-from u2pl.data.reading import read_facing
-from u2pl.data.shapes.drawing import Drawing, paint
-from u2pl.errors import UserError, did_you_mean
+from u2pl.data.shapes.drawing import Drawing
+from u2pl.data.shapes.meaning import (
+    choice,
+    classes_of_labels,
+    note_on_boxes,
+    note_on_empty,
+    notes_on_case,
+    read_meaning,
+)
+from u2pl.errors import UserError
 from u2pl.files import expanded
-from u2pl.notation import IGNORE
 
 
 @dataclass(frozen=True)
@@ -101,18 +102,19 @@ class Drawn(OwnPhotos):
         self.name = root.resolve().name
         listed = _classes(root, annotations)
         meta = read_meta(root / META, listed.names, listed.path.name, drawn=True)
-        self.outside = _choice("outside", outside, (BACKGROUND, IGNORED)) or meta.outside
-        meta = self._without_background(meta, listed)
-        self.classes, moved = meta.remaining(listed.names)
-        self.palette = listed.palette[[moved.index(id) for id in range(len(self.classes))]]
         self.take_facts(meta)
-        ids = [IGNORE if id < 0 else id for id in moved]
-        self.ids_of = _ids_of_labels(listed, ids, annotations)
-        # ids[0] is that of the background, if there is one
-        has = is_background(0, listed.names[0]) and self.outside != IGNORED
-        self.background = ids[0] if has else IGNORE
-        default = UNLABELLED if self.background == IGNORE else annotations.empty_is
-        self.empty = _choice("empty", empty, (BACKGROUND, UNLABELLED)) or meta.empty or default
+        outside = choice("outside", outside, (BACKGROUND, IGNORED)) or meta.outside
+        own = listed.path.name == CLASSES and listed.path != annotations.where
+        written = own or listed.names[0] in annotations.labels
+        self.meaning = read_meaning(
+            listed, written, annotations.used, annotations.where, meta._replace(outside=outside)
+        )
+        self.classes, self.palette = self.meaning.classes, self.meaning.palette
+        self.empty = (
+            choice("empty", empty, (BACKGROUND, UNLABELLED))
+            or meta.empty
+            or self.meaning.of_empty(annotations.empty_is)
+        )
         self.images = annotations.images
         self.masks = {
             id: file
@@ -138,21 +140,18 @@ class Drawn(OwnPhotos):
         """
         if id not in self.masks:
             super().mask(id)  # raises
-        drawing, stored = self.annotations.drawings[id], self.files(id)[0]
-        faced = read_facing(stored, str(self.images[id]))
-        size = drawing.size or (faced.upright if self.exif == UPRIGHT else faced.size)
-        if size not in (faced.size, faced.upright):
-            raise UserError(
-                f"{drawing.where} is of an image of {size[0]}x{size[1]}, but {self.images[id]} is "
-                f"{faced.size[0]}x{faced.size[1]}: restore the image on which the shapes were drawn"
-            )
-        return paint(drawing, size[::-1], self.ids_of, self.background)
+        photo = self.files(id)[0]
+        drawing = self.annotations.drawings[id]
+        return self.meaning.mask(drawing, photo, str(self.images[id]), self.exif)
 
     def mask_size(self, id: str) -> Size | None:
-        return self.annotations.drawings[id].size if id in self.masks else None
+        try:
+            return self.annotations.drawings[id].size if id in self.masks else None
+        except UserError:  # whoever needs the mask will say so
+            return None
 
     def label_facts(self) -> tuple[object, ...]:
-        facts = (self.annotations.digest, self.background, tuple(sorted(self.ids_of.items())))
+        facts = (self.annotations.digest, *self.meaning.facts())
         return (*(() if self.exif == UPRIGHT else (self.exif,)), *facts)
 
     def where_masks_lack(self, advice: str) -> str:
@@ -165,19 +164,6 @@ class Drawn(OwnPhotos):
             )
         return advice
 
-    def _without_background(self, meta: Meta, listed: ClassFile) -> Meta:
-        """Without the background that nobody drew or named, if pixels in no shape are ignored."""
-        own = listed.path.name == CLASSES and listed.path != self.annotations.where
-        written = own or listed.names[0] in self.annotations.labels
-        if written or self.outside != IGNORED:
-            return meta
-        if len(listed.names) < 3:
-            raise UserError(
-                f"{listed.path} has shapes of {listed.names[1]} alone, and outside is {IGNORED}: "
-                "at least 2 classes are needed"
-            )
-        return meta._replace(ignore=(*meta.ignore, listed.names[0]))
-
     def _notes(self, listed: ClassFile) -> list[str]:
         found = self.annotations
         drawn, empty = len(found.files) - len(found.empty), len(found.empty)
@@ -189,47 +175,20 @@ class Drawn(OwnPhotos):
         ]
         if listed.note:
             notes.append(listed.note)
-        if self.background == IGNORE:
-            why = "" if self.outside else ", since no class is called background"
-            notes.append(f"pixels in no shape are ignored{why}")
-        else:
-            notes.append(
-                f"pixels in no shape are {self.classes[self.background]}, class {self.background}"
-            )
+        notes.append(self.meaning.note_on_outside())
         if found.order and listed.path == found.where:
             notes.append(f"the classes are the labels in {found.order}; a {CLASSES} names others")
         if empty:
-            other = UNLABELLED if self.empty == BACKGROUND else BACKGROUND
-            taken = "background alone" if self.empty == BACKGROUND else "unlabelled"
             notes.append(
-                f"{empty} annotated images have no shapes: they are read as {taken}; "
-                f'empty = "{other}" in {META}, or ?empty={other} behind SCHEME:PATH, reads them as '
-                f"{other}"
+                note_on_empty(f"{empty} annotated images", self.empty, "SCHEME:PATH", META)
             )
-        alike = Counter(label.casefold() for label in found.used)
-        if twins := [label for label in sorted(found.used) if alike[label.casefold()] > 1]:
-            notes.append(
-                f"{', '.join(twins)} differ in upper and lower case alone, and each is a class: "
-                f"correct the labels, or merge them in {META}"
-            )
+        notes += notes_on_case(found.used, f"correct the labels, or merge them in {META}")
         if found.boxes:
-            notes.append(f"{found.boxes} shapes are boxes: they are filled as rectangles")
+            notes.append(note_on_boxes(found.boxes))
         if found.left_out:
             kinds = ", ".join(f"{kind} ({count})" for kind, count in found.left_out.items())
             notes.append(f"what has no area is left out: {kinds}")
         return notes
-
-
-def _choice(name: str, value: str | None, known: tuple[str, str]) -> str:
-    if value is not None and value not in known:
-        choices = " or ".join(f"?{name}={each}" for each in known)
-        raise UserError(f"{name}={value} is unknown: write {choices}")
-    return value or ""
-
-
-def _means_ignore(label: str) -> bool:
-    """Whether shapes of a label are ignored, as labelme calls it; unless a class is called so."""
-    return label.strip("_ ").lower() == "ignore"
 
 
 def _classes(root: Path, found: Annotations) -> ClassFile:
@@ -237,21 +196,4 @@ def _classes(root: Path, found: Annotations) -> ClassFile:
     for name in (CLASSES, *found.class_files):
         if (root / name).is_file() and root / name != found.where:
             return read_class_file(root / name)
-    labels = [label for label in found.labels if not _means_ignore(label)]
-    first = next((label for label in labels if is_background(0, label)), BACKGROUND)
-    return class_list(found.where, (first, *(label for label in labels if label != first)))
-
-
-def _ids_of_labels(listed: ClassFile, ids: list[int], found: Annotations) -> dict[str, int]:
-    """The class of each label that shapes have; UserError if there is none of its name."""
-    known = dict(zip(listed.names, ids, strict=True))
-    for label in found.used:
-        if label in known:
-            continue
-        if not _means_ignore(label):
-            raise UserError(
-                f"{found.where} has shapes of {label!r}, which {listed.path} does not have"
-                f"{did_you_mean(label, known)}: name the class there, or correct the label"
-            )
-        known[label] = IGNORE
-    return known
+    return classes_of_labels(found.where, found.labels)
