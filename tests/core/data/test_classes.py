@@ -61,10 +61,12 @@ def test_colours_of_ones_own_classes_are_clear() -> None:
 
 
 def test_names_with_spaces_and_colours(tmp_path: Path) -> None:
-    (tmp_path / "c.txt").write_text("road\ntraffic light 250 170 30\nlevel\t2\n\n")
+    (tmp_path / "c.txt").write_text(
+        "road\ntraffic light 250 170 30\nlevel\t2\nblue  sky #0a0BFF\n\n"
+    )
     names, palette = read_classes(tmp_path / "c.txt")
-    assert names == ("road", "traffic light", "level 2")
-    assert palette.tolist() == [palette[0].tolist(), [250, 170, 30], palette[2].tolist()]
+    assert names == ("road", "traffic light", "level 2", "blue sky")
+    assert palette[[1, 3]].tolist() == [[250, 170, 30], [10, 11, 255]]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,8 @@ def test_names_with_spaces_and_colours(tmp_path: Path) -> None:
         ("road,1,2,3\nblue sky, 4, 5, 6\n", ("road", "blue sky"), (True, True)),
         ("road;1;2;3\nsky\t4\t5\t6\n", ("road", "sky"), (True, True)),
         ("a,b\nc 12 13\n", ("a,b", "c 12 13"), (False, False)),
+        ("road #0a0B0c\nsky,#010203\n", ("road", "sky"), (True, True)),
+        ("road #0a0b\n#010203\n", ("road #0a0b", "#010203"), (False, False)),
     ],
 )
 def test_which_colours_are_given_is_known(

@@ -80,6 +80,7 @@ def test_a_file_in_the_folder_is_a_scheme(
         ("voc:", "no path; write voc:PATH"),
         ("voc:/data?protcol=blender", "unknown option 'protcol'; write voc:PATH, ?protocol=…"),
         ("voc:/data?blender", "unknown option 'blender'"),
+        ("voc:/data?protocol=a&protocol=b", "option 'protocol' is given twice: keep one"),
         ("cityscapes:/data?a=b", "unknown option 'a'; write cityscapes:PATH, no options"),
         ("nowhere", "(the folder itself does not exist)"),
     ],

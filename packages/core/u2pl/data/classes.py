@@ -94,8 +94,9 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def read_class_file(path: Path) -> ClassFile:
-    """Read classes.txt, whose line k is class k, as `name`, `name r g b` or `name,r,g,b`.
+    """Read classes.txt, whose line k is class k, with a colour or without.
 
+    As `name`, `name r g b`, `name,r,g,b` or `name #rrggbb`.
     A first line `__ignore__`, as labelme writes it, is no class. Raises UserError if the file is
     missing, has a blank line, a repeated name, a control character or a colour out of range, or
     does not hold 2 to 255 classes.
@@ -217,8 +218,13 @@ def _class_file(path: Path, named: list[_Line], note: str = "") -> ClassFile:
 
 
 def _name_and_colour(line: str) -> tuple[str, list[int] | None]:
-    # 'name r g b' or 'name,r,g,b', with any of blank, tab, comma and semicolon in between
-    found = re.fullmatch(r"(.*\S)[\s,;]+(\d+)[\s,;]+(\d+)[\s,;]+(\d+)", line)
-    if found is None:
+    # with any of blank, tab, comma and semicolon between the name and the numbers
+    numbers = re.fullmatch(r"(.*\S)[\s,;]+(\d+)[\s,;]+(\d+)[\s,;]+(\d+)", line)
+    hexadecimal = re.fullmatch(r"(.*\S)[\s,;]+#([0-9a-fA-F]{6})", line)
+    if numbers is not None:
+        name, colour = numbers[1], [int(number) for number in numbers.groups()[1:]]
+    elif hexadecimal is not None:
+        name, colour = hexadecimal[1], list(bytes.fromhex(hexadecimal[2]))
+    else:
         return line.replace("\t", " "), None
-    return " ".join(found[1].rstrip(" ,;").split()), [int(number) for number in found.groups()[1:]]
+    return " ".join(name.rstrip(" ,;").split()), colour

@@ -89,11 +89,11 @@ def _open(text: str, scheme: str, rest: str, counting: Counting) -> Source:
     allowed = [name for name in allowed if name not in counted]
     location, _, query = rest.partition("?")
     # Not parse_qsl: in a path + and % mean themselves.
-    options = {
-        name: value
-        for name, equals, value in (part.partition("=") for part in re.split(r"&(?=\w+=)", query))
-        if equals
-    }
+    parts = [part.partition("=") for part in re.split(r"&(?=\w+=)", query)]
+    options = {name: value for name, equals, value in parts if equals}
+    names = [name for name, equals, _ in parts if equals]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"data source {text!r}: option {twice[0]!r} is given twice: keep one")
     wrong = sorted(set(options) - set(allowed)) or ([query] if query and not options else [])
     if wrong or not location:
         possible = "?" + "&".join(f"{option}=…" for option in allowed) if allowed else "no options"
