@@ -166,7 +166,7 @@ def test_a_class_with_a_single_mask_and_one_that_val_lacks_are_said(
         for begin in ("none of", "only one of")
     )
     assert f"val masks shows {names[3]}:" in lacking
-    assert lacking.endswith("; name images that show all classes in splits/val.txt")
+    assert lacking.endswith("; write splits/val.txt with images that show all classes")
     assert f"labelled masks shows {names[3]}: add masks" in taught
 
 

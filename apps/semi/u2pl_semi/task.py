@@ -58,8 +58,8 @@ class SemiTask(Task):
         if absent:
             raise UserError(
                 f"{self.source.name}: no labelled mask holds {listed(absent)}; label one, "
-                "choose other images with --labeled, write splits/val.txt if only images that are "
-                "held out show it, or add --set data.allow_absent_classes=true"
+                f"choose other images with --labeled, {self.source.naming_val} if only images that "
+                "are held out show it, or add --set data.allow_absent_classes=true"
             )
 
     @cached_property

@@ -26,6 +26,18 @@ def test_folders_and_files_of_each_program_are_recognised(program: str, tmp_path
     )
 
 
+@pytest.mark.parametrize("place", ["a.parquet", "data/train-00000-of-00001.parquet", "state.json"])
+def test_datasets_of_hugging_face_have_a_scheme_of_their_own(tmp_path: Path, place: str) -> None:
+    file = tmp_path / "set" / place
+    file.parent.mkdir(parents=True)
+    file.touch()
+    given = file if place == "a.parquet" else tmp_path / "set"
+    with pytest.raises(UserError, match=rf"a Hugging Face dataset: write hf:{given}$"):
+        open_source(str(given))
+    (tmp_path / "set" / "images").mkdir()
+    assert recognise(tmp_path / "set") is None  # photos, whatever lies beside them
+
+
 def masked(place: str) -> list[str]:
     source = open_source(place)
     return [id for id in source.ids() if source.has_mask(id)]

@@ -106,9 +106,10 @@ def _large_notes(source: Source, ids: Sequence[str], total: int) -> Iterator[str
         yield f"{large}: each crop decodes the whole photo, since no copies are kept ({LIMIT}=0)"
         return
     needed = sum(sizes) / len(ids) * total
+    rest = "; what has no room is decoded for every crop" if needed > most else ""
     yield (
         f"{large}: crops are cut from decoded copies in {folder}, which take about "
-        f"{amount(needed)}, at most {amount(most)} ({LIMIT} sets it, 0 for no copies)"
+        f"{amount(needed)}, at most {amount(most)}{rest} ({LIMIT} sets it, 0 for no copies)"
     )
 
 

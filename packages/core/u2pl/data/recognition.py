@@ -38,6 +38,8 @@ def recognise(path: Path) -> str | None:
     if path.is_file():
         if path.suffix.lower() in (".tif", ".tiff"):
             raise UserError(f"{path} is an image: if it is a GeoTIFF write geotiff:{path}")
+        if path.suffix.lower() == ".parquet":
+            raise UserError(f"{path} is a Hugging Face dataset: write hf:{path}")
         if (scheme := _of_file(path)) is None:
             raise UserError(
                 f"{path} is no file of a labelling program that is known: give COCO's .json, "
@@ -46,6 +48,8 @@ def recognise(path: Path) -> str | None:
         return scheme
     if not path.is_dir() or has_masks(path):
         return None
+    if _is_hub_dataset(path):
+        raise UserError(f"{path} holds a Hugging Face dataset: write hf:{path}")
     if layer := next((file for kind in _LAYERS for file in path.glob(f"labels/*{kind}")), None):
         raise UserError(f"{layer} holds polygons of a GeoTIFF: write geotiff:{path}")
     found = {
@@ -66,6 +70,13 @@ def recognise(path: Path) -> str | None:
             f"write {one} or {other}"
         )
     return next(iter(known), None)
+
+
+def _is_hub_dataset(folder: Path) -> bool:
+    if (folder / "images").is_dir():
+        return False
+    saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+    return saved or any(next(folder.glob(place), None) for place in ("*.parquet", "data/*.parquet"))
 
 
 def yolo_file(folder: Path) -> Path | None:

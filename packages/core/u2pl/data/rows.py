@@ -45,6 +45,7 @@ class Rows(Source):
     """
 
     exif = UPRIGHT
+    naming_val = "give the dataset a split validation"
 
     def __init__(self, name: str, tables: Tables, columns: Sequence[str] = (IMAGE,)) -> None:
         self.name = Path(name).stem

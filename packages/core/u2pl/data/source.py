@@ -39,6 +39,8 @@ class Source(ABC):
     notes: tuple[str, ...] = ()
     #: Files that look like masks and belong to no image, in words; empty if there are none.
     strays: str = ""
+    #: How a person names the images to score on, in words.
+    naming_val: str = "write splits/val.txt"
     #: What follows the id in file names, before the suffix.
     id_ending: str = ""
     #: File or folder of the images' tags, for `read_tags`.

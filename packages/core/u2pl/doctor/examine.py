@@ -172,7 +172,7 @@ def _warn_of_absent(
         masks = f"none of {result.masked} {part.role} masks shows {names}"
         if part is scored:
             other = (
-                "; name images that show all classes in splits/val.txt"
+                f"; {part.source.naming_val} with images that show all classes"
                 if part.source.held_out
                 else ""
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -370,7 +371,11 @@ def find_images(inputs: Sequence[Path], out: Path, written: Iterable[str] = ()) 
         elif given.is_file():
             below = [Path(given.name)]
         else:
-            raise UserError(f"{given}: there is no such file or folder")
+            advice = ""
+            if str(typed).startswith("hf:"):
+                words = shlex.join(["convert", str(typed), "--to", "FOLDER"])
+                advice = f": predict takes image files, which {words} writes into FOLDER/images"
+            raise UserError(f"{given}: there is no such file or folder{advice}")
         for relative in below:
             path = given / relative if given.is_dir() else given
             found.setdefault(path.resolve(), (path, relative))
