@@ -154,7 +154,7 @@ def kept(
     pixels = decode()
     if pixels.shape == shape and _has_room(folder, pixels.nbytes):
         with suppress(OSError, UserError):  # it is decoded again then
-            replace_file(copy, lambda file: file.write(np.ascontiguousarray(pixels)))
+            replace_file(copy, lambda file: file.write(np.ascontiguousarray(pixels).data))
     return pixels
 
 
