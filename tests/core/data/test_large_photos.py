@@ -156,9 +156,9 @@ def test_only_large_photos_and_their_masks_are_copied(tmp_path: Path, cache: Pat
     assert isinstance(source.image_to_cut("small"), Image.Image)
     assert isinstance(source.image_to_cut("a"), LargePhoto)
     source.mask_to_cut("small")
-    assert len(list(cache.glob("decoded-*.npy"))) == 1
+    assert len(list(cache.glob("decoded-*.raw"))) == 1
     np.testing.assert_array_equal(source.mask_to_cut("a"), source.mask("a"))
-    assert len(list(cache.glob("decoded-*.npy"))) == 2
+    assert len(list(cache.glob("decoded-*.raw"))) == 2
 
 
 def test_what_pixels_follow_from_makes_another_copy(
@@ -199,17 +199,50 @@ def test_a_turned_photo_lies_as_its_mask_was_drawn(tmp_path: Path, exif: str) ->
         np.testing.assert_array_equal(photo.regions.whole(), np.asarray(expected))
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00", b"no array"])
+@pytest.mark.parametrize("kind", ["image_to_cut", "mask_to_cut"])
+@pytest.mark.parametrize("change", [-1, 1, -(10**6)])
 def test_a_damaged_copy_is_made_anew(
-    tmp_path: Path, cache: Path, decoded: list[str], damage: bytes
+    tmp_path: Path, cache: Path, decoded: list[str], kind: str, change: int
 ) -> None:
     source = Folder(photos(tmp_path / "photos", png=png))
-    source.image_to_cut("a")
-    (copy,) = cache.glob("decoded-*.npy")
+    getattr(source, kind)("a")
+    (copy,) = cache.glob("decoded-*.raw")
     content = copy.read_bytes()
-    copy.write_bytes(damage or content[:-1])
-    source.image_to_cut("a")
+    copy.write_bytes((content + bytes(1))[: max(0, len(content) + change)])
+    getattr(source, kind)("a")
     assert decoded == ["a.png"] * 2 and copy.read_bytes() == content
+
+
+def test_a_copy_that_may_not_be_touched_is_used(
+    tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(path)
+
+    source = Folder(photos(tmp_path / "photos", png=png))
+    monkeypatch.setattr(large_photos.os, "utime", refuse)
+    for _ in range(2):
+        source.image_to_cut("a")
+    assert decoded == ["a.png"]
+
+
+def test_a_mask_that_went_away_is_one_line(tmp_path: Path) -> None:
+    root = photos(tmp_path / "photos", png=png)
+    source = Folder(root)
+    (root / "masks" / "a.png").unlink()
+    with pytest.raises(UserError, match=r"masks/a\.png does not exist"):
+        source.mask_to_cut("a")
+
+
+def test_sources_that_read_photos_otherwise_have_no_copies(tmp_path: Path, cache: Path) -> None:
+    class Dark(Folder):
+        def image(self, id: str) -> Image.Image:
+            return super().image(id).point(lambda value: value // 2)
+
+    root = photos(tmp_path / "photos", tif=lambda path: write_tiled(path, noise(), 16))
+    image = Dark(root).image_to_cut("a")
+    assert isinstance(image, Image.Image) and not cache.exists()
+    np.testing.assert_array_equal(np.asarray(image), noise() // 2)
 
 
 def test_copies_leave_room_and_make_room(
@@ -219,21 +252,21 @@ def test_copies_leave_room_and_make_room(
 
     def copies() -> set[str]:
         source.image_to_cut("a")
-        return {file.name for file in cache.glob("decoded-*.npy")}
+        return {file.name for file in cache.glob("decoded-*.raw")}
 
     cache.mkdir()
-    old, new = cache / "decoded-old.npy", cache / "decoded-new.npy"
+    old, new = cache / "decoded-old.raw", cache / "decoded-new.raw"
     for file in (old, new):
         file.write_bytes(bytes(10_000))
     os.utime(old, (1, 1))
     monkeypatch.setenv("U2PL_DECODED_GB", "0.00002")  # 20 kB, and a copy takes 19
-    assert copies() == {"decoded-new.npy"}  # what nobody uses goes, the rest stays
+    assert copies() == {"decoded-new.raw"}  # what nobody uses goes, the rest stays
     monkeypatch.setenv("U2PL_DECODED_GB", "0.00003")
     monkeypatch.setattr(large_photos, "SPARED", 0.1)
     monkeypatch.setattr(
         large_photos.shutil, "disk_usage", lambda _: SimpleNamespace(free=20_000, total=100_000)
     )
-    assert copies() == {"decoded-new.npy"}
+    assert copies() == {"decoded-new.raw"}
     monkeypatch.setattr(
         large_photos.shutil, "disk_usage", lambda _: SimpleNamespace(free=29_000, total=100_000)
     )

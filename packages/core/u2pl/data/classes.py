@@ -200,6 +200,8 @@ def _class_file(path: Path, named: list[_Line], note: str = "") -> ClassFile:
                     "0 to 255"
                 )
             palette[id] = line.colour
+        if not line.name:
+            raise UserError(f"{path}, {line.place} has a blank name: give every class one")
         if len(line.name) > LONGEST_NAME:
             raise UserError(
                 f"{path}, {line.place}: a class's name has at most {LONGEST_NAME} "

@@ -14,7 +14,7 @@ from PIL import Image
 from u2pl.data.ids import check_ids, composed
 from u2pl.data.large_photos import Cuttable, is_large, kept, large_photo
 from u2pl.data.orientation import Size
-from u2pl.data.reading import check_range, check_size, read_ids, read_rgb, size_of_mask
+from u2pl.data.reading import check_range, check_size, read_facing, read_ids, read_rgb, size_of_mask
 from u2pl.data.source import Source
 from u2pl.data.walking import files_below
 from u2pl.errors import UserError
@@ -63,16 +63,19 @@ class FileSource(Source):
 
     def image_to_cut(self, id: str) -> Cuttable:
         file = self.files(id)[0]
-        if isinstance(file, Path) and is_large(file):
+        own = type(self).image is not FileSource.image  # what it reads is not known here
+        if isinstance(file, Path) and not own and is_large(file):
             facts = ("image", self.exif, self.mask_size(id))
-            return large_photo(file, facts, lambda: np.asarray(self.image(id)))
+            size = self._size_read(id, file)
+            return large_photo(file, facts, size, lambda: np.asarray(self.image(id)))
         return self.image(id)
 
     def mask_to_cut(self, id: str) -> np.ndarray:
         image, mask = self.files(id)
         if isinstance(image, Path) and isinstance(mask, Path) and is_large(image):
             facts = ("mask", type(self).__qualname__, id, self.classes, self.label_facts())
-            return kept([image, mask], facts, lambda: self.mask(id))
+            shape = self._size_read(id, image)[::-1]
+            return kept([image, mask], facts, shape, lambda: self.mask(id))
         return self.mask(id)
 
     def mask_size(self, id: str) -> Size | None:
@@ -118,6 +121,12 @@ class FileSource(Source):
     def label_facts(self) -> tuple[object, ...]:
         """What images and labels follow from beyond files, classes and lists; mostly nothing."""
         return ()
+
+    def _size_read(self, id: str, file: Path) -> Size:
+        """Width and height of an image, and its mask, as they are read."""
+        facing = read_facing(file)
+        upright = facing.drawn_upright(self.mask_size(id), self.exif)
+        return facing.upright if upright else facing.size
 
     def _image_file(self, id: str) -> Path:
         if id not in self.images:

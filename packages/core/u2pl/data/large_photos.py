@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from u2pl.data.channels import Stack, as_image
+from u2pl.data.orientation import Size
 from u2pl.data.reading import read_photo_header
 from u2pl.data.regions import Blocks, Decoded, Regions, blocks_of
 from u2pl.errors import UserError
@@ -37,7 +37,7 @@ UNUSED = 24 * 3600
 #: Share of the disk that copies leave free.
 SPARED = 0.1
 # Increase whenever the same files are decoded to something else.
-_FORMAT = 1
+_FORMAT = 2
 
 
 class LargePhoto:
@@ -101,17 +101,21 @@ def copy_size(file: Path) -> int:
     return COLOURS * width * height
 
 
-def large_photo(file: Path, facts: object, decode: Callable[[], np.ndarray]) -> LargePhoto:
+def large_photo(
+    file: Path, facts: object, size: Size, decode: Callable[[], np.ndarray]
+) -> LargePhoto:
     """A photo whose parts are read.
 
     Args:
         file: of the photo.
         facts: what the pixels follow from besides the file.
+        size: width and height.
         decode: gives them, uint8 [H, W, 3]; not called if the file or a copy gives its parts.
 
     Raises UserError if the file is missing or broken.
     """
-    return LargePhoto(_parts(file) or Decoded(kept([file], facts, decode)))
+    shape = (*size[::-1], COLOURS)
+    return LargePhoto(_parts(file) or Decoded(kept([file], facts, shape, decode)))
 
 
 def _parts(file: Path) -> Blocks | None:
@@ -120,12 +124,18 @@ def _parts(file: Path) -> Blocks | None:
     return blocks if blocks is not None and blocks.reads_little else None
 
 
-def kept(files: Sequence[Path], facts: object, decode: Callable[[], np.ndarray]) -> np.ndarray:
+def kept(
+    files: Sequence[Path],
+    facts: object,
+    shape: tuple[int, ...],
+    decode: Callable[[], np.ndarray],
+) -> np.ndarray:
     """Pixels from the copy that was kept of them, or else decoded, and kept if there is room.
 
     Args:
         files: that the pixels follow from, by their places, sizes and times of change.
         facts: that they follow from too, of plain values.
+        shape: of the pixels; those of another one are not kept.
         decode: gives the pixels, of uint8.
 
     Returns: an array of the same values, which may be mapped from the copy and is not written to.
@@ -133,15 +143,18 @@ def kept(files: Sequence[Path], facts: object, decode: Callable[[], np.ndarray])
     folder = cache_folder()
     if folder is None or not limit():
         return decode()
-    versions = [(str(file.resolve()), *_version(file)) for file in files]
+    try:
+        versions = [(str(file.resolve()), *_version(file)) for file in files]
+    except OSError:  # decoding says what is wrong
+        return decode()
     key = hashlib.sha256(repr((_FORMAT, versions, facts)).encode()).hexdigest()[:24]
-    copy = folder / f"decoded-{key}.npy"
-    if (pixels := _mapped(copy)) is not None:
+    copy = folder / f"decoded-{key}.raw"
+    if (pixels := _mapped(copy, shape)) is not None:
         return pixels
     pixels = decode()
-    if _has_room(folder, pixels.nbytes):
+    if pixels.shape == shape and _has_room(folder, pixels.nbytes):
         with suppress(OSError, UserError):  # it is decoded again then
-            replace_file(copy, lambda file: np.save(file, pixels, allow_pickle=False))
+            replace_file(copy, lambda file: file.write(np.ascontiguousarray(pixels).data))
     return pixels
 
 
@@ -162,20 +175,23 @@ def _version(file: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _mapped(copy: Path) -> np.ndarray | None:
-    """The pixels in a copy; None if there is none, or it is damaged."""
+def _mapped(copy: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The pixels in a copy; None if there is none, or it has another number of them."""
     try:
-        pixels: Any = np.load(copy, mmap_mode="r", allow_pickle=False)
-        os.utime(copy)  # it is in use
-    except (OSError, ValueError, EOFError):
+        if copy.stat().st_size != math.prod(shape):
+            return None
+        pixels = np.memmap(copy, np.uint8, "r", shape=shape)
+    except (OSError, ValueError):
         return None
-    return pixels if pixels.dtype == np.uint8 else None
+    with suppress(OSError):  # it may be somebody else's
+        os.utime(copy)  # it is in use
+    return pixels
 
 
 def _has_room(folder: Path, needed: int) -> bool:
     """Whether a copy of so many bytes may be added, after removing others that nobody uses."""
     copies = []
-    for copy in folder.glob("decoded-*.npy"):
+    for copy in folder.glob("decoded-*.raw"):
         with suppress(OSError):  # another process may have removed it
             found = copy.stat()
             copies.append((found.st_mtime, found.st_size, copy))

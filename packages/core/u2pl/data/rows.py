@@ -49,7 +49,10 @@ class Rows(Source):
 
     def __init__(self, name: str, tables: Tables, columns: Sequence[str] = (IMAGE,)) -> None:
         self.name = Path(name).stem
-        self._tables = {split: _files_of(table, columns) for split, table in tables.items()}
+        self._tables = {
+            split: _files_of(table, columns, f"{self.name}: the split {split}")
+            for split, table in tables.items()
+        }
         self.rows = {
             split: [f"{split}/{row:06d}" for row in range(len(table))]
             for split, table in tables.items()
@@ -125,7 +128,7 @@ class Rows(Source):
         split, row = self.place(id)
         cell = self._tables[split][row][column] or {"bytes": b"", "path": None}
         stored: bytes | None = cell["bytes"]
-        return stored if stored is not None else Path(cell["path"])
+        return stored if stored is not None else Path(cell["path"]) if cell["path"] else b""
 
     def where(self, id: str, column: str) -> str:
         """A cell in errors."""
@@ -161,13 +164,24 @@ def class_file_of(name: str, tables: Tables, file: str | None) -> ClassFile:
     )
 
 
-def _files_of(table: Dataset, columns: Sequence[str]) -> Dataset:
-    """The columns of files that a table has, undecoded."""
+def _files_of(table: Dataset, columns: Sequence[str], where: str) -> Dataset:
+    """The columns of files that a table has, undecoded.
+
+    Raises UserError if it has no images, or a column holds something else.
+    """
     from datasets import Image as ImageColumn
 
+    if IMAGE not in table.column_names:
+        raise UserError(f"{where} has no column {IMAGE!r}: add it, or take the split out")
     table = table.select_columns([column for column in columns if column in table.column_names])
     for column in table.column_names:
-        table = table.cast_column(column, ImageColumn(decode=False))
+        try:
+            table = table.cast_column(column, ImageColumn(decode=False))
+        except (ValueError, TypeError, NotImplementedError):  # of pyarrow, which names its kernels
+            raise UserError(
+                f"{where} holds no images in the column {column!r}, but "
+                f"{table.features[column]}: rename the column that holds them"
+            ) from None
     return table
 
 

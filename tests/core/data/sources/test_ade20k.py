@@ -76,6 +76,7 @@ def test_annotations_that_others_have_shifted_are_taken_as_they_are(root: Path) 
         Ade20k(root).mask("ADE_train_00000001")
     source = open_source(f"ade20k:{root}?first=0")
     assert source.mask("ADE_train_00000001").tolist() == CLASSES
+    assert source.fingerprint() != open_source(f"ade20k:{root}").fingerprint()
     with pytest.raises(
         UserError, match=r"holds the id 150, and ids end at 149: .* published, so leave \?first=0"
     ):

@@ -125,6 +125,20 @@ def test_wrong_tables_say_what_to_do(tmp_path: Path, names: str) -> None:
             open_scheme(str(tmp_path / name), file)
     with pytest.raises(UserError, match="no column 'image', it has photo"):
         open_scheme(str(tmp_path / "no_image"), file)
+    table = _table(3)
+    for name, other in (
+        ("numbers", table.remove_columns("image").add_column("image", [1, 2, 3])),
+        ("without", table.remove_columns("image")),
+    ):
+        datasets.DatasetDict({"train": table, "test": other}).save_to_disk(tmp_path / name)
+    with pytest.raises(UserError, match="the split test holds no images in the column 'image', b"):
+        open_scheme(str(tmp_path / "numbers"), file)
+    with pytest.raises(UserError, match="the split test has no column 'image': add it"):
+        open_scheme(str(tmp_path / "without"), file)
+    nowhere = {"image": [{"bytes": None, "path": None}] * 3, "mask": _columns(3)["mask"]}
+    datasets.Dataset.from_dict(nowhere).to_parquet(tmp_path / "nowhere.parquet")
+    with pytest.raises(UserError, match="image of train/000000 cannot be decoded"):
+        open_scheme(str(tmp_path / "nowhere.parquet"), file).image("train/000000")
     with pytest.raises(UserError, match="masks are images in the column mask: leave them out"):
         open_scheme(str(tmp_path / "sizes.parquet"), file, empty="background")
     source = open_scheme(str(tmp_path / "sizes.parquet"), file)

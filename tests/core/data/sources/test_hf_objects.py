@@ -282,6 +282,11 @@ def test_classes_are_labels_behind_a_background_or_those_of_a_file(
     source = open_source(plain + classes("cat\ndog\nbird\n"))
     assert source.classes == ("cat", "dog", "bird")
     assert source.mask("train/000000")[2].tolist() == [255, 0, 0, 1, 1, 1, 255, 255]
+    with pytest.raises(UserError, match=r"outside is background, but .*classes\.txt begins with c"):
+        open_source(texts + classes("cat\ndog\n") + "&outside=background")
+    with pytest.raises(UserError, match="label 3 has a blank name"):
+        blank = datasets.ClassLabel(names=["cat", " "])
+        open_source(save(table([cat()], objects_of(blank, segmentation=RINGS)), "blank"))
     source = open_source(texts + "?outside=ignored")
     assert source.classes == NAMES and "pixels in no shape are ignored" in source.notes
     assert source.mask("train/000000")[2].tolist() == [255, 0, 0, 1, 1, 1, 255, 255]
@@ -427,6 +432,7 @@ BROKEN: dict[str, tuple[Any, list[tuple[Any, str]]]] = {
                 ": [1].bbox is a list of 3: it must be x, y, width and height",
             ),
             (cat(segmentation=None, bbox=[1, 2, NAN, 3]), ": [1].bbox has a corner, number 2, "),
+            (cat(segmentation=None, bbox=[5, 5, -3, 2]), ": [1].bbox has the size -3x2: it must"),
             (
                 cat(segmentation=None, bbox=[20, 2, 3, 3]),
                 ": [1] (cat): it lies outside of the image of 8x6",
@@ -521,6 +527,10 @@ def test_broken_sizes_are_named(save: Save) -> None:
         (
             {"category": NUMBER, "bbox": datasets.List(BOX)},
             "it must be class labels, whole numbers or texts, one for each object",
+        ),
+        (
+            {"category": datasets.List(NUMBER), "bbox": TEXT},
+            ": objects.bbox holds Value('string'): it must be a list with an entry for each object",
         ),
         (datasets.List(BOX), " has no column of mask images, and none of objects: it has image, "),
         (TEXT, " has no column of mask images, and none of objects: it has image, objects; name"),

@@ -117,6 +117,10 @@ def box_of(box: object, where: str) -> Polygons:
     if len(entries(box, where)) != 4:
         raise UserError(f"{where} is {shown(box)}: it must be x, y, width and height")
     (x, y), (width, height) = points(box, where)
+    if min(width, height) < 0:
+        raise UserError(
+            f"{where} has the size {width:g}x{height:g}: it must be x, y, width and height"
+        )
     return Polygons((rectangle((x, y, x + width, y + height)),))
 
 

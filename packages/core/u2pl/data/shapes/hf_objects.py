@@ -76,8 +76,18 @@ def find_layout(features: Mapping[str, Any], where: str) -> Layout | None:
                 f"{where}: {column} has {', '.join(found)}: an object needs a category, and a "
                 "segmentation or a bbox: rename the fields"
             )
+        single = [
+            name
+            for name in (segmentation, box)
+            if by_field and name and getattr(found[name], "feature", None) is None
+        ]
+        if single:
+            raise UserError(
+                f"{where}: {column}.{single[0]} holds {found[single[0]]}: it must be a list with "
+                "an entry for each object"
+            )
         kind = getattr(found[category], "feature", None) if by_field else found[category]
-        names = tuple(getattr(kind, "names", None) or ())
+        names = tuple(name.strip() for name in getattr(kind, "names", None) or ())
         dtype = str(getattr(kind, "dtype", ""))
         texts = dtype in ("string", "large_string")
         if not (names or texts or "int" in dtype):

@@ -93,6 +93,11 @@ def read_meaning(
     classes, moved = meta.remaining(listed.names)
     ids = [IGNORE if id < 0 else id for id in moved]
     has_background = is_background(0, listed.names[0]) and meta.outside != IGNORED
+    if meta.outside == BACKGROUND and not has_background:
+        raise UserError(
+            f"outside is {BACKGROUND}, but {listed.path} begins with {listed.names[0]}: put "
+            f"{BACKGROUND} first, or leave outside out"
+        )
     return Meaning(
         classes,
         listed.palette[[moved.index(id) for id in range(len(classes))]],

@@ -94,6 +94,9 @@ class Ade20k(FileSource):
             )
         return ids if self.shifted else _AS_PUBLISHED[ids]
 
+    def label_facts(self) -> tuple[object, ...]:
+        return ("first=0",) if self.shifted else ()
+
     def _advice(self, foreign: set[int]) -> str:
         if self.shifted and foreign == {len(NAMES)}:
             return "these are annotations as published, so leave ?first=0 out"
