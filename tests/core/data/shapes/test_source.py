@@ -106,7 +106,7 @@ def test_classes_txt_gives_names_order_and_colours(text: str, root: Path) -> Non
     np.testing.assert_array_equal(source.mask(a), np.array([0, 3, 1])[MASK])
     (root / "classes.txt").write_text("dog\ncat\n")
     source = open_source(text)
-    assert "pixels in no shape are ignored, since no class is called background" in source.notes
+    assert "pixels in no shape are ignored, since the first class is no background" in source.notes
     np.testing.assert_array_equal(source.mask(a), np.array([255, 1, 0])[MASK])
     (root / "classes.txt").write_text("background\ndog\ncats\n")
     with pytest.raises(

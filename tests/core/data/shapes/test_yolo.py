@@ -42,7 +42,7 @@ def test_later_polygons_are_on_top(root: Path) -> None:
 def test_boxes_are_filled_with_a_note(root: Path) -> None:
     label(root, "1 0.5 0.5 0.25 0.333333\n")  # the middle, width and height
     source = open_source(str(root))
-    assert "1 shapes are boxes: they are filled as rectangles" in source.notes
+    assert "1 shapes are boxes, filled as rectangles: outlines would say more" in source.notes
     found = source.mask("train/a")
     assert found[2:4, 3:5].all() and found.sum() == 8
 

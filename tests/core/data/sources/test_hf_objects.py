@@ -282,8 +282,15 @@ def test_classes_are_labels_behind_a_background_or_those_of_a_file(
     source = open_source(plain + classes("cat\ndog\nbird\n"))
     assert source.classes == ("cat", "dog", "bird")
     assert source.mask("train/000000")[2].tolist() == [255, 0, 0, 1, 1, 1, 255, 255]
+    for place in (texts, plain):  # a background in front of the file's classes moves no number
+        source = open_source(place + classes("cat 1 2 3\ndog\n") + "&outside=background")
+        assert source.classes == ("background", "cat", "dog")
+        assert source.palette[1].tolist() == [1, 2, 3]
+        assert source.mask("train/000000")[2].tolist() == [0, 1, 1, 2, 2, 2, 0, 0]
+    with pytest.raises(UserError, match=r"number 0, and line 1 of .*classes\.txt is nothing: if 0"):
+        open_source(plain + classes("nothing\ncat\ndog\n"))
     with pytest.raises(UserError, match=r"outside is background, but .*classes\.txt begins with c"):
-        open_source(texts + classes("cat\ndog\n") + "&outside=background")
+        open_source(texts + classes("cat\nBackground\ndog\n") + "&outside=background")
     with pytest.raises(UserError, match="label 3 has a blank name"):
         blank = datasets.ClassLabel(names=["cat", " "])
         open_source(save(table([cat()], objects_of(blank, segmentation=RINGS)), "blank"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from u2pl.data.classes import is_background
 from u2pl.data.meta import BACKGROUND, IGNORED, UNLABELLED, Meta
 from u2pl.data.orientation import Size
 from u2pl.data.rows import IMAGE, Rows, Tables, class_file_of
@@ -74,12 +75,19 @@ class HubObjects(Rows):
         }
         found = {split: survey(table, layout) for split, table in self._objects.items()}
         used = frozenset[Any]().union(*(one.categories for one in found.values()))
-        own = classes is not None or not (layout.texts or layout.names)
+        numbered = not (layout.texts or layout.names)
+        own = classes is not None or numbered
         if own:
             listed = class_file_of(name, tables, classes)
         else:
             listed = classes_of_labels(Path(name), layout.names or labels_of(used, layout, ()))
         self._names = layout.names or listed.names
+        if numbered and 0 in used and is_background(0, listed.names[0]):
+            raise UserError(
+                f"hf:{name} has objects with the number 0, and line 1 of {listed.path} is "
+                f"{listed.names[0]}: if 0 is the first class of the objects take that line out, "
+                f"and add &outside={BACKGROUND}"
+            )
         labels = labels_of(used, layout, self._names)
         written = own or listed.names[0] in (layout.names or labels)
         meta = Meta(outside=choice("outside", outside, (BACKGROUND, IGNORED)))
@@ -94,12 +102,12 @@ class HubObjects(Rows):
         boxes = sum(one.boxes for one in found.values())
         self.notes = (
             self._note_on_rows(len(said)),
+            *([note_on_boxes(boxes)] if boxes else []),
             *([listed.note] if listed.note else []),
             self.meaning.note_on_outside(),
             *([_ALPHABET] if layout.texts and not own else []),
             *([note_on_empty(bare, self.empty, "hf:NAME")] if self.bare else []),
             *notes_on_case(labels, "correct the labels"),
-            *([note_on_boxes(boxes)] if boxes else []),
         )
 
     def mask_size(self, id: str) -> Size | None:

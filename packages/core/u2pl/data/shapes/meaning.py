@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from u2pl.data.classes import ClassFile, class_list, is_background
+from u2pl.data.classes import ClassFile, class_list, clear_palette, is_background
 from u2pl.data.meta import BACKGROUND, IGNORED, UNLABELLED, Meta
 from u2pl.data.orientation import UPRIGHT
 from u2pl.data.reading import read_facing
@@ -63,7 +63,7 @@ class Meaning(NamedTuple):
     def note_on_outside(self) -> str:
         """What pixels in no shape are."""
         if self.background == IGNORE:
-            why = "" if self.outside else ", since no class is called background"
+            why = "" if self.outside else ", since the first class is no background"
             return f"pixels in no shape are ignored{why}"
         return f"pixels in no shape are {self.classes[self.background]}, class {self.background}"
 
@@ -72,6 +72,8 @@ def read_meaning(
     listed: ClassFile, written: bool, used: Collection[str], where: Path | str, meta: Meta
 ) -> Meaning:
     """What shapes mean by a list of classes, of which `meta` may merge and ignore some.
+
+    A list without a background gets one as its first class if pixels in no shape are to be that.
 
     Args:
         listed: the classes.
@@ -90,14 +92,11 @@ def read_meaning(
                 "at least 2 classes are needed"
             )
         meta = meta._replace(ignore=(*meta.ignore, listed.names[0]))
+    if meta.outside == BACKGROUND and not is_background(0, listed.names[0]):
+        listed = _behind_background(listed)
     classes, moved = meta.remaining(listed.names)
     ids = [IGNORE if id < 0 else id for id in moved]
     has_background = is_background(0, listed.names[0]) and meta.outside != IGNORED
-    if meta.outside == BACKGROUND and not has_background:
-        raise UserError(
-            f"outside is {BACKGROUND}, but {listed.path} begins with {listed.names[0]}: put "
-            f"{BACKGROUND} first, or leave outside out"
-        )
     return Meaning(
         classes,
         listed.palette[[moved.index(id) for id in range(len(classes))]],
@@ -119,6 +118,20 @@ def classes_of_labels(where: Path, labels: Sequence[str]) -> ClassFile:
     labels = [label for label in labels if not _means_ignore(label)]
     first = next((label for label in labels if is_background(0, label)), BACKGROUND)
     return class_list(where, (first, *(label for label in labels if label != first)))
+
+
+def _behind_background(listed: ClassFile) -> ClassFile:
+    if any(is_background(0, name) for name in listed.names):
+        raise UserError(
+            f"outside is {BACKGROUND}, but {listed.path} begins with {listed.names[0]}: put "
+            f"{BACKGROUND} first, or leave outside out"
+        )
+    first = clear_palette([BACKGROUND])
+    return listed._replace(
+        names=(BACKGROUND, *listed.names),
+        palette=np.concatenate([first, listed.palette]),
+        coloured=(False, *listed.coloured),
+    )
 
 
 def choice(name: str, value: str | None, known: tuple[str, str]) -> str:
@@ -158,7 +171,7 @@ def notes_on_case(used: Collection[str], advice: str) -> list[str]:
 
 def note_on_boxes(boxes: int) -> str:
     """That some shapes could say more."""
-    return f"{boxes} shapes are boxes: they are filled as rectangles"
+    return f"{boxes} shapes are boxes, filled as rectangles: outlines would say more"
 
 
 def _means_ignore(label: str) -> bool:

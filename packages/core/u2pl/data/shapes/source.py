@@ -173,6 +173,8 @@ class Drawn(OwnPhotos):
             f"shapes{f', {bare} have no annotation' if bare else ''}; where shapes overlap the "
             "later one is on top"
         ]
+        if found.boxes:
+            notes.append(note_on_boxes(found.boxes))
         if listed.note:
             notes.append(listed.note)
         notes.append(self.meaning.note_on_outside())
@@ -183,8 +185,6 @@ class Drawn(OwnPhotos):
                 note_on_empty(f"{empty} annotated images", self.empty, "SCHEME:PATH", META)
             )
         notes += notes_on_case(found.used, f"correct the labels, or merge them in {META}")
-        if found.boxes:
-            notes.append(note_on_boxes(found.boxes))
         if found.left_out:
             kinds = ", ".join(f"{kind} ({count})" for kind, count in found.left_out.items())
             notes.append(f"what has no area is left out: {kinds}")
