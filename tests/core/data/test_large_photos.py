@@ -299,11 +299,14 @@ def test_a_run_says_what_copies_take(tmp_path: Path, cache: Path) -> None:
     (note,) = photo_notes(source, ["a", "small"])
     assert note == (
         "1 of 2 photos looked at have 20 megapixels or more: crops are cut from decoded copies in "
-        f"{cache}, which take about 19 kB, at most 50.0 GB (U2PL_DECODED_GB sets it, 0 for no "
+        f"{cache}, which take about 25 kB, at most 50.0 GB (U2PL_DECODED_GB sets it, 0 for no "
         "copies)"
     )
     shutil.rmtree(tmp_path / "photos")
     tiled = photos(tmp_path / "photos", tif=lambda path: write_tiled(path, noise(), 16))
+    (note,) = photo_notes(Folder(tiled), ["a", "small"])
+    assert "about 6 kB" in note  # for the mask
+    (tiled / "masks" / "a.png").unlink()
     assert photo_notes(Folder(tiled), ["a", "small"]) == []
 
 

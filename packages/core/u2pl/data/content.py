@@ -92,7 +92,7 @@ def _large_notes(source: Source, ids: Sequence[str], total: int) -> Iterator[str
     for id in ids:
         try:
             file = source.files(id)[0]
-            sizes.append(copy_size(file) if isinstance(file, Path) else 0)
+            sizes.append(copy_size(file, source.has_mask(id)) if isinstance(file, Path) else 0)
         except UserError:
             continue
     if not any(sizes):

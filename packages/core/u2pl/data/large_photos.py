@@ -93,12 +93,12 @@ def is_large(file: Path) -> bool:
     return width * height >= LARGE
 
 
-def copy_size(file: Path) -> int:
-    """Bytes that the copy of a photo takes; 0 if none is made."""
-    if not is_large(file) or _parts(file):
+def copy_size(file: Path, masked: bool) -> int:
+    """Bytes that the copies of a photo and its mask take, if it has one; 0 if none are made."""
+    if not is_large(file):
         return 0
     width, height = read_photo_header(file).facing.size
-    return COLOURS * width * height
+    return ((0 if _parts(file) else COLOURS) + masked) * width * height
 
 
 def large_photo(
