@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import timm
 import typer
@@ -159,6 +160,17 @@ def paint(root: Path, images: int, masked: int) -> None:
     (root / "splits" / "test.txt").write_text("2\n3\n")
 
 
+def write_parquet(root: Path, file: Path) -> None:
+    """Some of the photos as a table, in half of which there are a box of a car and of a person."""
+    boxes = [
+        {"category": name, "bbox": [4.0, top, 20.0, 15.0]}
+        for name, top in zip(CLASSES[1:], (2.0, 20.0), strict=True)
+    ]
+    content = [(root / "images" / f"{number}.png").read_bytes() for number in range(12)]
+    columns = {"image": [{"bytes": each, "path": None} for each in content]}
+    pyarrow.parquet.write_table(pyarrow.table({**columns, "objects": [boxes, None] * 6}), file)
+
+
 class Reader:
     """Somebody who types what the pages say."""
 
@@ -260,6 +272,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setitem(mit.VARIANTS, small_mit.NAME, small_mit.VARIANT)
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", root / "datasets")
         patch.setattr("u2pl.run.train.write_report", lambda *_: None)
         patch.setattr("u2pl.run.train.draw_pictures", draw_nothing)
         patch.setattr("u2pl.doctor.costs.LONGEST_STEP", 1e9)
@@ -272,6 +285,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         shutil.copytree("photos", "tagged")
         blocks_of_shapes(Path("export"), "coco")
         shutil.make_archive("export", "zip", "export")
+        write_parquet(Path("photos"), Path("photos.parquet"))
         Path("holiday").mkdir()
         for place in ("holiday/beach.png", "photo.jpg"):
             shutil.copy("photos/images/0.png", place)
