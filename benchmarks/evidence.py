@@ -131,11 +131,16 @@ OTHERS = (
 
 
 def photos(
-    labeled: str, steps: int, warm_start: float, scale: str = "[0.4,1.0]", every: bool = False
+    labeled: str,
+    steps: int,
+    warm_start: float,
+    scale: str = "[0.4,1.0]",
+    others: tuple[str, ...] = (),
+    every: bool = False,
 ) -> Study:
     """128-pixel crops, 4 + 4 images, the pretrained EfficientNet-Lite0.
 
-    With `every`, all methods, and weights of their pseudo-labels.
+    With `others`, these methods too; with `every`, all of them and weights of their pseudo-labels.
     """
     options = [
         "--preset", "light", "--labeled", labeled, "--steps", str(steps),
@@ -143,7 +148,7 @@ def photos(
         "--set", "train.batch=4", "--set", "train.reference_batch=4", "--set", "train.lr=3e-4",
         "--set", "train.head_lr_factor=5", "--set", "train.evaluations=1",
     ]  # fmt: skip
-    runs = [seeds(3, *ON_PHOTOS)]
+    runs = [seeds(3, *ON_PHOTOS), seeds(3, *others)]
     if every:
         variants = (f"{host}-{kind}" for kind in ("weighted", "boxes") for host in HOSTS)
         runs += [
@@ -228,7 +233,8 @@ STUDIES = {
     ),
     # fewer labels: the teacher is wrong too often
     "demo-16": Study((*DEMO, "--labeled", "16"), seeds(3, *FIRST, "u2plplus-both-no-contrast")),
-    "voc-animals-222": photos("labeled_222", 800, 0.375),
+    # more labels and steps: whether the order of the methods stays
+    "voc-animals-222": photos("labeled_222", 800, 0.375, others=("u2pl", "unimatch", "fixmatch")),
     "voc-animals-65": photos("labeled_65", 400, 0.5, every=True),
     "voc-animals-31": photos("labeled_31", 400, 0.5),
     "camvid-23": photos("labeled_23", 400, 0.5, scale="[0.5,1.0]"),
