@@ -199,7 +199,7 @@ def drawing_of_row(
         else:
             raise UserError(
                 f"{at}{layout.category} is {shown(category)}: it must be the number of a class, "
-                f"from 0 to {len(names) - 1}"
+                f"from 0 to {len(names) - 1}; correct it, or name more classes"
             )
         shapes.append(Shape(label, _region(found, layout, at), place))
     return drawing_of(where, _size(row, where), shapes)
