@@ -136,15 +136,19 @@ def test_a_signal_lets_the_runs_save_their_state_and_starts_no_other(
 def test_an_error_of_our_own_leaves_no_process_behind(tmp_path: Path) -> None:
     runs = planned(tmp_path, 3, 0)
 
+    def wait_for(name: str) -> None:
+        deadline = time.monotonic() + 20
+        while not (runs[0][0].folder / name).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
     def broken(_: Planned) -> None:
+        wait_for("begun")  # before that, it would end without a state
         raise OSError("no space")
 
     with pytest.raises(OSError, match="no space"):
         execute(APP, runs, 2, lambda _: None, broken)
-    deadline = time.monotonic() + 20
-    while not (runs[0][0].folder / "state").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for("state")
 
 
 def test_a_run_is_known_by_its_command_or_by_its_config(tmp_path: Path) -> None:
